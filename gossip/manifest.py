@@ -1,0 +1,80 @@
+"""The swarm's constitution: what is trained, how sums are formed, and who may take part.
+
+A manifest is written once by the founder, signed with the founder's device key, and never changes; the swarm's
+id is its hash, so that two devices that disagree on any setting are simply not in the same swarm.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from gossip.wire import Wire
+
+Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
+PeerKey = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:-]*$")]
+
+TENSORS_MAX = 4096
+SEGMENTS_MAX = 64
+MEMBERS_MAX = 4096
+SCHEDULE_MAX = 16
+
+
+class Tensor(Wire, frozen=True):
+    """One parameter tensor of the flat vector, in order."""
+
+    size: Annotated[int, Meta(ge=1, le=1 << 28)]  # parameters
+    segment: Annotated[int, Meta(ge=0, lt=SEGMENTS_MAX)]  # trained or frozen together
+
+
+class Step(Wire, frozen=True):
+    """The fold's step size E/256 and momentum B/256 from `from_round` on."""
+
+    from_round: Annotated[int, Meta(ge=1)]
+    size: Annotated[int, Meta(ge=1, le=256)]
+    momentum: Annotated[int, Meta(ge=0, le=255)]
+
+
+class Model(Wire, frozen=True):
+    task: Annotated[str, Meta(min_length=1, max_length=128)]
+    schema: Hash  # of the tensors' names and shapes
+    tensors: Annotated[tuple[Tensor, ...], Meta(min_length=1, max_length=TENSORS_MAX)]
+    seed: Annotated[int, Meta(ge=0, lt=1 << 32)]  # of x_0
+    initial: Hash  # SHA-256 of x_0 as little-endian int64
+
+
+class Training(Wire, frozen=True):
+    min_steps: Annotated[int, Meta(ge=1, le=1 << 20)]  # local steps that make a phase eligible
+    max_steps: Annotated[int, Meta(ge=1, le=1 << 20)]  # a phase pauses there until its cohort closes
+    rounds: Annotated[int, Meta(ge=0)]  # 0: without end
+    schedule: Annotated[tuple[Step, ...], Meta(min_length=1, max_length=SCHEDULE_MAX)]
+    cap: Annotated[int, Meta(ge=1, le=1 << 30)]  # largest change of a parameter in one round, in 2^-24
+
+
+class Compression(Wire, frozen=True):
+    codec: Literal["dense", "random"]
+    block_size: Annotated[int, Meta(ge=1, le=4096)]  # parameters
+    support_permille: Annotated[int, Meta(ge=1, le=1000)]  # share of the blocks that travel; dense: 1000
+    levels: Annotated[int, Meta(ge=1, le=32767)]  # S: a contribution's integers lie in [-S, S]
+    lane_bits: Literal[8, 16, 32]  # b: sums live in Z_2^b
+    first_exponent: Annotated[int, Meta(ge=-24, le=0)]  # C = 2^e before any aggregate has told the range
+    weight_max: Annotated[int, Meta(ge=1, le=1 << 10)]  # W_max, examples
+
+
+class Cohorts(Wire, frozen=True):
+    n_min: Annotated[int, Meta(ge=3, le=32)]  # contributors that a sum must hide one among
+    n_max: Annotated[int, Meta(ge=3, le=32)]
+    gather_ms: Annotated[int, Meta(ge=10, le=3_600_000)]  # a leader waits this long for more READYs
+    step_ms: Annotated[int, Meta(ge=10, le=3_600_000)]  # each step of the secure sum
+
+
+class Manifest(Wire, frozen=True):
+    version: Literal[1]
+    name: Name
+    model: Model
+    training: Training
+    compression: Compression
+    cohorts: Cohorts
+    admit: Literal["open", "members"]
+    members: Annotated[tuple[PeerKey, ...], Meta(max_length=MEMBERS_MAX)]  # admit = "members": exactly these
+    founder: PeerKey
