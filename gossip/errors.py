@@ -11,3 +11,7 @@ class PeerViolation(GossamerError):
 
 class MisuseError(GossamerError):
     """Our own code called a protocol wrongly: a bug of ours, to be fixed and not to be caught."""
+
+
+class ManifestError(GossamerError):
+    """A swarm's settings contradict each other: change the ones that are named."""

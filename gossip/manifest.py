@@ -4,11 +4,15 @@ A manifest is written once by the founder, signed with the founder's device key,
 id is its hash, so that two devices that disagree on any setting are simply not in the same swarm.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from gossip.wire import Wire
+from crypto.hashing import digest
+from crypto.identity import SIGNATURE_BYTES, Identity, verify
+from gossip.errors import ManifestError, PeerViolation
+from gossip.wire import Wire, pack, unpack
 
 Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
 PeerKey = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -78,3 +82,65 @@ class Manifest(Wire, frozen=True):
     admit: Literal["open", "members"]
     members: Annotated[tuple[PeerKey, ...], Meta(max_length=MEMBERS_MAX)]  # admit = "members": exactly these
     founder: PeerKey
+
+
+MANIFEST_BYTES = 1 << 18
+
+
+class SignedManifest(Wire, frozen=True):
+    manifest: bytes
+    signature: Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Swarm:
+    """An opened manifest: `id` is its hash, `signed` the bytes to hand to a newcomer."""
+
+    id: bytes
+    manifest: Manifest
+    signed: bytes
+
+
+def found(manifest: Manifest, founder: Identity) -> Swarm:
+    """Sign a new swarm into being; raises ManifestError when its settings contradict each other."""
+    if manifest.founder != founder.public_key:
+        raise ManifestError("a manifest is signed by the founder that it names")
+    body = pack(manifest)
+    return open_manifest(pack(SignedManifest(body, founder.sign("manifest", body))))
+
+
+def open_manifest(signed: bytes) -> Swarm:
+    """Verify a signed manifest; raises PeerViolation for bytes that are none, ManifestError for bad settings."""
+    envelope = unpack(signed, SignedManifest, limit_bytes=MANIFEST_BYTES)
+    manifest = unpack(envelope.manifest, Manifest, limit_bytes=MANIFEST_BYTES)
+    if not verify(manifest.founder, "manifest", envelope.manifest, envelope.signature):
+        raise PeerViolation("manifest: the founder's signature does not hold")
+    refuse_contradictions(manifest)
+    return Swarm(digest("swarm", envelope.manifest), manifest, signed)
+
+
+def refuse_contradictions(manifest: Manifest) -> None:
+    """Bounds that span several fields; raises ManifestError that names the settings to change."""
+    cohorts, compression, training = manifest.cohorts, manifest.compression, manifest.training
+    if cohorts.n_min > cohorts.n_max:
+        raise ManifestError(f"cohorts: n_min {cohorts.n_min} is above n_max {cohorts.n_max}")
+    if training.min_steps > training.max_steps:
+        raise ManifestError(
+            f"training: min_steps {training.min_steps} is above max_steps {training.max_steps}"
+        )
+    starts = [step.from_round for step in training.schedule]
+    if starts[0] != 1 or starts != sorted(set(starts)):
+        raise ManifestError("training: the schedule starts at round 1 and its rounds ascend")
+    if 2 * cohorts.n_max * compression.levels + 1 > 1 << compression.lane_bits:
+        raise ManifestError(
+            f"compression: {cohorts.n_max} members of {compression.levels} levels overflow "
+            f"{compression.lane_bits} bits; 2 * n_max * levels + 1 must fit"
+        )
+    if cohorts.n_max * compression.levels > 1 << 18:
+        raise ManifestError("compression: n_max * levels is above 2^18, beyond which the fold could overflow")
+    if compression.codec == "dense" and compression.support_permille != 1000:
+        raise ManifestError("compression: the dense codec carries every block; support_permille must be 1000")
+    if (manifest.admit == "members") != bool(manifest.members):
+        raise ManifestError('members are listed if and only if admit is "members"')
+    if list(manifest.members) != sorted(set(manifest.members)):
+        raise ManifestError("members: must ascend without repetition")
