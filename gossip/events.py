@@ -5,7 +5,7 @@ actions are what should happen, as imperatives. A driver (trio and libp2p in a d
 simulation) turns the world into events and actions into the world, and owns every clock, socket, disk and thread.
 
 Two promises of a driver carry all of the safety arguments:
-- `Persisted(token)` comes only after every record of that `Persist` is durable, all of them or none;
+- `Persisted(tag)` comes only after every record of that `Persist` is durable, all of them or none;
 - a `Send` is at most once and may be lost: no protocol here takes delivery for granted.
 """
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 Peer: TypeAlias = bytes  # a device's raw Ed25519 public key, 32 bytes
 Floats: TypeAlias = npt.NDArray[np.float32]
-TimerKey: TypeAlias = tuple[Hashable, ...]
+Tag: TypeAlias = tuple[Hashable, ...]  # whose timer, record or job it is: ("sum", cohort id, "debit")
 
 
 class Job(Protocol):
@@ -86,25 +86,25 @@ class SendFailed:
 
 @dataclass(frozen=True, slots=True)
 class TimerFired:
-    key: TimerKey
+    tag: Tag
 
 
 @dataclass(frozen=True, slots=True)
 class Persisted:
-    token: int
+    tag: Tag
 
 
 @dataclass(frozen=True, slots=True)
 class PersistFailed:
     """Nothing of that Persist is durable, and nothing that waits for it may happen."""
 
-    token: int
+    tag: Tag
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    token: int
+    tag: Tag
     result: object
 
 
@@ -193,26 +193,26 @@ class Disconnect:
 
 @dataclass(frozen=True, slots=True)
 class SetTimer:
-    """Replaces an earlier timer of the same key."""
+    """Replaces an earlier timer of the same tag."""
 
-    key: TimerKey
+    tag: Tag
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class CancelTimer:
-    key: TimerKey
+    tag: Tag
 
 
 @dataclass(frozen=True, slots=True)
 class Persist:
-    token: int
+    tag: Tag
     records: tuple[Record, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    token: int
+    tag: Tag
     job: Job
 
 

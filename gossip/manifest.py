@@ -136,8 +136,8 @@ def refuse_contradictions(manifest: Manifest) -> None:
             f"compression: {cohorts.n_max} members of {compression.levels} levels overflow "
             f"{compression.lane_bits} bits; 2 * n_max * levels + 1 must fit"
         )
-    if cohorts.n_max * compression.levels > 1 << 18:
-        raise ManifestError("compression: n_max * levels is above 2^18, beyond which the fold could overflow")
+    if cohorts.n_max * compression.levels > 1 << 9:
+        raise ManifestError("compression: n_max * levels is above 512, beyond which the fold could overflow")
     if compression.codec == "dense" and compression.support_permille != 1000:
         raise ManifestError("compression: the dense codec carries every block; support_permille must be 1000")
     if (manifest.admit == "members") != bool(manifest.members):

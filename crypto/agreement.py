@@ -1,0 +1,81 @@
+"""Two devices reach one secret: X25519 (RFC 7748), then HKDF-SHA256 (RFC 5869).
+
+The shared point itself is never a key. HKDF turns it into as many independent keys as there are distinct
+(salt, info): the pairwise mask of a cohort's phase, the key of an envelope in one direction. An observer who
+knows both public keys learns nothing of them (gap Diffie-Hellman, HKDF as a random oracle).
+
+Three things are the caller's part, and the secure sum does them:
+
+- X25519 authenticates nobody. The public keys stand in signed READY messages.
+- RFC 7748, 6.1, wants both public keys in the derivation, because several encodings lead to one point. The salt
+  is the cohort's id, the hash of a roster in which all public keys stand.
+- A pair is fresh for each cohort and phase. That gives forward secrecy, and it is what allows the streams and
+  envelopes made of these keys to begin at counter and nonce zero.
+
+A low-order public key would make the secret the same, all zero, whatever our private key is. It is refused: an
+honest device never has one. (RFC 7748, section 6.1, leaves this check to the protocol.)
+"""
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from crypto.hashing import PREFIX
+
+KEY_BYTES = 32
+# A member, in every derivation: its raw Ed25519 public key. Its fixed size keeps the concatenations readable.
+MEMBER_BYTES = 32
+MAX_PHASE = 255
+
+
+class KeyPair:
+    """An X25519 pair made from 32 private bytes (clamped by the library). ValueError for another size."""
+
+    __slots__ = ("_key", "private", "public")
+
+    def __init__(self, private: bytes) -> None:
+        if len(private) != KEY_BYTES:
+            raise ValueError(f"an X25519 private key is {KEY_BYTES} bytes, not {len(private)}")
+        self._key = X25519PrivateKey.from_private_bytes(private)
+        self.private = private
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def __repr__(self) -> str:
+        return f"KeyPair(public={self.public.hex()})"
+
+    def derive(self, their_public: bytes, *, salt: bytes, info: bytes, size: int = 32) -> bytes:
+        """`size` bytes of HKDF-SHA256(X25519(ours, theirs)); both sides get the same for the same salt and info.
+
+        ValueError for a public key of another size than 32 bytes or of low order, and for more than 8160 bytes.
+        """
+        return _hkdf(self._shared_point(their_public), salt, info, size)
+
+    def _shared_point(self, their_public: bytes) -> bytes:
+        if len(their_public) != KEY_BYTES:
+            raise ValueError(f"an X25519 public key is {KEY_BYTES} bytes, not {len(their_public)}")
+        try:
+            return self._key.exchange(X25519PublicKey.from_public_bytes(their_public))
+        except ValueError as error:
+            raise ValueError("this X25519 public key is a point of low order") from error
+
+
+def public_of(private: bytes) -> bytes:
+    """The 32-byte public key of 32 private bytes: how a reconstructed private key is checked before its use."""
+    return KeyPair(private).public
+
+
+def pair_info(phase: int, one: bytes, other: bytes) -> bytes:
+    """HKDF info of the mask that two members share in a phase; the same from both sides.
+
+    `"gossamer/1/pair" || phase (one byte) || lower key || higher key`. ValueError for a phase outside 0..255 and
+    for a member's key that is not 32 bytes.
+    """
+    if not 0 <= phase <= MAX_PHASE:
+        raise ValueError(f"a phase is a number from 0 to {MAX_PHASE}, not {phase}")
+    if len(one) != MEMBER_BYTES or len(other) != MEMBER_BYTES:
+        raise ValueError(f"a member's key is {MEMBER_BYTES} bytes")
+    return PREFIX + b"pair" + bytes([phase]) + min(one, other) + max(one, other)
+
+
+def _hkdf(secret: bytes, salt: bytes, info: bytes, size: int) -> bytes:
+    return HKDF(algorithm=SHA256(), length=size, salt=salt, info=info).derive(secret)

@@ -1,0 +1,262 @@
+"""The certified sum of a cohort: what travels, what it is called, and when it holds.
+
+The *body* says which cohorts met, who of them is in the sum, and what the sum is. Its id is the hash of the body
+alone, so that an aggregate is the same aggregate under whichever t members signed it. At least t = ceil(3n/4) of each
+roster's n members sign the id; an honest member signs one body per cohort, so two bodies of one cohort need 2t - n
+dishonest members (see `crypto.certificates`).
+
+Several parts make one merged sum, of cohorts that shared parents, blocks and exponents; t of each roster sign the
+whole body, because each signs the id.
+
+`check` is everything that can be judged without the history: form, bounds and signatures. It is a pure function of
+the bytes and the manifest and never of the clock, the arrival or local opinion, so that all nodes agree for ever.
+It is also the one maker of a `Verified`, the only thing a history takes: signatures are never checked twice, and
+never forgotten. That parents are held and that the round follows theirs is `gossip.history`'s to say.
+
+An aggregate is bounded, not trusted: members cannot see that a sum is honest. The bounds here and the fold's cap
+limit what a dishonest cohort can do to the model.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from crypto.certificates import statement_holds
+from crypto.hashing import digest
+from crypto.identity import SIGNATURE_BYTES
+from gossip.errors import PeerViolation
+from gossip.layout import PARAMETERS_MAX, Layout
+from gossip.manifest import SEGMENTS_MAX, TENSORS_MAX, Hash, Manifest, PeerKey
+from gossip.wire import Wire, pack, unpack
+
+PARTS_MAX = 8
+PARENTS_MAX = 8
+COHORT_MAX = 32  # members
+ROUND_MAX = (1 << 24) - 1  # the fold's integers cannot overflow before it
+SUM_MAX = 1 << 9  # |U2| S, for the fold's integers as well
+CONTRIBUTORS_MAX = PARTS_MAX * COHORT_MAX
+EXPONENT_MAX = 24  # C = 2^-exponent
+RANGE_MAX = 1023  # one contributor's range code
+STATE_EVERY = 16  # rounds
+CODECS = ("dense", "random", "sketch", "lowrank")  # by their numbers on the wire
+CODECS_IN_USE = 2
+MEMBERSHIP_OF_MANIFEST = bytes(32)  # the cohort met under the manifest's own list, and no further statements
+
+LaneBytes = Annotated[bytes, Meta(min_length=1, max_length=4 * PARAMETERS_MAX)]
+Bitmap = Annotated[bytes, Meta(min_length=1, max_length=COHORT_MAX // 8)]
+HashOrNone = Annotated[bytes, Meta(max_length=32)]
+Signature = Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
+Weight = Annotated[int, Meta(ge=0, le=CONTRIBUTORS_MAX << 10)]
+Range = Annotated[int, Meta(ge=0, le=CONTRIBUTORS_MAX * RANGE_MAX)]
+
+
+class Part(Wire, frozen=True):
+    """One cohort of the sum."""
+
+    roster: Hash
+    members: Annotated[tuple[PeerKey, ...], Meta(min_length=3, max_length=COHORT_MAX)]  # ascending
+    membership: Hash
+    contributors: Bitmap  # U2, over `members`
+
+
+class Body(Wire, frozen=True):
+    version: Literal[1]
+    swarm: Hash
+    parts: Annotated[tuple[Part, ...], Meta(min_length=1, max_length=PARTS_MAX)]  # ascending by roster
+    parents: Annotated[tuple[Hash, ...], Meta(max_length=PARENTS_MAX)]  # ascending
+    round: Annotated[int, Meta(ge=1, le=ROUND_MAX)]
+    codec: Annotated[int, Meta(ge=0, lt=len(CODECS))]
+    basis: HashOrNone
+    blocks: Annotated[bytes, Meta(max_length=PARAMETERS_MAX // 8)]  # the support, see gossip.layout
+    exponents: Annotated[bytes, Meta(min_length=1, max_length=PARAMETERS_MAX)]  # -e of each carried block
+    sums: LaneBytes  # Q, little-endian signed lanes of the manifest's lane_bits, block after block
+    weights: Annotated[
+        tuple[Weight, ...], Meta(min_length=1, max_length=SEGMENTS_MAX)
+    ]  # W, examples by segment
+    ranges: Annotated[tuple[Range, ...], Meta(min_length=1, max_length=TENSORS_MAX)]  # range codes by tensor
+    state: HashOrNone  # every STATE_EVERY rounds: the root of the ancestors' checkpoint
+
+
+class Signatures(Wire, frozen=True):
+    """Of one part's members, over its `body_statement`."""
+
+    signers: Bitmap
+    signatures: Annotated[tuple[Signature, ...], Meta(min_length=2, max_length=COHORT_MAX)]
+
+
+class Aggregate(Wire, frozen=True):
+    body: Body
+    signatures: Annotated[tuple[Signatures, ...], Meta(min_length=1, max_length=PARTS_MAX)]  # one a part
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """An aggregate that passed `check` in its swarm. Nothing else outside the tests may make one."""
+
+    id: bytes
+    aggregate: Aggregate
+
+    @property
+    def body(self) -> Body:
+        return self.aggregate.body
+
+
+def threshold(members: int) -> int:
+    """How many of a cohort's members must sign; above half of them for every n >= 3."""
+    return -(-3 * members // 4)
+
+
+def aggregate_id(body: Body) -> bytes:
+    return digest("aggregate", pack(body))
+
+
+def body_statement(swarm: bytes, roster: bytes, aggregate: bytes) -> bytes:
+    """What a member signs, in the domain "body", for its roster: three 32-byte hashes, so no length is needed."""
+    return swarm + roster + aggregate
+
+
+def pack_members(indices: Sequence[int], size: int) -> bytes:
+    """A bitmap over a roster: bit i % 8 of byte i // 8 is member i."""
+    bits = bytearray(-(-size // 8))
+    for index in indices:
+        bits[index // 8] |= 1 << index % 8
+    return bytes(bits)
+
+
+def unpack_members(bitmap: bytes, size: int) -> list[int]:
+    """Ascending indices; PeerViolation for a bitmap that is not exactly one over `size` members."""
+    if len(bitmap) != -(-size // 8) or bitmap[-1] >> (size - 1) % 8 > 1:
+        raise PeerViolation(f"a bitmap that does not fit {size} members")
+    return [index for index in range(size) if bitmap[index // 8] >> index % 8 & 1]
+
+
+def size_limit(manifest: Manifest, layout: Layout) -> int:
+    """No valid aggregate of this swarm is larger, in bytes."""
+    payload = layout.parameters * manifest.compression.lane_bits // 8 + layout.blocks + layout.blocks // 8
+    header = 1024 + 5 * (layout.segments + len(layout.tensor_ends))
+    people = PARTS_MAX * (128 + manifest.cohorts.n_max * (34 + 66))
+    return payload + header + people
+
+
+def parse(data: bytes, manifest: Manifest, layout: Layout) -> Aggregate:
+    """PeerViolation for anything but the canonical encoding of an aggregate of a bearable size."""
+    return unpack(data, Aggregate, limit_bytes=size_limit(manifest, layout))
+
+
+def check(aggregate: Aggregate, manifest: Manifest, layout: Layout, swarm: bytes) -> Verified:
+    """Judge all that needs no history, signatures last; PeerViolation says what does not hold."""
+    body = aggregate.body
+    _check_place(body, manifest, swarm)
+    contributors = _check_parts(body.parts, manifest)
+    _check_sum(body, contributors, manifest, layout)
+    identity = aggregate_id(body)
+    _check_signatures(aggregate, identity)
+    return Verified(identity, aggregate)
+
+
+def lanes(body: Body, manifest: Manifest) -> NDArray[np.signedinteger]:
+    """The sums as they lie in the body: int8, int16 or int32, one a carried parameter."""
+    return np.frombuffer(body.sums, np.dtype(f"<i{manifest.compression.lane_bits // 8}"))
+
+
+def _check_place(body: Body, manifest: Manifest, swarm: bytes) -> None:
+    if body.swarm != swarm:
+        raise PeerViolation("aggregate: of another swarm")
+    if body.codec >= CODECS_IN_USE:
+        raise PeerViolation(f"aggregate: the codec {CODECS[body.codec]} is not in use yet")
+    if CODECS[body.codec] != manifest.compression.codec:
+        raise PeerViolation(
+            f"aggregate: codec {CODECS[body.codec]}, but this swarm's is {manifest.compression.codec}"
+        )
+    if body.basis:
+        raise PeerViolation("aggregate: a basis, which this codec does not have")
+    if not _ascend(body.parents):
+        raise PeerViolation("aggregate: parents must ascend without repetition")
+    if bool(body.parents) != (body.round > 1):
+        raise PeerViolation(
+            f"aggregate: {len(body.parents)} parents in round {body.round}; only the first has none"
+        )
+    if len(body.state) != (0 if body.round % STATE_EVERY else 32):
+        raise PeerViolation(f"aggregate: a state of {len(body.state)} bytes in round {body.round}")
+
+
+def _check_parts(parts: Sequence[Part], manifest: Manifest) -> int:
+    """The number of contributors over all parts, |U2|."""
+    cohorts = manifest.cohorts
+    if not _ascend([part.roster for part in parts]):
+        raise PeerViolation("aggregate: rosters must ascend without repetition")
+    everybody = [member for part in parts for member in part.members]
+    if len(set(everybody)) != len(everybody):
+        raise PeerViolation("aggregate: a device is a member twice")
+    if manifest.admit == "members" and not set(everybody).issubset(manifest.members):
+        raise PeerViolation("aggregate: a member whom the manifest does not admit")
+    contributors = 0
+    for part in parts:
+        size = len(part.members)
+        if not cohorts.n_min <= size <= cohorts.n_max:
+            raise PeerViolation(f"aggregate: a cohort of {size}, not {cohorts.n_min} to {cohorts.n_max}")
+        if not _ascend(part.members):
+            raise PeerViolation("aggregate: members must ascend")
+        if part.membership != MEMBERSHIP_OF_MANIFEST:
+            raise PeerViolation("aggregate: a membership beyond the manifest's")
+        summed, least = len(unpack_members(part.contributors, size)), max(cohorts.n_min, threshold(size))
+        if summed < least:
+            raise PeerViolation(f"aggregate: {summed} contributors of {size}, at least {least} needed")
+        contributors += summed
+    return contributors
+
+
+def _check_sum(body: Body, contributors: int, manifest: Manifest, layout: Layout) -> None:
+    compression = manifest.compression
+    bound = contributors * compression.levels
+    if bound > SUM_MAX or 2 * bound + 1 > 1 << compression.lane_bits:
+        raise PeerViolation(f"aggregate: {contributors} contributors of {compression.levels} levels overflow")
+    blocks = layout.unpack_blocks(body.blocks)
+    if len(body.exponents) != len(blocks):
+        raise PeerViolation(f"aggregate: {len(body.exponents)} exponents for {len(blocks)} blocks")
+    if max(body.exponents) > EXPONENT_MAX:
+        raise PeerViolation(
+            f"aggregate: an exponent of -{max(body.exponents)}, at least -{EXPONENT_MAX} allowed"
+        )
+    size_bytes = layout.values_in(blocks) * compression.lane_bits // 8
+    if len(body.sums) != size_bytes:
+        raise PeerViolation(f"aggregate: {len(body.sums)} bytes of sums, not {size_bytes}")
+    sums = lanes(body, manifest)
+    if int(sums.max()) > bound or int(sums.min()) < -bound:
+        raise PeerViolation(f"aggregate: a sum outside +-{bound}")
+    if len(body.weights) != layout.segments:
+        raise PeerViolation(f"aggregate: {len(body.weights)} weights for {layout.segments} segments")
+    if max(body.weights) > contributors * compression.weight_max:
+        raise PeerViolation(f"aggregate: a weight above {contributors * compression.weight_max}")
+    if len(body.ranges) != len(layout.tensor_ends):
+        raise PeerViolation(f"aggregate: {len(body.ranges)} ranges for {len(layout.tensor_ends)} tensors")
+    if max(body.ranges) > contributors * RANGE_MAX:
+        raise PeerViolation(f"aggregate: a range above {contributors * RANGE_MAX}")
+
+
+def _check_signatures(aggregate: Aggregate, identity: bytes) -> None:
+    body = aggregate.body
+    if len(aggregate.signatures) != len(body.parts):
+        raise PeerViolation(
+            f"aggregate: signatures of {len(aggregate.signatures)} rosters, not {len(body.parts)}"
+        )
+    for part, certificate in zip(body.parts, aggregate.signatures, strict=True):
+        signers = unpack_members(certificate.signers, len(part.members))
+        if len(signers) != len(certificate.signatures):
+            raise PeerViolation(
+                f"aggregate: {len(certificate.signatures)} signatures of {len(signers)} signers"
+            )
+        statement = body_statement(body.swarm, part.roster, identity)
+        signed = dict(zip(signers, certificate.signatures, strict=True))
+        needed = threshold(len(part.members))
+        if not statement_holds("body", statement, part.members, signed, needed):
+            raise PeerViolation(f"aggregate: not signed by {needed} of {len(part.members)} members")
+
+
+def _ascend(items: Sequence[bytes]) -> bool:
+    return all(before < after for before, after in itertools.pairwise(items))

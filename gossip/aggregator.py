@@ -1,0 +1,413 @@
+"""Adding up: the part that two members of every cohort play beside their own (`gossip.secure_sum`).
+
+An aggregator routes and adds; it is trusted for availability and for nothing else. All it ever holds is masked
+vectors and, under a certified seal, the shares that unmask their sum. The first aggregator acts as soon as it has
+everything, or when a step's time is up with enough; the second does the same work silently and speaks only when the first
+has been silent for longer. Both arrive at the same body, because the sum is exact and the rest of the body follows
+from the roster and the seal; so it does not matter whose body the members sign.
+
+    collects                          until                           then sends to all members
+    --------------------------------  ------------------------------  ---------------------------
+    SHARES                            all, or time and max(t, n_min)  KEYS_SET, each with its envelopes
+    MASKED of the same context        all of U1, or time and as many  SEAL_PROPOSAL
+    SEAL_VOTE                         t                               SEAL_CERTIFICATE
+    UNMASK, each share checked        t shares of every owner         (UnmaskJob) LOOK or BODY_PROPOSAL
+    BODY_VOTE                         t                               RESULT
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from crypto.identity import Identity, verify
+from crypto.masking import Lanes, Mask, add_vectors, apply_masks
+from gossip.aggregate import Aggregate, Signatures, body_statement
+from gossip.cohort import Cohort, pack_members, pair_mask, seal_hash, self_mask, unpack_members, vector_hash
+from gossip.compression import decode_sum
+from gossip.dealing import Secret, check_opening, rebuild_key, rebuild_seed
+from gossip.errors import PeerViolation
+from gossip.events import Compute, Computed, Send, SetTimer, Tag, TimerFired
+from gossip.messages import (
+    BodyProposal,
+    BodyVote,
+    Commitment,
+    KeysSet,
+    Look,
+    Masked,
+    Message,
+    Result,
+    SealCertificate,
+    SealProposal,
+    SealVote,
+    Shares,
+    Unmask,
+    sign_frame,
+)
+from gossip.messages import Body as MessageBody
+from gossip.secure_sum import SECOND_AGGREGATOR_STEPS, Action, Certified, Member, State, open_commitment
+from gossip.wire import pack
+
+PATIENCE_STEPS = (1.0, SECOND_AGGREGATOR_STEPS + 0.25)  # by rank: how long to wait for what is missing
+
+
+@dataclass(frozen=True, slots=True)
+class UnmaskJob:
+    """Rebuild the secrets and take every mask off the sum. Raises PeerViolation if an owner dealt falsely."""
+
+    cohort: Cohort
+    place: int
+    lanes: Lanes
+    vectors: Sequence[bytes]  # of the contributors, in their order
+    contributors: list[int]
+    commitments: dict[int, Commitment]  # of U1
+    shares: dict[int, dict[int, bytes]]  # owner -> holder -> share, t at least
+
+    def run(self) -> "Total | PeerViolation":
+        try:
+            masks = list(self._masks())
+        except PeerViolation as violation:
+            return violation
+        total = self.lanes.zeros()
+        for vector in self.vectors:
+            add_vectors(total, np.frombuffer(vector, np.uint8), self.lanes)
+        apply_masks(total, self.lanes, masks)
+        return Total(self.place, total)
+
+    def _masks(self) -> list[Mask]:
+        """What is left on the sum, with the sign that takes it off."""
+        left = []
+        for owner, commitment in self.commitments.items():
+            if owner in self.contributors:
+                seed = rebuild_seed(self.cohort, commitment, self.place, self.shares[owner])
+                left.append(self_mask(self.cohort, self.place, owner, seed))
+            else:
+                # What `owner` would have added towards each contributor is what they miss to cancel.
+                pair = rebuild_key(self.cohort, owner, self.place, self.shares[owner])
+                gone = (pair_mask(self.cohort, self.place, owner, pair, j) for j in self.contributors)
+                left += [Mask(mask.key, -mask.sign) for mask in gone]
+        return [Mask(mask.key, -mask.sign) for mask in left]
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    place: int
+    vector: np.ndarray[tuple[int], np.dtype[np.uint8]]
+
+
+@dataclass(slots=True)
+class Phase:
+    """What one phase has brought so far; every dict has at most one entry a member."""
+
+    masked: dict[int, Masked] = field(default_factory=dict)
+    proposal: SealProposal | None = None
+    votes: dict[bytes, dict[int, bytes]] = field(default_factory=dict)  # seal -> index -> signature
+    voted: dict[int, bytes] = field(default_factory=dict)  # index -> the one seal it voted for
+    unmasks: dict[int, Unmask] = field(default_factory=dict)
+    shares: dict[int, dict[int, bytes]] = field(default_factory=dict)  # owner -> holder -> share
+    adding: bool = False
+    patient: bool = True  # until the time of the current step is up
+
+
+class Aggregator:
+    """Pure, like the member it stands beside and whose knowledge of keys, seals and plans it reads."""
+
+    def __init__(self, member: Member, identity: Identity) -> None:
+        self.member = member
+        self.cohort = member.cohort
+        self.rank = self.cohort.aggregators.index(identity.public_key)
+        self._identity = identity
+        self._shares: dict[int, Shares] = {}
+        self._commitments: dict[int, Commitment] = {}
+        self._phases = [Phase() for _ in member.ballots]
+        self._patient_for_keys = True
+        self._keys_sent = False
+        self._body_votes: dict[int, BodyVote] = {}  # at most one a member
+        self._first_spoke = False  # the first aggregator has shown the current phase's sum
+        self._done = False
+
+    def start(self, now: float) -> list[Action]:
+        return [SetTimer(self._tag("keys"), now + self._patience_s)]
+
+    def handle(self, event: Message | Computed | TimerFired, now: float) -> list[Action]:
+        """Called after the member has handled the same event."""
+        if self._done:
+            return []
+        match event:
+            case Message():
+                return self._on_message(event, now)
+            case TimerFired((_, _, "keys")):
+                self._patient_for_keys = False
+                return self._offer_keys(now)
+            case TimerFired((_, _, "masked", place)) if place == self.member.place:
+                self._current.patient = False
+                return self._propose_seal()
+            case TimerFired((_, _, "unmask", place)) if place == self.member.place:
+                self._current.patient = False
+                return self._add_up()
+            case Computed(_, Total(place, vector)) if place == self.member.place:
+                return self._show(vector)
+            case Computed(_, PeerViolation() as violation):
+                return [self.member.report("SUM_LOST", reason=str(violation))]
+        return []
+
+    def _on_message(self, message: Message, now: float) -> list[Action]:
+        sender = self.cohort.index(message.sender)
+        match message.body:
+            case Shares() as shares:
+                return self._on_shares(sender, shares, now)
+            case KeysSet() if message.sender in self.cohort.aggregators:
+                return self._on_keys_known(now)
+            case Masked() as masked:
+                return self._on_masked(sender, message.phase, masked)
+            case SealProposal() as proposal:
+                return self._on_proposal(message, proposal)
+            case SealVote(seal):
+                return self._on_vote(sender, message, seal)
+            case SealCertificate():
+                return self._on_certified(now)
+            case Unmask() as unmask:
+                return self._on_unmask(sender, message.phase, unmask)
+            case Look():
+                return self._on_look(now)
+            case BodyProposal():
+                self._first_spoke = True
+                return self._finish()
+            case BodyVote() as vote:
+                return self._on_body_vote(sender, vote)
+        return []
+
+    # --- SHARES -> KEYS_SET ----------------------------------------------------------------------------------
+
+    def _on_shares(self, sender: int, shares: Shares, now: float) -> list[Action]:
+        if sender in self._shares or self._keys_sent:
+            return []
+        owner, commitment = open_commitment(self.cohort, shares.commitment)
+        if owner != sender or len(shares.envelopes) != self.cohort.size:
+            raise PeerViolation("SHARES: not the sender's own, or not one envelope a member")
+        self._shares[sender], self._commitments[sender] = shares, commitment
+        return self._offer_keys(now)
+
+    def _offer_keys(self, now: float) -> list[Action]:
+        """The second aggregator offers nothing as long as it may still hear the first."""
+        complete = len(self._shares) == self.cohort.size and self.rank == 0
+        if self._keys_sent or self.member.keys is not None or not (complete or not self._patient_for_keys):
+            return []
+        if len(self._shares) < self.cohort.least:
+            return []
+        self._keys_sent = True
+        owners = sorted(self._shares)
+        commitments = tuple(self._shares[owner].commitment for owner in owners)
+        actions: list[Action] = []
+        for index, peer in enumerate(self.cohort.members):
+            if index in self._shares:
+                envelopes = tuple(self._shares[owner].envelopes[index] for owner in owners)
+                actions.append(self._send(peer, KeysSet(commitments, envelopes), 0))
+        return actions
+
+    def _on_keys_known(self, now: float) -> list[Action]:
+        if self.member.keys is None:
+            return []
+        self._shares.clear()
+        self._keys_sent = True
+        return [SetTimer(self._tag("masked", self.member.place), now + self._patience_s), *self._propose_seal()]
+
+    # --- MASKED -> SEAL_PROPOSAL -> SEAL_CERTIFICATE ---------------------------------------------------------
+
+    @property
+    def _current(self) -> Phase:
+        return self._phases[self.member.place]
+
+    def _on_masked(self, sender: int, place: int, masked: Masked) -> list[Action]:
+        """The first vector counts. Its size is checked when the plan is known, which it may not be yet."""
+        if place >= len(self._phases) or sender in self._phases[place].masked:
+            return []
+        self._phases[place].masked[sender] = masked
+        return self._propose_seal()
+
+    def _summable(self) -> list[int]:
+        """Whose vectors are of this member's context and of the size that the plan determines."""
+        size = self.member.plan().lanes.size_bytes
+        keys = self.member.keys
+        return [
+            index
+            for index, masked in sorted(self._current.masked.items())
+            if keys is not None
+            and index in keys.commitments
+            and masked.context == self.member.context
+            and len(masked.vector) == size
+        ]
+
+    def _propose_seal(self) -> list[Action]:
+        phase, keys = self._current, self.member.keys
+        if phase.proposal is not None or keys is None or self.member.state is State.AWAIT_SUM:
+            return self._repeat_proposal()
+        contributors = self._summable()
+        if not ((len(contributors) == len(keys.commitments) and self.rank == 0) or not phase.patient):
+            return []
+        if not self.cohort.hides(contributors) or not self.member.continues(contributors):
+            return []
+        phase.proposal = SealProposal(
+            self.member.context,
+            pack_members(contributors, self.cohort.size),
+            tuple(vector_hash(phase.masked[index].vector) for index in contributors),
+        )
+        return self._to_all(phase.proposal)
+
+    def _repeat_proposal(self) -> list[Action]:
+        """The second aggregator, in its turn, takes up what the first has proposed: votes for it are not lost."""
+        phase = self._current
+        if self.rank == 0 or phase.patient or phase.proposal is None or self.member.state is State.AWAIT_SUM:
+            return []
+        return self._to_all(phase.proposal)
+
+    def _on_proposal(self, message: Message, proposal: SealProposal) -> list[Action]:
+        """The member beside has checked it; it counts here if that member votes for it."""
+        if message.phase != self.member.place or self.member.ballot.vote != seal_hash(pack(proposal)):
+            return []
+        self._current.proposal = proposal
+        return self._certify()
+
+    def _on_vote(self, sender: int, message: Message, seal: bytes) -> list[Action]:
+        if message.phase >= len(self._phases):
+            raise PeerViolation("SEAL_VOTE: a phase that this codec does not have")
+        phase = self._phases[message.phase]
+        if phase.voted.setdefault(sender, seal) != seal:
+            raise PeerViolation("SEAL_VOTE: two contents signed")
+        phase.votes.setdefault(seal, {})[sender] = message.signature
+        return self._certify()
+
+    def _certify(self) -> list[Action]:
+        phase = self._current
+        if phase.proposal is None or self.member.ballot.certificate is not None:
+            return []
+        votes = phase.votes.get(seal_hash(pack(phase.proposal)), {})
+        if len(votes) < self.cohort.threshold:
+            return []
+        signers = sorted(votes)
+        signatures = tuple(votes[index] for index in signers)
+        return self._to_all(SealCertificate(phase.proposal, pack_members(signers, self.cohort.size), signatures))
+
+    # --- UNMASK -> the sum -----------------------------------------------------------------------------------
+
+    def _on_certified(self, now: float) -> list[Action]:
+        if self.member.state is not State.AWAIT_SUM:
+            return []
+        self._first_spoke = False
+        self._current.patient = True
+        timer = SetTimer(self._tag("unmask", self.member.place), now + self._patience_s)
+        return [timer, *self._check_shares(), *self._add_up()]
+
+    def _on_unmask(self, sender: int, place: int, unmask: Unmask) -> list[Action]:
+        if place >= len(self._phases) or sender in self._phases[place].unmasks:
+            return []
+        self._phases[place].unmasks[sender] = unmask
+        return [*self._check_shares(), *self._add_up()] if place == self.member.place else []
+
+    def _check_shares(self) -> list[Action]:
+        """Take every opened share that is what its owner dealt; a liar's are refused one by one."""
+        phase, keys = self._current, self.member.keys
+        certificate = self.member.ballot.certificate
+        if self.member.state is not State.AWAIT_SUM or keys is None or certificate is None:
+            return []
+        contributors = unpack_members(certificate.proposal.contributors, self.cohort.size)
+        seal = seal_hash(pack(certificate.proposal))
+        faults: list[Action] = []
+        for holder, unmask in sorted(phase.unmasks.items()):
+            if unmask.seal != seal:
+                continue
+            for opening in unmask.openings:
+                held = phase.shares.setdefault(opening.owner, {})
+                if opening.owner not in keys.commitments or holder in held:
+                    continue
+                secret = Secret.SEED if opening.owner in contributors else Secret.KEY
+                commitment = keys.commitments[opening.owner]
+                try:
+                    check_opening(self.cohort, holder, opening, commitment, self.member.place, secret)
+                except PeerViolation as violation:
+                    faults.append(self.member.report("SHARE_REFUSED", holder=holder, reason=str(violation)))
+                    continue
+                held[holder] = opening.share
+        return faults
+
+    def _add_up(self) -> list[Action]:
+        phase, keys, contributors = self._current, self.member.keys, self.member.contributors()
+        if phase.adding or keys is None or contributors is None or self.member.state is not State.AWAIT_SUM:
+            return []
+        if self.rank == 1 and (phase.patient or self._first_spoke):
+            return []
+        if any(len(phase.shares.get(owner, {})) < self.cohort.threshold for owner in keys.commitments):
+            return []
+        certificate = self.member.ballot.certificate
+        if certificate is None or any(
+            index not in phase.masked or vector_hash(phase.masked[index].vector) != expected
+            for index, expected in zip(contributors, certificate.proposal.vectors, strict=True)
+        ):
+            return []  # sealed by the other aggregator over vectors that never reached this one
+        phase.adding = True
+        vectors = [phase.masked[index].vector for index in contributors]
+        lanes = self.member.plan().lanes
+        place = self.member.place
+        job = UnmaskJob(self.cohort, place, lanes, vectors, contributors, keys.commitments, phase.shares)
+        return [Compute(self._tag("unmask", place), job)]
+
+    def _show(self, vector: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> list[Action]:
+        certificate = self.member.ballot.certificate
+        if certificate is None or self.member.state is not State.AWAIT_SUM:
+            return []
+        if not self.member.last_phase:
+            return self._to_all(Look(seal_hash(pack(certificate.proposal)), vector.tobytes()))
+        plan = self.member.plan()
+        weights, ranges, sums = decode_sum(vector, plan.lanes, self.member.terms.layout)
+        body = self.member.compose_body(sums, weights, ranges)
+        return self._to_all(BodyProposal(pack(body)))
+
+    def _on_look(self, now: float) -> list[Action]:
+        """The member has moved on to the next phase, if the look was right."""
+        if self.member.state is not State.PREPARING:
+            return []
+        return [SetTimer(self._tag("masked", self.member.place), now + self._patience_s), *self._propose_seal()]
+
+    # --- BODY_VOTE -> RESULT ---------------------------------------------------------------------------------
+
+    def _on_body_vote(self, sender: int, vote: BodyVote) -> list[Action]:
+        stated = body_statement(self.cohort.swarm.id, self.cohort.id, vote.aggregate)
+        if not verify(self.cohort.members[sender], "body", stated, vote.signature):
+            raise PeerViolation("BODY_VOTE: the signature does not hold")
+        self._body_votes.setdefault(sender, vote)
+        return self._finish()
+
+    def _finish(self) -> list[Action]:
+        """The second aggregator stays silent here too: its node announces what the first did not deliver."""
+        body = self.member.body
+        if body is None:
+            return []
+        signed = {index: vote.signature for index, vote in self._body_votes.items() if vote.aggregate == body.id}
+        if len(signed) < self.cohort.threshold:
+            return []
+        self._done = True
+        signers = sorted(signed)
+        signatures = Signatures(
+            pack_members(signers, self.cohort.size), tuple(signed[index] for index in signers)
+        )
+        aggregate = Aggregate(body.body, (signatures,))
+        told = self._to_all(Result(pack(aggregate))) if self.rank == 0 else []
+        return [*told, Certified(aggregate)]
+
+    # --- small words -----------------------------------------------------------------------------------------
+
+    @property
+    def _patience_s(self) -> float:
+        return PATIENCE_STEPS[self.rank] * self.member.step_s
+
+    def _tag(self, *name: Hashable) -> Tag:
+        return ("sum", self.cohort.id, *name)
+
+    def _send(self, peer: bytes, body: MessageBody, place: int) -> Action:
+        return Send(peer, sign_frame(self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id, phase=place))
+
+    def _to_all(self, body: MessageBody) -> list[Action]:
+        frame = sign_frame(
+            self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id, phase=self.member.place
+        )
+        return [Send(peer, frame) for peer in self.cohort.members]

@@ -1,0 +1,159 @@
+"""A cohort: the facts that every member derives alike from one ROSTER, and the keys that belong to it.
+
+The roster carries its members' own signed READY messages, so a leader can leave a device out but can neither
+invent one nor change what it said. The cohort's id is the roster's hash; every key, mask and signature below is bound
+to it, and keys serve one cohort only (design, rule 6).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from crypto.agreement import KeyPair, pair_info
+from crypto.hashing import digest
+from crypto.masking import Mask
+from gossip.aggregate import threshold
+from gossip.errors import PeerViolation
+from gossip.manifest import Swarm
+from gossip.messages import Message, Ready, Roster, open_frame
+from gossip.wire import pack
+
+AGGREGATORS = 2
+
+
+@dataclass(frozen=True)
+class Cohort:
+    swarm: Swarm
+    id: bytes
+    roster: Roster
+    leader: bytes
+    members: tuple[bytes, ...]  # ascending; a member's index is its place here
+    readies: tuple[Ready, ...]  # by index
+    frame: bytes  # the ROSTER as its leader signed it
+
+    @property
+    def size(self) -> int:
+        return len(self.members)
+
+    @property
+    def threshold(self) -> int:
+        return threshold(self.size)
+
+    @property
+    def least(self) -> int:
+        """The fewest members that a set of keys or a seal may leave."""
+        return max(self.threshold, self.swarm.manifest.cohorts.n_min)
+
+    @cached_property
+    def aggregators(self) -> tuple[bytes, ...]:
+        """Two members by hash, so that nobody picks them."""
+        return tuple(sorted(self.members, key=lambda m: digest("aggregator", self.id, m))[:AGGREGATORS])
+
+    @cached_property
+    def travelling(self) -> int:
+        """Bit s: segment s travels, because enough members trained it to hide each of them (design, rule 5)."""
+        needed = self.swarm.manifest.cohorts.n_min + self.size - self.threshold
+        return self._trained_by_at_least(needed, range(self.size))
+
+    def index(self, peer: bytes) -> int:
+        """Raises PeerViolation for a stranger."""
+        try:
+            return self.members.index(peer)
+        except ValueError:
+            raise PeerViolation("not a member of this cohort") from None
+
+    def hides(self, contributors: list[int]) -> bool:
+        """Whether a sum over these members hides each of them, in every segment that travels."""
+        if len(contributors) < self.least:
+            return False
+        n_min = self.swarm.manifest.cohorts.n_min
+        return not self.travelling & ~self._trained_by_at_least(n_min, contributors)
+
+    def _trained_by_at_least(self, count: int, members: range | list[int]) -> int:
+        bits = 0
+        for segment in range(64):
+            if sum(self.readies[i].trained >> segment & 1 for i in members) >= count:
+                bits |= 1 << segment
+        return bits
+
+
+def open_roster(swarm: Swarm, message: Message) -> Cohort:
+    """The cohort that a leader's ROSTER proposes; raises PeerViolation if any part of it does not hold."""
+    roster = message.body
+    if not isinstance(roster, Roster):
+        raise PeerViolation(f"{message.kind.name} where a ROSTER belongs")
+    if not swarm.manifest.cohorts.n_min <= len(roster.readies) <= swarm.manifest.cohorts.n_max:
+        raise PeerViolation(f"ROSTER: {len(roster.readies)} members")
+    members, readies = [], []
+    for raw in roster.readies:
+        ready = open_frame(swarm.id, raw)
+        if not isinstance(ready.body, Ready):
+            raise PeerViolation("ROSTER: carries something else than READY messages")
+        members.append(ready.sender)
+        readies.append(ready.body)
+    if members != sorted(set(members)):
+        raise PeerViolation("ROSTER: members must ascend without repetition")
+    if len({len(ready.masks) for ready in readies}) != 1:
+        raise PeerViolation("ROSTER: members of different phases")
+    cohort_id = digest("cohort", swarm.id, pack(roster))
+    return Cohort(swarm, cohort_id, roster, message.sender, tuple(members), tuple(readies), message.raw)
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """One member's fresh secrets for one cohort. They never touch a disk."""
+
+    channel: KeyPair
+    masks: tuple[KeyPair, ...]  # one a phase
+    seeds: tuple[bytes, ...]  # b, one a phase
+
+    @classmethod
+    def fresh(cls, phases: int, entropy: Callable[[int], bytes]) -> "Secrets":
+        pairs = [KeyPair(entropy(32)) for _ in range(1 + phases)]
+        return cls(pairs[0], tuple(pairs[1:]), tuple(entropy(32) for _ in range(phases)))
+
+
+def self_mask(cohort: Cohort, phase: int, owner: int, seed: bytes) -> Mask:
+    """PRG(b): Bonawitz's second mask, which keeps a late vector hidden from those who took its owner for lost."""
+    return Mask(digest("self mask", cohort.id, bytes([phase]), cohort.members[owner], seed), 1)
+
+
+def pair_mask(cohort: Cohort, phase: int, owner: int, pair: KeyPair, other: int) -> Mask:
+    """PRG(s_ij) as `owner` adds it: the two members' signs differ, so a sum over both carries none of it."""
+    info = pair_info(phase, cohort.members[owner], cohort.members[other])
+    key = pair.derive(cohort.readies[other].masks[phase], salt=cohort.id, info=info)
+    return Mask(key, 1 if owner < other else -1)
+
+
+def keys_context(commitments: list[tuple[int, bytes]]) -> bytes:
+    """H(U1) over (member, hash of its commitment)."""
+    return digest("keys", *(bytes([index]) + commitment for index, commitment in commitments))
+
+
+def look_context(keys: bytes, total: bytes) -> bytes:
+    """Binds a second phase to what the first one showed: members who saw different sums cannot be in one seal."""
+    return digest("look", keys, total)
+
+
+def vector_hash(vector: bytes) -> bytes:
+    return digest("masked vector", vector)
+
+
+def seal_hash(proposal: bytes) -> bytes:
+    return digest("seal", proposal)
+
+
+def pack_members(indices: list[int], size: int) -> bytes:
+    """A bitmap: bit i % 8 of byte i // 8 is member i."""
+    bits = bytearray(-(-size // 8))
+    for index in indices:
+        bits[index // 8] |= 1 << index % 8
+    return bytes(bits)
+
+
+def unpack_members(bitmap: bytes, size: int) -> list[int]:
+    """Ascending indices; raises PeerViolation for a bitmap that is not exactly one over `size` members."""
+    if len(bitmap) != -(-size // 8) or bitmap[-1] >> (size - 1) % 8 > 1:
+        raise PeerViolation(f"a bitmap that does not fit {size} members")
+    return [index for index in range(size) if bitmap[index // 8] >> index % 8 & 1]
+

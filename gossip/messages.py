@@ -1,0 +1,345 @@
+"""Every message, as types with bounds.
+
+One frame carries them all. Its signature covers the swarm, the cohort, the phase, the kind and the hash of the
+body under a domain of its own, so that a message of one swarm, cohort, phase or kind is never one of another, and a
+message that a third party forwards is as good as one from its author. Byte strings have exact or bounded lengths,
+collections have bounds, and `gossip.wire` refuses everything that is not the one canonical encoding.
+
+    rendezvous   READY  ROSTER
+    secure sum   SHARES KEYS_SET MASKED SEAL_PROPOSAL SEAL_VOTE ABORT_VOTE SEAL_CERTIFICATE ABORT_CERTIFICATE
+                 UNMASK LOOK BODY_PROPOSAL BODY_VOTE RESULT  (COMMITMENT travels inside SHARES and KEYS_SET)
+    history      ANNOUNCE COMPARE HAVE PULL AGGREGATES
+    membership   PRESENCE GREETING ALIVE
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from crypto.hashing import digest
+from crypto.identity import Identity, verify
+from gossip.errors import PeerViolation
+from gossip.manifest import Hash, PeerKey
+from gossip.wire import Wire, pack, unpack
+
+COHORT_MAX = 32  # members
+BODY_BYTES = 8 << 20  # the largest body of any message
+FRAME_BYTES = BODY_BYTES + 512
+PULL_MAX = 64  # aggregates asked for at once
+AGGREGATES_BYTES = 1 << 20  # an answer to PULL stops before it grows beyond this
+COMPARE_MAX = 1024  # rounds compared at once
+HAVE_MAX = 2048  # ids told at once
+HEADS_MAX = 256
+ADDRESSES_MAX = 8
+PRESENCES_MAX = 64
+
+Bitmap = Annotated[bytes, Meta(min_length=1, max_length=COHORT_MAX // 8)]
+HashOrNone = Annotated[bytes, Meta(max_length=32)]
+Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
+Round = Annotated[int, Meta(ge=0, lt=1 << 48)]
+Index = Annotated[int, Meta(ge=0, lt=COHORT_MAX)]
+
+
+class Kind(IntEnum):
+    READY = 1
+    ROSTER = 2
+    COMMITMENT = 3
+    SHARES = 4
+    KEYS_SET = 5
+    MASKED = 6
+    SEAL_PROPOSAL = 7
+    SEAL_VOTE = 8
+    ABORT_VOTE = 9
+    SEAL_CERTIFICATE = 10
+    ABORT_CERTIFICATE = 11
+    UNMASK = 12
+    LOOK = 13
+    BODY_PROPOSAL = 14
+    BODY_VOTE = 15
+    RESULT = 16
+    ANNOUNCE = 17
+    COMPARE = 18
+    HAVE = 19
+    PULL = 20
+    AGGREGATES = 21
+    PRESENCE = 22
+    GREETING = 23
+    ALIVE = 24
+
+
+# --- rendezvous -----------------------------------------------------------------------------------------------
+
+
+class Ready(Wire, frozen=True):
+    """I have something to give. The keys are fresh, and serve one cohort or none."""
+
+    round: Round  # 1 + the highest round the sender holds
+    heads: Annotated[tuple[Hash, ...], Meta(max_length=8)]
+    trained: Annotated[int, Meta(ge=1, lt=1 << 64)]  # bit s: segment s was trained
+    channel: Hash  # X25519, seals the shares
+    masks: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=2)]  # X25519, one a phase
+
+
+class Roster(Wire, frozen=True):
+    """Its hash is the cohort's id."""
+
+    round: Round
+    parents: Annotated[tuple[Hash, ...], Meta(max_length=8)]
+    state: HashOrNone  # the model's Merkle root, where it is due
+    readies: Annotated[tuple[bytes, ...], Meta(min_length=3, max_length=COHORT_MAX)]  # frames, by sender
+
+
+# --- secure sum -----------------------------------------------------------------------------------------------
+
+
+class Commitment(Wire, frozen=True):
+    """Binds a member to its shares; as a frame of its cohort, it is also the signature under the roster."""
+
+    seeds: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=2)]  # H(b), one a phase
+    root: Hash  # Merkle root over the members' leaves
+
+
+class Shares(Wire, frozen=True):
+    commitment: bytes  # a COMMITMENT frame
+    envelopes: Annotated[tuple[bytes, ...], Meta(min_length=3, max_length=COHORT_MAX)]  # by member; own: empty
+
+
+class KeysSet(Wire, frozen=True):
+    """U1: whose keys take part, with this receiver's envelope from each of them."""
+
+    commitments: Annotated[tuple[bytes, ...], Meta(min_length=3, max_length=COHORT_MAX)]  # frames, by sender
+    envelopes: Annotated[tuple[bytes, ...], Meta(min_length=3, max_length=COHORT_MAX)]
+
+
+class Masked(Wire, frozen=True):
+    context: Hash  # of U1 and, in a second phase, of what the first one showed
+    vector: bytes
+
+
+class SealProposal(Wire, frozen=True):
+    """U2: whose masked vectors are summed, each by its hash."""
+
+    context: Hash
+    contributors: Bitmap
+    vectors: Annotated[tuple[Hash, ...], Meta(min_length=3, max_length=COHORT_MAX)]
+
+
+class SealVote(Wire, frozen=True):
+    seal: Hash  # of the proposal's encoding
+
+
+class AbortVote(Wire, frozen=True):
+    """I will never sign a seal for this phase."""
+
+
+class SealCertificate(Wire, frozen=True):
+    proposal: SealProposal
+    signers: Bitmap
+    signatures: Annotated[tuple[Signature, ...], Meta(min_length=2, max_length=COHORT_MAX)]
+
+
+class AbortCertificate(Wire, frozen=True):
+    signers: Bitmap
+    signatures: Annotated[tuple[Signature, ...], Meta(min_length=2, max_length=COHORT_MAX)]
+
+
+class Opening(Wire, frozen=True):
+    """One share of one owner's secret, with the proof that the owner committed to it."""
+
+    owner: Index
+    share: Hash
+    siblings: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=3)]  # hashes of the leaf's other shares
+    path: Annotated[tuple[Hash, ...], Meta(max_length=5)]
+
+
+class Unmask(Wire, frozen=True):
+    """Of each owner exactly one secret: the self mask's seed inside U2, the key of the pairwise masks outside."""
+
+    seal: Hash
+    openings: Annotated[tuple[Opening, ...], Meta(max_length=COHORT_MAX)]
+
+
+class Look(Wire, frozen=True):
+    """What the first of two phases showed: the unmasked sum, public to the cohort."""
+
+    seal: Hash
+    total: bytes
+
+
+class BodyProposal(Wire, frozen=True):
+    body: bytes
+
+
+class BodyVote(Wire, frozen=True):
+    aggregate: Hash
+    signature: Signature  # over gossip.aggregate.body_statement: it outlives the cohort
+
+
+class Result(Wire, frozen=True):
+    aggregate: bytes
+
+
+# --- history --------------------------------------------------------------------------------------------------
+
+
+class Announce(Wire, frozen=True):
+    aggregates: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=PULL_MAX)]
+    round: Round
+
+
+class Compare(Wire, frozen=True):
+    """The sender's digest of each round from `first` on, 8 bytes each; empty: the round holds nothing."""
+
+    first: Round
+    digests: Annotated[tuple[Annotated[bytes, Meta(max_length=8)], ...], Meta(max_length=COMPARE_MAX)]
+
+
+class Have(Wire, frozen=True):
+    """The answerer's ids in the rounds that differ, and its highest round."""
+
+    first: Round  # that differs
+    last: Round  # that this answer covers
+    highest: Round  # that the answerer holds
+    aggregates: Annotated[tuple[Hash, ...], Meta(max_length=HAVE_MAX)]
+
+
+class Pull(Wire, frozen=True):
+    aggregates: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=PULL_MAX)]
+
+
+class Aggregates(Wire, frozen=True):
+    aggregates: Annotated[tuple[bytes, ...], Meta(max_length=PULL_MAX)]
+
+
+# --- membership -----------------------------------------------------------------------------------------------
+
+
+class Presence(Wire, frozen=True):
+    """Where a device can be reached; a higher sequence replaces a lower one."""
+
+    sequence: Annotated[int, Meta(ge=0, lt=1 << 63)]
+    addresses: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(max_length=ADDRESSES_MAX)
+    ]
+
+
+class Greeting(Wire, frozen=True):
+    """The first message to a new neighbour: the presences that the sender knows, its own among them."""
+
+    presences: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=PRESENCES_MAX)]
+
+
+class Alive(Wire, frozen=True):
+    """A heartbeat, and the cheapest way to notice that two histories differ."""
+
+    round: Round
+    history: Annotated[bytes, Meta(min_length=8, max_length=8)]
+
+
+Body = (
+    Ready
+    | Roster
+    | Commitment
+    | Shares
+    | KeysSet
+    | Masked
+    | SealProposal
+    | SealVote
+    | AbortVote
+    | SealCertificate
+    | AbortCertificate
+    | Unmask
+    | Look
+    | BodyProposal
+    | BodyVote
+    | Result
+    | Announce
+    | Compare
+    | Have
+    | Pull
+    | Aggregates
+    | Presence
+    | Greeting
+    | Alive
+)
+
+BODY_TYPES: dict[Kind, type[Body]] = {
+    Kind.READY: Ready,
+    Kind.ROSTER: Roster,
+    Kind.COMMITMENT: Commitment,
+    Kind.SHARES: Shares,
+    Kind.KEYS_SET: KeysSet,
+    Kind.MASKED: Masked,
+    Kind.SEAL_PROPOSAL: SealProposal,
+    Kind.SEAL_VOTE: SealVote,
+    Kind.ABORT_VOTE: AbortVote,
+    Kind.SEAL_CERTIFICATE: SealCertificate,
+    Kind.ABORT_CERTIFICATE: AbortCertificate,
+    Kind.UNMASK: Unmask,
+    Kind.LOOK: Look,
+    Kind.BODY_PROPOSAL: BodyProposal,
+    Kind.BODY_VOTE: BodyVote,
+    Kind.RESULT: Result,
+    Kind.ANNOUNCE: Announce,
+    Kind.COMPARE: Compare,
+    Kind.HAVE: Have,
+    Kind.PULL: Pull,
+    Kind.AGGREGATES: Aggregates,
+    Kind.PRESENCE: Presence,
+    Kind.GREETING: Greeting,
+    Kind.ALIVE: Alive,
+}
+KIND_OF = {body: kind for kind, body in BODY_TYPES.items()}
+
+COHORT_KINDS = frozenset(Kind(k) for k in range(Kind.COMMITMENT, Kind.RESULT + 1))
+
+
+class Frame(Wire, frozen=True):
+    version: Literal[1]
+    kind: Annotated[int, Meta(ge=1, le=max(Kind))]
+    cohort: HashOrNone
+    phase: Annotated[int, Meta(ge=0, le=1)]
+    sender: PeerKey
+    body: Annotated[bytes, Meta(max_length=BODY_BYTES)]
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A frame whose signature holds. `raw` is what its author signed and sent, fit to be forwarded."""
+
+    kind: Kind
+    cohort: bytes
+    phase: int
+    sender: bytes
+    body: Body
+    signature: bytes
+    raw: bytes
+
+
+def statement(swarm: bytes, kind: Kind, cohort: bytes, phase: int, body: bytes) -> tuple[str, bytes]:
+    """The domain and the message that a frame's signature covers."""
+    return f"message/{kind.name}", pack((swarm, cohort, phase, digest("body", body)))
+
+
+def sign_frame(identity: Identity, swarm: bytes, body: Body, *, cohort: bytes = b"", phase: int = 0) -> bytes:
+    kind = KIND_OF[type(body)]
+    encoded = pack(body)
+    signature = identity.sign(*statement(swarm, kind, cohort, phase, encoded))
+    return pack(Frame(1, kind, cohort, phase, identity.public_key, encoded, signature))
+
+
+def open_frame(swarm: bytes, data: bytes) -> Message:
+    """Bytes to a verified message; raises PeerViolation for any bytes that are not exactly one."""
+    frame = unpack(data, Frame, limit_bytes=FRAME_BYTES)
+    kind = Kind(frame.kind)
+    if len(frame.cohort) != (32 if kind in COHORT_KINDS else 0):
+        raise PeerViolation(f"{kind.name}: a cohort id of {len(frame.cohort)} bytes")
+    if frame.phase and kind not in COHORT_KINDS:
+        raise PeerViolation(f"{kind.name}: has no phases")
+    if not verify(frame.sender, *statement(swarm, kind, frame.cohort, frame.phase, frame.body), frame.signature):
+        raise PeerViolation(f"{kind.name}: the signature does not hold in this swarm")
+    body = unpack(frame.body, BODY_TYPES[kind], limit_bytes=BODY_BYTES)
+    return Message(kind, frame.cohort, frame.phase, frame.sender, body, frame.signature, data)

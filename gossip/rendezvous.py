@@ -1,0 +1,174 @@
+"""How READY devices become a cohort, without anybody waiting for a straggler and without a coordinator.
+
+A device says READY only when it has something to give (*late binding*). Candidates to lead are ranked for each round by
+H(swarm || round || peer) over the members known to live, so that everybody ranks alike and nobody chooses. A READY goes to
+the lowest; when that one fails or stays silent, to the next. A leader gathers READYs in a bag, and closes when the
+bag is full, when everybody who is known to live is in it, or when its waiting time is over with n_min or more. With fewer
+it hands the bag to a live candidate strictly lower in the ranking, so handing on ends; the lowest keeps waiting.
+
+A leader has no power but to leave somebody out: the roster holds the members' own signed READYs, and a member signs one
+roster for each READY. Two leaders who hold the same READY therefore cost a dropout at the first step, and nothing else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from crypto.hashing import digest
+from gossip.events import CancelTimer, Report, Send, SetTimer, TimerFired
+from gossip.manifest import Cohorts
+from gossip.messages import Message, Ready
+
+BAG_MAX = 256  # READYs held while gathering
+PATIENCE_GATHERS = 2.0  # a READY goes to the next candidate after this many gathering times without a roster
+READY_TTL_GATHERS = 12.0  # older READYs are dropped: their sender has long renewed or gone
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The bag's READY frames, ascending by sender, that make a cohort: the node adds parents and sends ROSTER."""
+
+    readies: tuple[bytes, ...]
+
+
+Action: TypeAlias = Send | SetTimer | CancelTimer | Report | Close
+
+
+@dataclass(slots=True)
+class Asked:
+    """This device's own READY on its way to a roster."""
+
+    frame: bytes
+    round: int
+    tried: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Bagged:
+    ready: Ready
+    frame: bytes
+    at: float
+
+
+def ranking(swarm: bytes, round_: int, peers: list[bytes]) -> list[bytes]:
+    return sorted(peers, key=lambda peer: digest("leader", swarm, round_.to_bytes(8, "big"), peer))
+
+
+class Rendezvous:
+    """`live` returns the members known to live, this device among them, in any fixed order."""
+
+    def __init__(self, swarm: bytes, me: bytes, cohorts: Cohorts, live: Callable[[], list[bytes]]) -> None:
+        self._swarm = swarm
+        self._me = me
+        self._cohorts = cohorts
+        self._live = live
+        self._gather_s = cohorts.gather_ms / 1000
+        self.asked: Asked | None = None
+        self._bag: dict[bytes, Bagged] = {}  # by sender, at most BAG_MAX
+        self._closing_at: float | None = None
+
+    @property
+    def gathered(self) -> int:
+        return len(self._bag)
+
+    # --- a device that is ready ------------------------------------------------------------------------------
+
+    def ask(self, frame: bytes, round_: int, now: float) -> list[Action]:
+        """Offer this device's fresh READY to the first candidate."""
+        self.asked = Asked(frame, round_, [])
+        return self._ask_next(now)
+
+    def withdraw(self) -> list[Action]:
+        """A roster took the READY, or the device has nothing to give any more."""
+        self.asked = None
+        return [CancelTimer(("rendezvous", "asked"))]
+
+    def failed(self, peer: bytes, now: float) -> list[Action]:
+        """The candidate asked last cannot be reached."""
+        if self.asked is None or not self.asked.tried or self.asked.tried[-1] != peer:
+            return []
+        return self._ask_next(now)
+
+    def _ask_next(self, now: float) -> list[Action]:
+        if self.asked is None:
+            return []
+        ranked = ranking(self._swarm, self.asked.round, self._live())
+        left = [peer for peer in ranked if peer not in self.asked.tried]
+        if not left:
+            self.asked.tried.clear()
+            left = ranked
+        self.asked.tried.append(left[0])
+        patience = SetTimer(("rendezvous", "asked"), now + PATIENCE_GATHERS * self._gather_s)
+        return [Send(left[0], self.asked.frame), patience]
+
+    # --- a device that leads ---------------------------------------------------------------------------------
+
+    def handle(self, event: Message | TimerFired, now: float) -> list[Action]:
+        match event:
+            case Message(body=Ready() as ready):
+                return self._on_ready(event, ready, now)
+            case TimerFired(("rendezvous", "asked")):
+                return self._ask_next(now)
+            case TimerFired(("rendezvous", "gather")):
+                return self._on_gathered(now)
+        return []
+
+    def _on_ready(self, message: Message, ready: Ready, now: float) -> list[Action]:
+        held = self._bag.get(message.sender)
+        if held is None and len(self._bag) >= BAG_MAX:
+            return []
+        if held is not None and ready.round < held.ready.round:
+            return []
+        self._bag[message.sender] = Bagged(ready, message.raw, now)
+        self._expire(now)
+        live = self._live()
+        if len(self._bag) >= self._cohorts.n_max or self._everybody(live):
+            return self._close_if_enough(now)
+        if self._closing_at is None:
+            return self._wait(now)
+        return []
+
+    def _everybody(self, live: list[bytes]) -> bool:
+        return len(self._bag) >= self._cohorts.n_min and all(peer in self._bag for peer in live)
+
+    def _on_gathered(self, now: float) -> list[Action]:
+        self._closing_at = None
+        self._expire(now)
+        if not self._bag:
+            return []
+        return self._close_if_enough(now) or self._hand_on(now)
+
+    def _close_if_enough(self, now: float) -> list[Action]:
+        if len(self._bag) < self._cohorts.n_min:
+            return []
+        # Those who wait longest come first; ties by key, so that equal bags make equal rosters.
+        chosen = sorted(self._bag, key=lambda peer: (self._bag[peer].at, peer))[: self._cohorts.n_max]
+        frames = tuple(self._bag.pop(peer).frame for peer in sorted(chosen))
+        self._closing_at = None
+        again = self._wait(now) if self._bag else [CancelTimer(("rendezvous", "gather"))]
+        return [Close(frames), *again]
+
+    def _hand_on(self, now: float) -> list[Action]:
+        """To a live candidate strictly lower under the highest round in the bag: that can only happen finitely often."""
+        highest = max(bagged.ready.round for bagged in self._bag.values())
+        ranked = ranking(self._swarm, highest, sorted({*self._live(), self._me}))
+        if ranked[0] == self._me:
+            return self._wait(now)
+        frames = [self._bag[peer].frame for peer in sorted(self._bag)]
+        self._bag.clear()
+        handed = Report("handed_on", {"readies": len(frames), "to": ranked[0].hex()[:16]})
+        return [*(Send(ranked[0], frame) for frame in frames), handed]
+
+    def _wait(self, now: float) -> list[Action]:
+        self._closing_at = now + self._gather_s
+        return [SetTimer(("rendezvous", "gather"), self._closing_at)]
+
+    def taken(self, readies: tuple[bytes, ...]) -> None:
+        """A roster elsewhere has taken these READYs: in another one they would be dropouts from the start."""
+        for peer in [peer for peer, bagged in self._bag.items() if bagged.frame in readies]:
+            del self._bag[peer]
+
+    def _expire(self, now: float) -> None:
+        oldest = now - READY_TTL_GATHERS * self._gather_s
+        for peer in [peer for peer, bagged in self._bag.items() if bagged.at < oldest]:
+            del self._bag[peer]

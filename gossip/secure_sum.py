@@ -1,0 +1,757 @@
+"""One cohort's secure sum, as one of its members runs it.
+
+The protocol is the double masking of Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine
+Learning" (CCS 2017), among n members who met late and have no server. A member's vector travels as
+
+    y_i = q_i + PRG(b_i) + sum over j in U1 of +-PRG(s_ij)    (mod 2^b, lane by lane)
+
+The pairwise masks s_ij cancel in the sum; b_i hides a vector whose owner was taken for lost but was only late. Two of
+the members add up (`gossip.aggregator`); they are trusted for availability and for nothing else: fewer than
+t = ceil(3n/4) colluding members, aggregators included, learn nothing but the sum of the others (docs/threat-model.md).
+
+    state         on                                  does                                    goes to
+    ------------  ----------------------------------  --------------------------------------  ------------
+    AwaitKeys     (start)                             SHARES to both aggregators
+                  KEYS_SET                            asks for the contribution               Preparing
+    Preparing     Contributed                         encodes and masks (a job)
+                  Computed                            debits (durable), then MASKED to both   AwaitSeal
+    AwaitSeal     SEAL_PROPOSAL                       votes SEAL (durable)
+                  TimerFired "abort"                  votes ABORT (durable), if nothing else
+                  SEAL_CERTIFICATE                    UNMASK to both                          AwaitSum
+                  ABORT_CERTIFICATE, t ABORT_VOTEs    refunded                                Over
+    AwaitSum      LOOK (of a first phase)             encodes the next phase                  Preparing
+                  BODY_PROPOSAL                       signs one body (durable)
+                  RESULT                              the aggregate is certified              Over
+    any           TimerFired "end"                    settles what is known                   Over
+
+What is never bent (design, section 4; each is an invariant of tests/simulation):
+ 1. Of one member, and for one phase, only one of its two secrets is opened, and only under a seal that t members signed.
+ 2. For one phase a vote is SEAL of one content, or ABORT, and durable before it is sent.
+ 3. The debit is durable before the first byte of MASKED leaves; only a certificate that the vector is in no sum refunds it.
+ 4. A second phase's contributors are exactly the first one's.
+ 5. A sum covers only segments that enough of its contributors trained to hide each of them.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+from crypto.hashing import digest
+from crypto.identity import Identity
+from crypto.masking import apply_masks
+from gossip.aggregate import Aggregate, Body, Part, aggregate_id, body_statement
+from gossip.cohort import (
+    Cohort,
+    Secrets,
+    keys_context,
+    look_context,
+    pack_members,
+    pair_mask,
+    seal_hash,
+    self_mask,
+    unpack_members,
+    vector_hash,
+)
+from gossip.compression import Codec, Contribution, Encoded, Phase, Plan
+from gossip.dealing import Deal, Holding, Secret, deal, receive
+from gossip.errors import PeerViolation
+from gossip.events import (
+    CancelTimer,
+    Compute,
+    Computed,
+    Persist,
+    Persisted,
+    PersistFailed,
+    Put,
+    Report,
+    Send,
+    SetTimer,
+    Tag,
+    TimerFired,
+)
+from gossip.layout import Layout
+from gossip.messages import (
+    BODY_BYTES,
+    AbortCertificate,
+    AbortVote,
+    BodyProposal,
+    BodyVote,
+    Commitment,
+    KeysSet,
+    Kind,
+    Look,
+    Masked,
+    Message,
+    SealCertificate,
+    SealProposal,
+    SealVote,
+    Shares,
+    Unmask,
+    open_frame,
+    sign_frame,
+    statement,
+)
+from gossip.messages import Body as MessageBody
+from gossip.wire import pack, unpack
+from crypto.certificates import statement_holds
+
+# In units of the manifest's step time, counted from the moment a phase began here (its keys or its look arrived).
+SECOND_AGGREGATOR_STEPS = 2.0  # from then on only the second aggregator's proposal can be signed
+ABORT_STEPS = 4.0
+END_STEPS = 8.0
+KEYS_STEPS = 4.0  # counted from the roster
+
+
+class Outcome(Enum):
+    """How a cohort ended for one member: what the books do with its contribution."""
+
+    INCLUDED = "included"
+    REFUNDED = "refunded"  # a certificate shows that the vector is in no sum
+    UNKNOWN = "unknown"  # counts as included: a delta may be lost but never counted twice
+    UNTOUCHED = "untouched"  # no vector ever left
+
+
+@dataclass(frozen=True, slots=True)
+class Contribute:
+    """Asks the node to freeze its local phase; the answer is Contributed."""
+
+    cohort: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Contributed:
+    contribution: Contribution
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """Asks the node to debit what is about to leave; the answer is Persisted(tag)."""
+
+    cohort: bytes
+    encoded: Encoded
+    tag: Tag
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    aggregate: Aggregate
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    cohort: bytes
+    outcome: Outcome
+    reason: str
+
+
+Action: TypeAlias = (
+    Send | SetTimer | CancelTimer | Persist | Compute | Report | Contribute | Spend | Certified | Settled
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """U1 as a KEYS_SET showed it."""
+
+    commitments: dict[int, Commitment]  # by owner, ascending
+    raw: dict[int, bytes]  # the frames they came in
+    holdings: dict[int, Holding]  # the shares this member holds; a liar's are missing
+    context: bytes
+
+    @property
+    def members(self) -> list[int]:
+        return list(self.commitments)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedBody:
+    id: bytes
+    body: Body
+
+
+class State(Enum):
+    AWAIT_KEYS = "waits for the cohort's keys"
+    PREPARING = "prepares its contribution"
+    AWAIT_SEAL = "waits for the seal"
+    AWAIT_SUM = "waits for the sum"
+    OVER = "is over"
+
+
+@dataclass(slots=True)
+class Ballot:
+    """One phase's votes as this member knows them."""
+
+    vote: bytes | None = None  # a seal's hash, b"" for ABORT
+    durable: bool = False
+    aborts: dict[int, bytes] = field(default_factory=dict)  # index -> signature; at most n
+    certificate: SealCertificate | None = None
+    abort_certificate: AbortCertificate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MaskJob:
+    """Encode a contribution and hide it: the heavy part of MASKED."""
+
+    codec: Codec
+    plan: Plan
+    phase: Phase
+    contribution: Contribution
+    cohort: Cohort
+    owner: int
+    members: list[int]
+    secrets: Secrets
+    rounding: bytes
+
+    def run(self) -> Encoded:
+        encoded = self.codec.encode(self.phase, self.plan, self.contribution, self.rounding)
+        place = phase_place(self.codec, self.phase)
+        pair = self.secrets.masks[place]
+        masks = [self_mask(self.cohort, place, self.owner, self.secrets.seeds[place])]
+        masks += [pair_mask(self.cohort, place, self.owner, pair, j) for j in self.members if j != self.owner]
+        apply_masks(encoded.vector, self.plan.lanes, masks)
+        return encoded
+
+
+def phase_place(codec: Codec, phase: Phase) -> int:
+    """Where a phase's keys stand among a member's: codecs differ in their phases."""
+    return codec.phases.index(phase)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the members of a cohort agree on besides the roster: pure functions of the history they share."""
+
+    codec: Codec
+    layout: Layout
+    parents: tuple[Body, ...]
+    state: bytes
+    membership: bytes
+
+    def plan(self, cohort: Cohort, phase: Phase, look: bytes | None) -> Plan:
+        return self.codec.plan(
+            phase,
+            layout=self.layout,
+            compression=cohort.swarm.manifest.compression,
+            cohort=cohort.id,
+            parents=self.parents,
+            travelling=cohort.travelling,
+            look=look,
+        )
+
+
+class Member:
+    """Pure: `handle(event, now) -> actions`. One object a cohort; messages to itself come back as messages."""
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        identity: Identity,
+        secrets: Secrets | None,
+        terms: Terms,
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        """Without secrets: a member that restarted with a debit open. It can do nothing but ask and abort."""
+        self.cohort = cohort
+        self.terms = terms
+        self.index = cohort.index(identity.public_key)
+        self.state = State.AWAIT_KEYS
+        self.keys: Keys | None = None
+        self.place = 0  # of the current phase among the codec's
+        self.look: bytes | None = None
+        self.context = b""
+        self.ballots = [Ballot() for _ in terms.codec.phases]
+        self.outcome: Outcome | None = None
+        self.body: SignedBody | None = None  # the one body this member signs
+        self._identity = identity
+        self._secrets: Secrets | None = secrets
+        self._entropy = entropy
+        self._deal: Deal | None = None
+        self._commitment = b""
+        self._contribution: Contribution | None = None
+        self._vector: bytes | None = None  # the one masked vector of the current phase
+        self._phase_began = 0.0
+        self._spent = False  # the debit was asked for
+        self._left = False  # the payload's vector left, or may have left
+        self._body_vote: BodyVote | None = None
+
+    # --- what the aggregator beside it and the node read -----------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        return self.terms.codec.phases[self.place]
+
+    @property
+    def last_phase(self) -> bool:
+        return self.place == len(self.terms.codec.phases) - 1
+
+    @property
+    def ballot(self) -> Ballot:
+        return self.ballots[self.place]
+
+    @property
+    def step_s(self) -> float:
+        return self.cohort.swarm.manifest.cohorts.step_ms / 1000
+
+    def plan(self) -> Plan:
+        return self.terms.plan(self.cohort, self.phase, self.look)
+
+    def contributors(self) -> list[int] | None:
+        """U2 of the current phase, once it is certified."""
+        certificate = self.ballot.certificate
+        return None if certificate is None else unpack_members(certificate.proposal.contributors, self.cohort.size)
+
+    # --- events ----------------------------------------------------------------------------------------------
+
+    def start(self, now: float) -> list[Action]:
+        self._deal = deal(self.cohort, self.index, self._open_secrets, self._entropy)
+        self._commitment = self._frame(self._deal.commitment, 0)
+        return [
+            self._timer("end", now + KEYS_STEPS * self.step_s),
+            *self._to_aggregators(Shares(self._commitment, self._deal.envelopes)),
+            self.report("SHARES"),
+        ]
+
+    def resume(self, vote: bytes | None) -> list[Action]:
+        """After a restart: if the ledger holds no seal, ABORT, which is also the question how it ended."""
+        self.state = State.OVER
+        self._spent = self._left = True
+        self.place = len(self.ballots) - 1
+        if vote:
+            self.ballot.vote, self.ballot.durable = vote, True
+            return self._settle(Outcome.UNKNOWN, "restarted after voting for a seal")
+        return [*self._settle(Outcome.UNKNOWN, "restarted with a debit open"), *self._vote(b"")]
+
+    def handle(self, event: Message | Contributed | Computed | Persisted | PersistFailed | TimerFired, now: float) -> list[Action]:
+        match event:
+            case Message():
+                return self._on_message(event, now)
+            case Contributed(contribution):
+                return self._on_contributed(contribution)
+            case Computed(_, Encoded() as encoded):
+                return self._on_encoded(encoded)
+            case Persisted((_, _, "debit", place)):
+                return self._on_debited() if place == self.place else []
+            case Persisted((_, _, "vote", place)):
+                return self._on_voted(place)  # type: ignore[arg-type]
+            case Persisted((_, _, "body")):
+                return self._on_body_signed()
+            case PersistFailed(tag, reason):
+                return self._on_persist_failed(tag, reason)
+            case TimerFired((_, _, "abort", place)):
+                return self._on_abort_due() if place == self.place else []
+            case TimerFired((_, _, "end")):
+                return self._end("the cohort ran out of time")
+        return []
+
+    def learned(self, contributors: list[int]) -> list[Action]:
+        """The cohort's aggregate came by the history: t members stand for it, as they do for a seal."""
+        return self._conclude(contributors, "the aggregate arrived")
+
+    def _on_message(self, message: Message, now: float) -> list[Action]:
+        sender = self.cohort.index(message.sender)
+        match message.body:
+            case KeysSet() as keys:
+                return self._on_keys(message.sender, keys, now)
+            case SealProposal() as proposal:
+                return self._on_proposal(message, proposal, now)
+            case SealCertificate() as certificate:
+                return self._on_seal(message.phase, certificate, now)
+            case AbortVote():
+                return self._on_abort_vote(message, sender)
+            case AbortCertificate() as certificate:
+                return self._on_abort(message.phase, certificate)
+            case Look() as look:
+                return self._on_look(message, look, now)
+            case BodyProposal(body):
+                return self._on_body(message.sender, body)
+        return []
+
+    # --- keys ------------------------------------------------------------------------------------------------
+
+    def _on_keys(self, sender: bytes, keys_set: KeysSet, now: float) -> list[Action]:
+        self._from_aggregator(sender)
+        if self.state is not State.AWAIT_KEYS:
+            return []
+        keys, faults = self._open_keys(keys_set)
+        self.keys = keys
+        self.context = keys.context
+        self.state = State.PREPARING
+        return [*faults, *self._begin_phase(now), Contribute(self.cohort.id), self.report("KEYS_SET")]
+
+    def _open_keys(self, keys_set: KeysSet) -> tuple[Keys, list[Action]]:
+        """Raises PeerViolation if the set is not fit to mask under; a single liar only loses its share here."""
+        if len(keys_set.commitments) != len(keys_set.envelopes):
+            raise PeerViolation("KEYS_SET: commitments and envelopes differ in number")
+        commitments, raw, holdings = {}, {}, {}
+        faults: list[Action] = []
+        for frame, box in zip(keys_set.commitments, keys_set.envelopes, strict=True):
+            owner, commitment = open_commitment(self.cohort, frame)
+            if commitments and owner <= next(reversed(commitments)):
+                raise PeerViolation("KEYS_SET: owners must ascend")
+            commitments[owner], raw[owner] = commitment, frame
+            if owner == self.index and self._deal is not None:
+                if frame != self._commitment:
+                    raise PeerViolation("KEYS_SET: another commitment under this member's name")
+                holdings[owner] = self._deal.own
+                continue
+            try:
+                holdings[owner] = receive(self.cohort, self.index, self._open_secrets.channel, owner, commitment, box)
+            except PeerViolation as violation:
+                faults.append(self.report("SHARE_REFUSED", owner=owner, reason=str(violation)))
+        if self.index not in commitments:
+            raise PeerViolation("KEYS_SET: leaves this member out")
+        if len(commitments) < self.cohort.least:
+            raise PeerViolation(f"KEYS_SET: {len(commitments)} of at least {self.cohort.least} members")
+        context = keys_context([(owner, digest("commitment", pack(c))) for owner, c in commitments.items()])
+        return Keys(commitments, raw, holdings, context), faults
+
+    @property
+    def _open_secrets(self) -> Secrets:
+        if self._secrets is None:
+            raise PeerViolation("this cohort is over here")
+        return self._secrets
+
+    # --- the contribution ------------------------------------------------------------------------------------
+
+    def _begin_phase(self, now: float) -> list[Action]:
+        self._phase_began = now
+        return [
+            self._timer("abort", now + ABORT_STEPS * self.step_s, self.place),
+            self._timer("end", now + END_STEPS * self.step_s),
+        ]
+
+    def _on_contributed(self, contribution: Contribution) -> list[Action]:
+        if self.state is not State.PREPARING:
+            return []
+        self._contribution = contribution
+        return self._encode()
+
+    def _encode(self) -> list[Action]:
+        if self._contribution is None or self.keys is None:
+            return []
+        job = MaskJob(
+            self.terms.codec,
+            self.plan(),
+            self.phase,
+            self._contribution,
+            self.cohort,
+            self.index,
+            self.keys.members,
+            self._open_secrets,
+            self._entropy(32),
+        )
+        return [Compute(self._tag("mask", self.place), job)]
+
+    def _on_encoded(self, encoded: Encoded) -> list[Action]:
+        if self.state is not State.PREPARING or self._vector is not None:
+            return []
+        self._vector = encoded.vector.tobytes()
+        if not self.last_phase:
+            return self._send_masked()
+        self._spent = True
+        return [Spend(self.cohort.id, encoded, self._tag("debit", self.place))]
+
+    def _on_debited(self) -> list[Action]:
+        """Design, rule 3: only now may the vector leave, and only where it can still be summed."""
+        if self.state is not State.PREPARING or self.ballot.vote is not None:
+            return []
+        self._left = True
+        return self._send_masked()
+
+    def _send_masked(self) -> list[Action]:
+        if self._vector is None:
+            return []
+        self.state = State.AWAIT_SEAL
+        return [*self._to_aggregators(Masked(self.context, self._vector)), self.report("MASKED")]
+
+    # --- the seal --------------------------------------------------------------------------------------------
+
+    def _on_proposal(self, message: Message, proposal: SealProposal, now: float) -> list[Action]:
+        self._from_aggregator(message.sender)
+        if message.phase != self.place or self.state not in {State.PREPARING, State.AWAIT_SEAL}:
+            return []
+        ballot = self.ballot
+        content = seal_hash(pack(proposal))
+        if ballot.vote is not None:
+            return self._cast(message.phase) if ballot.vote == content and ballot.durable else []
+        if message.sender != self.cohort.aggregators[0 if not self._first_is_late(now) else 1]:
+            return [self.report("SEAL_REFUSED", reason="not this aggregator's turn")]
+        self._refuse_unsignable(proposal)
+        return self._vote(content)
+
+    def _refuse_unsignable(self, proposal: SealProposal) -> None:
+        contributors = unpack_members(proposal.contributors, self.cohort.size)
+        if proposal.context != self.context or self.keys is None:
+            raise PeerViolation("SEAL: of other keys than this member's")
+        if len(contributors) != len(proposal.vectors) or any(i not in self.keys.commitments for i in contributors):
+            raise PeerViolation("SEAL: names members who dealt no keys")
+        if not self.cohort.hides(contributors):
+            raise PeerViolation(f"SEAL: {len(contributors)} contributors hide nobody well enough")
+        if not self.continues(contributors):
+            raise PeerViolation("SEAL: contributors differ from the first phase's")
+        if self.index in contributors:
+            mine = proposal.vectors[contributors.index(self.index)]
+            if self._vector is None or mine != vector_hash(self._vector):
+                raise PeerViolation("SEAL: a vector that this member never sent")
+
+    def continues(self, contributors: list[int]) -> bool:
+        """Design, rule 4: with other contributors than the first phase's, the two sums would isolate somebody."""
+        if not self.place:
+            return True
+        before = self.ballots[self.place - 1].certificate
+        return before is not None and contributors == self._sealed_of(before)
+
+    def _first_is_late(self, now: float) -> bool:
+        return now >= self._phase_began + SECOND_AGGREGATOR_STEPS * self.step_s
+
+    def _on_abort_due(self) -> list[Action]:
+        if self.ballot.vote is not None or self.ballot.certificate is not None or self.state is State.OVER:
+            return []
+        return self._vote(b"")
+
+    def _vote(self, content: bytes) -> list[Action]:
+        """Design, rule 2: one content, or ABORT, and durable before anybody hears of it."""
+        self.ballot.vote = content
+        record = Put("vote", vote_key(self.cohort.id, self.place), content)
+        return [Persist(self._tag("vote", self.place), (record,))]
+
+    def _on_voted(self, place: int) -> list[Action]:
+        self.ballots[place].durable = True
+        return self._cast(place)
+
+    def _cast(self, place: int) -> list[Action]:
+        vote = self.ballots[place].vote
+        if vote is None:
+            return []
+        if vote:
+            return self._to_aggregators(SealVote(vote), place)
+        return [*self._to_all(AbortVote(), place), self.report("ABORT")]
+
+    def _on_seal(self, place: int, certificate: SealCertificate, now: float) -> list[Action]:
+        ballot = self._ballot_of(place)
+        if ballot.certificate is not None or ballot.abort_certificate is not None:
+            return []
+        content = pack(certificate.proposal)
+        self._check_quorum(Kind.SEAL_VOTE, place, SealVote(seal_hash(content)), certificate)
+        contributors = unpack_members(certificate.proposal.contributors, self.cohort.size)
+        ballot.certificate = certificate
+        actions: list[Action] = []
+        if self.index not in contributors:
+            actions += self._conclude(contributors, "the seal leaves this member out", over=False)
+        if certificate.proposal.context != self.context or place != self.place or self.state is State.OVER:
+            return actions
+        self.state = State.AWAIT_SUM
+        return [*actions, *self._open_shares(content, contributors), self.report("UNMASK")]
+
+    def _open_shares(self, content: bytes, contributors: list[int]) -> list[Action]:
+        """Design, rule 1: which of an owner's two secrets is opened follows from the one certified seal alone."""
+        if self.keys is None:
+            return []
+        openings = tuple(
+            holding.opening(owner, self.place, Secret.SEED if owner in contributors else Secret.KEY)
+            for owner, holding in sorted(self.keys.holdings.items())
+        )
+        return self._to_aggregators(Unmask(seal_hash(content), openings), self.place)
+
+    # --- aborts ----------------------------------------------------------------------------------------------
+
+    def _on_abort_vote(self, message: Message, sender: int) -> list[Action]:
+        ballot = self._ballot_of(message.phase)
+        if ballot.certificate is not None:
+            return [self._answer(message.sender, ballot.certificate, message.phase)]
+        if ballot.abort_certificate is not None:
+            return [self._answer(message.sender, ballot.abort_certificate, message.phase)]
+        ballot.aborts[sender] = message.signature
+        if len(ballot.aborts) < self.cohort.threshold:
+            return []
+        signers = sorted(ballot.aborts)
+        certificate = AbortCertificate(
+            pack_members(signers, self.cohort.size), tuple(ballot.aborts[i] for i in signers)
+        )
+        others = [i for i in range(self.cohort.size) if i not in ballot.aborts]
+        told = [self._answer(self.cohort.members[i], certificate, message.phase) for i in others]
+        return [*told, *self._on_abort(message.phase, certificate)]
+
+    def _on_abort(self, place: int, certificate: AbortCertificate) -> list[Action]:
+        ballot = self._ballot_of(place)
+        if ballot.certificate is not None or ballot.abort_certificate is not None:
+            return []
+        self._check_quorum(Kind.ABORT_VOTE, place, AbortVote(), certificate)
+        ballot.abort_certificate = certificate
+        return self._conclude([], "the cohort aborted")
+
+    # --- the sum ---------------------------------------------------------------------------------------------
+
+    def _on_look(self, message: Message, look: Look, now: float) -> list[Action]:
+        self._from_aggregator(message.sender)
+        certificate = self.ballot.certificate
+        if self.state is not State.AWAIT_SUM or self.last_phase or certificate is None or self.keys is None:
+            return []
+        if message.phase != self.place or look.seal != seal_hash(pack(certificate.proposal)):
+            raise PeerViolation("LOOK: of another seal")
+        if len(look.total) != self.plan().lanes.size_bytes:
+            raise PeerViolation(f"LOOK: {len(look.total)} bytes")
+        if self.index not in self._sealed_of(certificate):
+            return []
+        self.look = look.total
+        self.context = look_context(self.keys.context, look.total)
+        self.place += 1
+        self.state = State.PREPARING
+        self._vector = None
+        return [*self._begin_phase(now), *self._encode()]
+
+    def _sealed_of(self, certificate: SealCertificate) -> list[int]:
+        return unpack_members(certificate.proposal.contributors, self.cohort.size)
+
+    def _on_body(self, sender: bytes, encoded: bytes) -> list[Action]:
+        self._from_aggregator(sender)
+        if self.state is not State.AWAIT_SUM or not self.last_phase:
+            return []
+        body = unpack(encoded, Body, limit_bytes=BODY_BYTES)
+        identity = aggregate_id(body)
+        if self.body is not None:
+            return self._to_aggregators(self._body_vote) if self.body.id == identity and self._body_vote else []
+        if body != self.compose_body(body.sums, body.weights, body.ranges):
+            raise PeerViolation("BODY: not what this cohort's roster, seal and support determine")
+        self.body = SignedBody(identity, body)
+        record = Put("body", self.cohort.id, identity)
+        return [Persist(self._tag("body"), (record,))]
+
+    def compose_body(self, sums: bytes, weights: tuple[int, ...], ranges: tuple[int, ...]) -> Body:
+        """The aggregate's body: all but the three sums follows from the roster, the certified seal and the plan."""
+        plan = self.plan()
+        contributors = self.contributors() or []
+        part = Part(
+            self.cohort.id,
+            self.cohort.members,
+            self.terms.membership,
+            pack_members(contributors, self.cohort.size),
+        )
+        return Body(
+            version=1,
+            swarm=self.cohort.swarm.id,
+            parts=(part,),
+            parents=self.cohort.roster.parents,
+            round=self.cohort.roster.round,
+            codec=self.terms.codec.id,
+            basis=b"",
+            blocks=self.terms.layout.pack_blocks(plan.support),
+            exponents=plan.exponent_bytes,
+            sums=sums,
+            weights=weights,
+            ranges=ranges,
+            state=self.cohort.roster.state,
+        )
+
+    def _on_body_signed(self) -> list[Action]:
+        if self.body is None:
+            return []
+        stated = body_statement(self.cohort.swarm.id, self.cohort.id, self.body.id)
+        self._body_vote = BodyVote(self.body.id, self._identity.sign("body", stated))
+        return [*self._to_aggregators(self._body_vote), self.report("RESULT")]
+
+    # --- the end ---------------------------------------------------------------------------------------------
+
+    def _conclude(self, contributors: list[int], reason: str, *, over: bool = True) -> list[Action]:
+        """A certificate tells who is in the sum. It settles this member's account once and for all."""
+        if self.index in contributors:
+            outcome = Outcome.INCLUDED
+        else:
+            outcome = Outcome.REFUNDED if self._spent else Outcome.UNTOUCHED
+        actions = self._settle(outcome, reason)
+        return [*actions, *self._close()] if over else actions
+
+    def _end(self, reason: str) -> list[Action]:
+        """No certificate came. What left counts as included; what never left certainly is not."""
+        outcome = Outcome.UNKNOWN if self._left else Outcome.REFUNDED if self._spent else Outcome.UNTOUCHED
+        return [*self._settle(outcome, reason), *self._close()]
+
+    def _on_persist_failed(self, tag: Tag, reason: str) -> list[Action]:
+        """Nothing that waits for a durable fact happens: no vector leaves, no vote is cast."""
+        return self._end(f"the {tag[2]} could not be stored: {reason}")
+
+    def _settle(self, outcome: Outcome, reason: str) -> list[Action]:
+        if self.outcome is not None and self.outcome is not Outcome.UNKNOWN:
+            return []
+        if self.outcome is outcome:
+            return []
+        self.outcome = outcome
+        return [Settled(self.cohort.id, outcome, reason)]
+
+    def _close(self) -> list[Action]:
+        """Forget all secrets and vectors; certificates stay, to answer members who were away."""
+        if self.state is State.OVER:
+            return []
+        self.state = State.OVER
+        self._secrets = self._deal = self._contribution = self._vector = self.keys = None
+        return [CancelTimer(self._tag("end")), CancelTimer(self._tag("abort", self.place))]
+
+    # --- small words -----------------------------------------------------------------------------------------
+
+    def _from_aggregator(self, sender: bytes) -> None:
+        if sender not in self.cohort.aggregators:
+            raise PeerViolation("speaks as an aggregator and is none")
+
+    def _ballot_of(self, place: int) -> Ballot:
+        if place >= len(self.ballots):
+            raise PeerViolation("a phase that this codec does not have")
+        return self.ballots[place]
+
+    def _check_quorum(
+        self, kind: Kind, place: int, vote: SealVote | AbortVote, proof: SealCertificate | AbortCertificate
+    ) -> None:
+        signers = unpack_members(proof.signers, self.cohort.size)
+        if len(signers) != len(proof.signatures):
+            raise PeerViolation(f"{kind.name}: signers and signatures differ in number")
+        domain, stated = statement(self.cohort.swarm.id, kind, self.cohort.id, place, pack(vote))
+        signatures = dict(zip(signers, proof.signatures, strict=True))
+        if not statement_holds(domain, stated, self.cohort.members, signatures, self.cohort.threshold):
+            raise PeerViolation(f"{kind.name}: a certificate without {self.cohort.threshold} valid signatures")
+
+    def _frame(self, body: MessageBody, place: int) -> bytes:
+        return sign_frame(self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id, phase=place)
+
+    def _to_aggregators(self, body: MessageBody, place: int | None = None) -> list[Action]:
+        frame = self._frame(body, self.place if place is None else place)
+        return [Send(peer, frame) for peer in self.cohort.aggregators]
+
+    def _to_all(self, body: MessageBody, place: int) -> list[Action]:
+        frame = self._frame(body, place)
+        return [Send(peer, frame) for peer in self.cohort.members]
+
+    def _answer(self, peer: bytes, body: MessageBody, place: int) -> Action:
+        return Send(peer, self._frame(body, place))
+
+    def _tag(self, *name: Hashable) -> Tag:
+        return ("sum", self.cohort.id, *name)
+
+    def _timer(self, name: str, at: float, *more: Hashable) -> Action:
+        return SetTimer(self._tag(name, *more), at)
+
+    def report(self, name: str, **fields: object) -> Action:
+        roles = ["member"]
+        if self.cohort.leader == self.cohort.members[self.index]:
+            roles.append("leader")
+        roles += [
+            name
+            for name, peer in zip(("aggregator", "second aggregator"), self.cohort.aggregators, strict=True)
+            if peer == self.cohort.members[self.index]
+        ]
+        facts = {"cohort": self.cohort.id.hex()[:16], "round": self.cohort.roster.round, "roles": roles}
+        return Report("phase", {"phase": name, **facts, **fields})
+
+
+def open_commitment(cohort: Cohort, frame: bytes) -> tuple[int, Commitment]:
+    """A COMMITMENT frame of this cohort and the index of its owner; raises PeerViolation for anything else."""
+    message = open_frame(cohort.swarm.id, frame)
+    if not isinstance(message.body, Commitment) or message.cohort != cohort.id:
+        raise PeerViolation(f"{message.kind.name}: not a commitment to this cohort")
+    owner = cohort.index(message.sender)
+    if len(message.body.seeds) != len(cohort.readies[owner].masks):
+        raise PeerViolation("COMMITMENT: of other phases than its owner announced")
+    return owner, message.body
+
+
+def vote_key(cohort: bytes, place: int) -> bytes:
+    return cohort + bytes([place])

@@ -1,0 +1,87 @@
+"""A task: what is learned, by which model, from which examples, and how well it goes.
+
+The packaged ones go by name; a user's own is any importable `Task`, named `package.module:attribute`.
+"""
+
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn  # noqa: TID251 - models is torch's room
+from torch.nn import functional  # noqa: TID251 - models is torch's room
+
+from models import architectures, datasets
+
+_OWN = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+
+
+class TaskError(ValueError):
+    """The task cannot be used; the message says what about it to change."""
+
+
+def correct_classes(outputs: Tensor, labels: Tensor) -> Tensor:
+    """(N,) bool: where the largest of the outputs (N, classes) is the label's."""
+    return outputs.argmax(1) == labels
+
+
+def _one_segment(_tensor: str) -> int:
+    return 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned, and how.
+
+    data: from a folder, or None for the packaged examples, to all examples.
+    model: a fresh module; its initial values are replaced by the swarm's.
+    loss: (outputs, labels) to the mean loss of a minibatch, a scalar that can be differentiated.
+    correct: (outputs, labels) to (N,) bool; its mean over the test set is the accuracy.
+    segment: from a tensor's name to the segment, 0-63, with which it is trained or frozen.
+    """
+
+    name: str
+    data: Callable[[Path | None], datasets.Dataset]
+    model: Callable[[], nn.Module]
+    batch: int
+    learning_rate: float
+    momentum: float
+    loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
+    correct: Callable[[Tensor, Tensor], Tensor] = correct_classes
+    segment: Callable[[str], int] = _one_segment
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or not self.learning_rate > 0 or not 0 <= self.momentum < 1:
+            raise TaskError(f"task {self.name!r} needs batch >= 1, learning_rate > 0 and 0 <= momentum < 1")
+
+
+PACKAGED = {
+    task.name: task
+    for task in (
+        Task("watch", datasets.watch, architectures.watch_net, batch=32, learning_rate=0.05, momentum=0.9),
+        Task("digits", datasets.digits, architectures.digits_net, batch=32, learning_rate=0.1, momentum=0.9),
+    )
+}
+
+
+def load_task(name: str) -> Task:
+    """The task of that name. Raises TaskError.
+
+    Importing a user's own module runs it: only a name that this device's user wrote or accepted may come here,
+    never one that merely arrived from a peer.
+    """
+    if name in PACKAGED:
+        return PACKAGED[name]
+    if not _OWN.fullmatch(name):
+        raise TaskError(
+            f"no task {name!r}: choose among {sorted(PACKAGED)} or write package.module:attribute"
+        )
+    module_name, _, attribute = name.partition(":")
+    try:
+        task = getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:  # a user's module may fail in any way while it is imported
+        raise TaskError(f"task {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(task, Task):
+        raise TaskError(f"task {name!r} is a {type(task).__name__}, not a models.tasks.Task")
+    return task

@@ -1,0 +1,89 @@
+import pytest
+
+from crypto.sharing import _PRODUCTS, combine, split
+
+
+def entropy_of(data):
+    return lambda size: data[:size]
+
+
+def product(one, other):
+    """Multiplication as FIPS 197, 4.2, defines it: shift and add, reduced by x^8 + x^4 + x^3 + x + 1."""
+    result = 0
+    while other:
+        if other & 1:
+            result ^= one
+        one = one << 1 ^ (0x11B if one & 0x80 else 0)
+        other >>= 1
+    return result
+
+
+def test_known_products_of_the_aes_field():
+    assert _PRODUCTS[0x57, 0x83] == 0xC1  # FIPS 197, 4.2
+    assert _PRODUCTS[0x57, 0x13] == 0xFE  # FIPS 197, 4.2.1
+    assert _PRODUCTS[0x53, 0xCA] == 0x01
+
+
+def test_every_product_is_the_polynomial_one():
+    assert _PRODUCTS.tolist() == [[product(one, other) for other in range(256)] for one in range(256)]
+
+
+def test_shares_are_the_values_of_the_polynomial():
+    # f(x) = 2a + 01 x + 80 x^2, at x = 1, 2, 3.
+    shares = split(b"\x2a", 3, 3, entropy_of(b"\x01\x80"))
+    assert [share[0] for share in shares] == [
+        0x2A ^ product(0x01, x) ^ product(0x80, product(x, x)) for x in (1, 2, 3)
+    ]
+    assert combine(dict(enumerate(shares)), 3) == b"\x2a"
+
+
+def test_exactly_the_lowest_indices_count():
+    shares = dict(enumerate(split(b"secret", 5, 3, entropy_of(bytes(range(100, 200))))))
+    unused = {**shares, 3: b"broken", 4: b"broken"}
+    assert combine(unused, 3) == b"secret"
+    reordered = {index: unused[index] for index in (4, 2, 3, 0, 1)}
+    assert combine(reordered, 3) == b"secret"
+    assert combine({**shares, 2: b"broken"}, 3) != b"secret"
+
+
+def test_a_threshold_of_one_gives_the_secret_to_everybody():
+    assert split(b"secret", 3, 1, entropy_of(b"")) == [b"secret"] * 3
+
+
+def test_255_shares_are_the_most():
+    secret = bytes(range(32))
+    shares = split(secret, 255, 255, entropy_of(b"\xa5\x3c\x01" * 4000))
+    assert combine(dict(enumerate(shares)), 255) == secret
+
+
+def test_entropy_is_asked_once_for_all_coefficients():
+    asked = []
+
+    def entropy(size):
+        asked.append(size)
+        return bytes(size)
+
+    split(bytes(32), 8, 6, entropy)
+    assert asked == [5 * 32]
+
+
+def test_splitting_is_refused_outside_its_range():
+    for n, t in ((3, 0), (3, 4), (0, 0), (256, 2)):
+        with pytest.raises(ValueError, match="1 <= t <= n <= 255"):
+            split(b"secret", n, t, bytes)
+    with pytest.raises(ValueError, match="entropy gave 3 bytes"):
+        split(b"secret", 3, 2, entropy_of(b"abc"))
+
+
+def test_combining_is_refused_without_enough_fitting_shares():
+    shares = dict(enumerate(split(b"secret", 4, 3, bytes)))
+    with pytest.raises(ValueError, match="2 of 3 shares"):
+        combine({0: shares[0], 1: shares[1]}, 3)
+    with pytest.raises(ValueError, match="one length"):
+        combine({**shares, 3: b"short"}, 3)
+    for index in (-1, 255):
+        with pytest.raises(ValueError, match="index"):
+            combine({**shares, index: shares[0]}, 3)
+    for t in (0, 256):
+        with pytest.raises(ValueError, match="threshold"):
+            combine(shares, t)
