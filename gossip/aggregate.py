@@ -19,7 +19,7 @@ limit what a dishonest cohort can do to the model.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
@@ -96,10 +96,13 @@ class Aggregate(Wire, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """An aggregate that passed `check` in its swarm. Nothing else outside the tests may make one."""
+    """An aggregate that passed `check` in its swarm. Nothing else outside the tests may make one.
+
+    Two are equal under one id, whoever signed.
+    """
 
     id: bytes
-    aggregate: Aggregate
+    aggregate: Aggregate = field(compare=False)
 
     @property
     def body(self) -> Body:
@@ -164,6 +167,11 @@ def lanes(body: Body, manifest: Manifest) -> NDArray[np.signedinteger]:
     return np.frombuffer(body.sums, np.dtype(f"<i{manifest.compression.lane_bits // 8}"))
 
 
+def ascend(items: Sequence[bytes]) -> bool:
+    """Whether each is above the one before it: sorted, and none twice."""
+    return all(before < after for before, after in itertools.pairwise(items))
+
+
 def _check_place(body: Body, manifest: Manifest, swarm: bytes) -> None:
     if body.swarm != swarm:
         raise PeerViolation("aggregate: of another swarm")
@@ -175,7 +183,7 @@ def _check_place(body: Body, manifest: Manifest, swarm: bytes) -> None:
         )
     if body.basis:
         raise PeerViolation("aggregate: a basis, which this codec does not have")
-    if not _ascend(body.parents):
+    if not ascend(body.parents):
         raise PeerViolation("aggregate: parents must ascend without repetition")
     if bool(body.parents) != (body.round > 1):
         raise PeerViolation(
@@ -188,7 +196,7 @@ def _check_place(body: Body, manifest: Manifest, swarm: bytes) -> None:
 def _check_parts(parts: Sequence[Part], manifest: Manifest) -> int:
     """The number of contributors over all parts, |U2|."""
     cohorts = manifest.cohorts
-    if not _ascend([part.roster for part in parts]):
+    if not ascend([part.roster for part in parts]):
         raise PeerViolation("aggregate: rosters must ascend without repetition")
     everybody = [member for part in parts for member in part.members]
     if len(set(everybody)) != len(everybody):
@@ -200,7 +208,7 @@ def _check_parts(parts: Sequence[Part], manifest: Manifest) -> int:
         size = len(part.members)
         if not cohorts.n_min <= size <= cohorts.n_max:
             raise PeerViolation(f"aggregate: a cohort of {size}, not {cohorts.n_min} to {cohorts.n_max}")
-        if not _ascend(part.members):
+        if not ascend(part.members):
             raise PeerViolation("aggregate: members must ascend")
         if part.membership != MEMBERSHIP_OF_MANIFEST:
             raise PeerViolation("aggregate: a membership beyond the manifest's")
@@ -256,7 +264,3 @@ def _check_signatures(aggregate: Aggregate, identity: bytes) -> None:
         needed = threshold(len(part.members))
         if not statement_holds("body", statement, part.members, signed, needed):
             raise PeerViolation(f"aggregate: not signed by {needed} of {len(part.members)} members")
-
-
-def _ascend(items: Sequence[bytes]) -> bool:
-    return all(before < after for before, after in itertools.pairwise(items))

@@ -22,12 +22,13 @@ import numpy as np
 
 from crypto.identity import Identity, verify
 from crypto.masking import Lanes, Mask, add_vectors, apply_masks
-from gossip.aggregate import Aggregate, Signatures, body_statement
-from gossip.cohort import Cohort, pack_members, pair_mask, seal_hash, self_mask, unpack_members, vector_hash
+from gossip.aggregate import Aggregate, Signatures, body_statement, pack_members, unpack_members
+from gossip.cohort import Cohort, pair_mask, seal_hash, self_mask, vector_hash
 from gossip.compression import decode_sum
 from gossip.dealing import Secret, check_opening, rebuild_key, rebuild_seed
 from gossip.errors import PeerViolation
 from gossip.events import Compute, Computed, Send, SetTimer, Tag, TimerFired
+from gossip.messages import Body as MessageBody
 from gossip.messages import (
     BodyProposal,
     BodyVote,
@@ -44,8 +45,15 @@ from gossip.messages import (
     Unmask,
     sign_frame,
 )
-from gossip.messages import Body as MessageBody
-from gossip.secure_sum import SECOND_AGGREGATOR_STEPS, Action, Certified, Member, State, open_commitment
+from gossip.secure_sum import (
+    SECOND_AGGREGATOR_STEPS,
+    Action,
+    Certified,
+    CohortEvent,
+    Member,
+    State,
+    open_commitment,
+)
 from gossip.wire import pack
 
 PATIENCE_STEPS = (1.0, SECOND_AGGREGATOR_STEPS + 0.25)  # by rank: how long to wait for what is missing
@@ -129,7 +137,7 @@ class Aggregator:
     def start(self, now: float) -> list[Action]:
         return [SetTimer(self._tag("keys"), now + self._patience_s)]
 
-    def handle(self, event: Message | Computed | TimerFired, now: float) -> list[Action]:
+    def handle(self, event: CohortEvent, now: float) -> list[Action]:
         """Called after the member has handled the same event."""
         if self._done:
             return []
@@ -138,7 +146,7 @@ class Aggregator:
                 return self._on_message(event, now)
             case TimerFired((_, _, "keys")):
                 self._patient_for_keys = False
-                return self._offer_keys(now)
+                return self._offer_keys()
             case TimerFired((_, _, "masked", place)) if place == self.member.place:
                 self._current.patient = False
                 return self._propose_seal()
@@ -155,7 +163,7 @@ class Aggregator:
         sender = self.cohort.index(message.sender)
         match message.body:
             case Shares() as shares:
-                return self._on_shares(sender, shares, now)
+                return self._on_shares(sender, shares)
             case KeysSet() if message.sender in self.cohort.aggregators:
                 return self._on_keys_known(now)
             case Masked() as masked:
@@ -179,16 +187,16 @@ class Aggregator:
 
     # --- SHARES -> KEYS_SET ----------------------------------------------------------------------------------
 
-    def _on_shares(self, sender: int, shares: Shares, now: float) -> list[Action]:
+    def _on_shares(self, sender: int, shares: Shares) -> list[Action]:
         if sender in self._shares or self._keys_sent:
             return []
         owner, commitment = open_commitment(self.cohort, shares.commitment)
         if owner != sender or len(shares.envelopes) != self.cohort.size:
             raise PeerViolation("SHARES: not the sender's own, or not one envelope a member")
         self._shares[sender], self._commitments[sender] = shares, commitment
-        return self._offer_keys(now)
+        return self._offer_keys()
 
-    def _offer_keys(self, now: float) -> list[Action]:
+    def _offer_keys(self) -> list[Action]:
         """The second aggregator offers nothing as long as it may still hear the first."""
         complete = len(self._shares) == self.cohort.size and self.rank == 0
         if self._keys_sent or self.member.keys is not None or not (complete or not self._patient_for_keys):
@@ -210,7 +218,10 @@ class Aggregator:
             return []
         self._shares.clear()
         self._keys_sent = True
-        return [SetTimer(self._tag("masked", self.member.place), now + self._patience_s), *self._propose_seal()]
+        return [
+            SetTimer(self._tag("masked", self.member.place), now + self._patience_s),
+            *self._propose_seal(),
+        ]
 
     # --- MASKED -> SEAL_PROPOSAL -> SEAL_CERTIFICATE ---------------------------------------------------------
 
@@ -286,7 +297,9 @@ class Aggregator:
             return []
         signers = sorted(votes)
         signatures = tuple(votes[index] for index in signers)
-        return self._to_all(SealCertificate(phase.proposal, pack_members(signers, self.cohort.size), signatures))
+        return self._to_all(
+            SealCertificate(phase.proposal, pack_members(signers, self.cohort.size), signatures)
+        )
 
     # --- UNMASK -> the sum -----------------------------------------------------------------------------------
 
@@ -366,7 +379,10 @@ class Aggregator:
         """The member has moved on to the next phase, if the look was right."""
         if self.member.state is not State.PREPARING:
             return []
-        return [SetTimer(self._tag("masked", self.member.place), now + self._patience_s), *self._propose_seal()]
+        return [
+            SetTimer(self._tag("masked", self.member.place), now + self._patience_s),
+            *self._propose_seal(),
+        ]
 
     # --- BODY_VOTE -> RESULT ---------------------------------------------------------------------------------
 
@@ -382,7 +398,9 @@ class Aggregator:
         body = self.member.body
         if body is None:
             return []
-        signed = {index: vote.signature for index, vote in self._body_votes.items() if vote.aggregate == body.id}
+        signed = {
+            index: vote.signature for index, vote in self._body_votes.items() if vote.aggregate == body.id
+        }
         if len(signed) < self.cohort.threshold:
             return []
         self._done = True
@@ -404,7 +422,9 @@ class Aggregator:
         return ("sum", self.cohort.id, *name)
 
     def _send(self, peer: bytes, body: MessageBody, place: int) -> Action:
-        return Send(peer, sign_frame(self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id, phase=place))
+        return Send(
+            peer, sign_frame(self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id, phase=place)
+        )
 
     def _to_all(self, body: MessageBody) -> list[Action]:
         frame = sign_frame(

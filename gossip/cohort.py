@@ -14,7 +14,7 @@ from crypto.hashing import digest
 from crypto.masking import Mask
 from gossip.aggregate import threshold
 from gossip.errors import PeerViolation
-from gossip.manifest import Swarm
+from gossip.manifest import SEGMENTS_MAX, Swarm
 from gossip.messages import Message, Ready, Roster, open_frame
 from gossip.wire import pack
 
@@ -51,8 +51,8 @@ class Cohort:
 
     @cached_property
     def travelling(self) -> int:
-        """Bit s: segment s travels, because enough members trained it to hide each of them (design, rule 5)."""
-        needed = self.swarm.manifest.cohorts.n_min + self.size - self.threshold
+        """Bit s: segment s travels, because n_min of its trainers are left whoever may still drop out (design, rule 5)."""
+        needed = self.swarm.manifest.cohorts.n_min + self.size - self.least
         return self._trained_by_at_least(needed, range(self.size))
 
     def index(self, peer: bytes) -> int:
@@ -71,7 +71,7 @@ class Cohort:
 
     def _trained_by_at_least(self, count: int, members: range | list[int]) -> int:
         bits = 0
-        for segment in range(64):
+        for segment in range(SEGMENTS_MAX):
             if sum(self.readies[i].trained >> segment & 1 for i in members) >= count:
                 bits |= 1 << segment
         return bits
@@ -96,7 +96,10 @@ def open_roster(swarm: Swarm, message: Message) -> Cohort:
     if len({len(ready.masks) for ready in readies}) != 1:
         raise PeerViolation("ROSTER: members of different phases")
     cohort_id = digest("cohort", swarm.id, pack(roster))
-    return Cohort(swarm, cohort_id, roster, message.sender, tuple(members), tuple(readies), message.raw)
+    cohort = Cohort(swarm, cohort_id, roster, message.sender, tuple(members), tuple(readies), message.raw)
+    if not cohort.travelling:
+        raise PeerViolation("ROSTER: no segment was trained by enough members to travel")
+    return cohort
 
 
 @dataclass(frozen=True)
@@ -141,19 +144,3 @@ def vector_hash(vector: bytes) -> bytes:
 
 def seal_hash(proposal: bytes) -> bytes:
     return digest("seal", proposal)
-
-
-def pack_members(indices: list[int], size: int) -> bytes:
-    """A bitmap: bit i % 8 of byte i // 8 is member i."""
-    bits = bytearray(-(-size // 8))
-    for index in indices:
-        bits[index // 8] |= 1 << index % 8
-    return bytes(bits)
-
-
-def unpack_members(bitmap: bytes, size: int) -> list[int]:
-    """Ascending indices; raises PeerViolation for a bitmap that is not exactly one over `size` members."""
-    if len(bitmap) != -(-size // 8) or bitmap[-1] >> (size - 1) % 8 > 1:
-        raise PeerViolation(f"a bitmap that does not fit {size} members")
-    return [index for index in range(size) if bitmap[index // 8] >> index % 8 & 1]
-

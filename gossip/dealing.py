@@ -107,7 +107,7 @@ def check_opening(
 
 
 def rebuild_seed(cohort: Cohort, commitment: Commitment, phase: int, shares: Mapping[int, bytes]) -> bytes:
-    """b from t checked shares; PeerViolation if its owner dealt something else than it committed to."""
+    """B from t checked shares; PeerViolation if its owner dealt something else than it committed to."""
     seed = combine(shares, cohort.threshold)
     if seed_hash(cohort, seed) != commitment.seeds[phase]:
         raise PeerViolation("SHARES: the dealt seed is not the committed one")

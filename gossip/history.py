@@ -23,6 +23,7 @@ aggregate of such a round waits until the bodies that its fold needs are held ag
 carries a round into all later ones, all of the base.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ HEADS_MAX = 256  # told to a peer at once
 ORPHANS_MAX = 1024
 ORPHANS_BYTES_MAX = 64 << 20  # of sums; the rest of an orphan is below 64 KiB, or in proportion
 FOLDED_MAX = 1 << 11  # aggregates of one round, the lowest ids; the fold's integers bear no more
-ROUND_DIGEST_BYTES = 8
+DIGEST_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +69,31 @@ class Known:
     """Held already, perhaps under the signatures of other members."""
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a checkpoint says of a history: all ancestors of exactly these parents, ids by round from round 1."""
+
+    rounds: tuple[tuple[bytes, ...], ...]
+    parents: tuple[bytes, ...]
+
+
+NO_BASE = Base((), ())
+
+
 class History:
-    def __init__(self, manifest: Manifest, swarm: bytes, base: Sequence[Sequence[bytes]] = ()) -> None:
-        """`base`: the ids of a checkpoint by round, from round 1; only `gossip.checkpoint` gives one."""
+    def __init__(self, manifest: Manifest, swarm: bytes, base: Base = NO_BASE) -> None:
+        """Empty, or grown from a base that `gossip.checkpoint` has authenticated."""
         self._swarm = swarm
         self._momentum = any(step.momentum for step in manifest.training.schedule)
-        self._rounds: list[dict[bytes, None]] = [dict.fromkeys(ids) for ids in base]  # valid ids
-        self._round_of = {identity: place for place, ids in enumerate(base, 1) for identity in ids}
+        self._base = base
+        self._base_round = len(base.rounds)
+        self._rounds = [dict.fromkeys(ids) for ids in base.rounds]  # the valid ids
+        self._round_of = {identity: place for place, ids in enumerate(base.rounds, 1) for identity in ids}
+        self._unheld = {place: dict.fromkeys(ids) for place, ids in enumerate(base.rounds, 1)}
         self._held: dict[bytes, Verified] = {}
-        self._heads: dict[bytes, None] = {}
+        self._heads = dict.fromkeys(base.parents)
         self._orphans: dict[bytes, Verified] = {}  # by arrival
         self._orphans_bytes = 0
-        self._base_round = len(base)
-        self._base_parents: tuple[bytes, ...] | None = None
-        self._unheld = {place: dict.fromkeys(ids) for place, ids in enumerate(base, 1)}
         self._digests: dict[int, bytes] = {}
         self._digest = b""
 
@@ -107,15 +119,21 @@ class History:
         """The valid ids of a round, ascending; none for a round that has not come."""
         return tuple(sorted(self._rounds[round_ - 1])) if 1 <= round_ <= self.round else ()
 
+    def counting(self, round_: int) -> tuple[Verified, ...]:
+        """What the fold takes of a round; MisuseError where a base's bodies are not held."""
+        return self._counting(self.ids(round_))
+
     def heads(self) -> tuple[bytes, ...]:
         """Those that no other names as parent, the highest round first; at most HEADS_MAX of them."""
-        return tuple(sorted(self._heads, key=lambda head: (-self._round_of[head], head))[:HEADS_MAX])
+        return self._newest_first()[:HEADS_MAX]
 
     def parents_for_next(self) -> tuple[bytes, ...]:
         """The highest head, and the oldest others, so that no branch is left hanging: ascending, for a body."""
-        newest_first = sorted(self._heads, key=lambda head: (-self._round_of[head], head))
-        oldest = sorted(newest_first[1:], key=lambda head: (self._round_of[head], head))[: PARENTS_MAX - 1]
-        return tuple(sorted((*newest_first[:1], *oldest)))
+        if not self._heads:
+            return ()
+        newest, *others = self._newest_first()
+        oldest = sorted(others, key=lambda head: (self._round_of[head], head))[: PARENTS_MAX - 1]
+        return tuple(sorted((newest, *oldest)))
 
     def missing(self, ids: Iterable[bytes]) -> tuple[bytes, ...]:
         """Those of them that are not valid here."""
@@ -130,19 +148,15 @@ class History:
         if not 1 <= round_ <= self.round:
             return b""
         if round_ not in self._digests:
-            self._digests[round_] = digest("round", *self.ids(round_))[:ROUND_DIGEST_BYTES]
+            self._digests[round_] = digest("round", *self.ids(round_))[:DIGEST_BYTES]
         return self._digests[round_]
 
     def digest(self) -> bytes:
         """8 bytes that differ when two histories do."""
         if not self._digest:
             rounds = b"".join(self.round_digest(place) for place in range(1, self.round + 1))
-            self._digest = digest("history", rounds)[:ROUND_DIGEST_BYTES]
+            self._digest = digest("history", rounds)[:DIGEST_BYTES]
         return self._digest
-
-    def counting(self, round_: int) -> tuple[Verified, ...]:
-        """What the fold takes of a round; MisuseError where a base's bodies are not held."""
-        return self._counting(self.ids(round_))
 
     # --- growing ----------------------------------------------------------------------------------------------
 
@@ -150,32 +164,36 @@ class History:
         """Take it in, and every orphan that waited for it; PeerViolation if it does not follow its parents."""
         if aggregate.body.swarm != self._swarm:
             raise MisuseError("an aggregate that was verified for another swarm")
-        identity = aggregate.id
-        if identity in self._held:
+        if aggregate.id in self._held:
             return Known()
-        growth = _Growth(self)
-        if identity in self._round_of:
+        added: list[bytes] = []
+        refused: list[bytes] = []
+        before: dict[int, tuple[Verified, ...]] = {}
+        if aggregate.id in self._round_of:
             self._hold_again(aggregate)
         else:
             lacks = self._lacks(aggregate)
             if lacks:
                 self._buffer(aggregate)
                 return Waiting(self._not_buffered(lacks))
-            self._check_round(aggregate)
-            growth.insert(aggregate)
-        refused = []
-        # Parents before children: honest rounds rise along the links, so one pass frees all that can be freed.
+            if not self._follows(aggregate):
+                raise PeerViolation(
+                    f"aggregate: round {aggregate.body.round} does not follow its parents' rounds"
+                )
+            self._insert(aggregate, before)
+            added.append(aggregate.id)
+        # Rounds rise along the links, so one pass in their order frees all that can be freed.
         for orphan in sorted(self._orphans.values(), key=lambda orphan: (orphan.body.round, orphan.id)):
             if self._lacks(orphan):
                 continue
-            self._forget_orphan(orphan)
-            try:
-                self._check_round(orphan)
-            except PeerViolation:
-                refused.append(orphan.id)
+            self._release(orphan)
+            if self._follows(orphan):
+                self._insert(orphan, before)
+                added.append(orphan.id)
             else:
-                growth.insert(orphan)
-        return Added(tuple(growth.ids), growth.changes(), tuple(refused))
+                refused.append(orphan.id)
+        changes = tuple(Change(place, before[place], self.counting(place)) for place in sorted(before))
+        return Added(tuple(added), changes, tuple(refused))
 
     # --- ancestors --------------------------------------------------------------------------------------------
 
@@ -187,19 +205,107 @@ class History:
         if self.missing(parents):
             raise MisuseError("the ancestors of aggregates that are not valid here")
         found: dict[bytes, None] = {}
-        hidden: dict[bytes, None] = {}
-        next_up = list(parents)
-        while next_up:
-            identity = next_up.pop()
+        hidden = []
+        open_ends = list(parents)
+        while open_ends:
+            identity = open_ends.pop()
             if identity in found:
                 continue
             found[identity] = None
-            aggregate = self._held.get(identity)
-            if aggregate is None:
-                hidden[identity] = None
-                continue
-            next_up.extend(aggregate.body.parents)
-            if aggregate.body.round == self._base_round + 1 and aggregate.body.parents == self._base_parents:
-                # A base is all of the ancestors of exactly these parents.
-                base = [identity for ids in self._rounds[: self._base_round] for identity in ids]
-        return ()
+            if identity in self._held:
+                open_ends.extend(self._held[identity].body.parents)
+            else:
+                hidden.append(identity)
+        if hidden:
+            if any(parent not in found for parent in self._base.parents):
+                return Waiting(tuple(sorted(hidden)))
+            found.update((identity, None) for ids in self._base.rounds for identity in ids)
+        rounds: list[list[bytes]] = [[] for _ in range(max((self._round_of[i] for i in found), default=0))]
+        for identity in sorted(found):
+            rounds[self._round_of[identity] - 1].append(identity)
+        return tuple(tuple(ids) for ids in rounds)
+
+    def changes_to(self, rounds: Sequence[Sequence[bytes]]) -> tuple[Change, ...] | Waiting:
+        """What leads from the fold of all that is valid to the fold of these ancestors alone."""
+        wanted = {place: tuple(ids) for place, ids in enumerate(rounds, 1)}
+        differing = [place for place in range(1, self.round + 1) if wanted.get(place, ()) != self.ids(place)]
+        told = sorted({place for differs in differing for place in self._refolded(differs)})
+        unheld = [identity for place in told for identity in self._unheld.get(place, ())]
+        if unheld:
+            return Waiting(tuple(sorted(unheld)))
+        return tuple(
+            Change(place, self.counting(place), self._counting(wanted.get(place, ()))) for place in told
+        )
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _newest_first(self) -> tuple[bytes, ...]:
+        return tuple(sorted(self._heads, key=lambda head: (-self._round_of[head], head)))
+
+    def _refolded(self, round_: int) -> Sequence[int]:
+        """The rounds whose bodies a change in this one needs, besides those that came after the base."""
+        return range(1, self._base_round + 1) if self._momentum and round_ <= self._base_round else (round_,)
+
+    def _lacks(self, aggregate: Verified) -> list[bytes]:
+        unheld = (self._unheld.get(place, {}) for place in self._refolded(aggregate.body.round))
+        return [*self.missing(aggregate.body.parents), *itertools.chain.from_iterable(unheld)]
+
+    def _follows(self, aggregate: Verified) -> bool:
+        parents = aggregate.body.parents
+        return aggregate.body.round == 1 + max((self._round_of[parent] for parent in parents), default=0)
+
+    def _insert(self, aggregate: Verified, before: dict[int, tuple[Verified, ...]]) -> None:
+        round_ = aggregate.body.round
+        for place in self._refolded(round_):
+            if place not in before:
+                before[place] = self.counting(place)
+        if round_ > self.round:
+            self._rounds.append({})
+        self._rounds[round_ - 1][aggregate.id] = None
+        self._round_of[aggregate.id] = round_
+        self._held[aggregate.id] = aggregate
+        for parent in aggregate.body.parents:
+            self._heads.pop(parent, None)
+        self._heads[aggregate.id] = None
+        self._digests.pop(round_, None)
+        self._digest = b""
+
+    def _hold_again(self, aggregate: Verified) -> None:
+        if self._round_of[aggregate.id] != aggregate.body.round:
+            raise PeerViolation("aggregate: its round is not the one that the signed checkpoint gives")
+        self._held[aggregate.id] = aggregate
+        del self._unheld[aggregate.body.round][aggregate.id]
+
+    def _buffer(self, aggregate: Verified) -> None:
+        if aggregate.id in self._orphans:
+            return
+        self._orphans[aggregate.id] = aggregate
+        self._orphans_bytes += len(aggregate.body.sums)
+        while len(self._orphans) > ORPHANS_MAX or self._orphans_bytes > ORPHANS_BYTES_MAX:
+            self._release(next(iter(self._orphans.values())))
+
+    def _release(self, orphan: Verified) -> None:
+        del self._orphans[orphan.id]
+        self._orphans_bytes -= len(orphan.body.sums)
+
+    def _not_buffered(self, ids: Iterable[bytes]) -> tuple[bytes, ...]:
+        return tuple(sorted(identity for identity in dict.fromkeys(ids) if identity not in self._orphans))
+
+    def _counting(self, ids: Sequence[bytes]) -> tuple[Verified, ...]:
+        if any(identity not in self._held for identity in ids):
+            raise MisuseError("what counts in a round is known only when all of its bodies are held")
+        return counting([self._held[identity] for identity in ids])
+
+
+def counting(aggregates: Sequence[Verified]) -> tuple[Verified, ...]:
+    """Those of one round's valid aggregates that the fold takes, by ascending id: a function of their set."""
+    lowest: dict[tuple[bytes, tuple[bytes, ...]], bytes] = {}
+    ascending = sorted(aggregates, key=lambda aggregate: aggregate.id)
+    for aggregate in ascending:
+        for part in aggregate.body.parts:
+            lowest.setdefault((part.roster, part.members), aggregate.id)
+    return tuple(
+        aggregate
+        for aggregate in ascending
+        if all(lowest[part.roster, part.members] == aggregate.id for part in aggregate.body.parts)
+    )[:FOLDED_MAX]

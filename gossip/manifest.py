@@ -19,7 +19,7 @@ PeerKey = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:-]*$")]
 
 TENSORS_MAX = 4096
-SEGMENTS_MAX = 64
+SEGMENTS_MAX = 62
 MEMBERS_MAX = 4096
 SCHEDULE_MAX = 16
 

@@ -93,7 +93,11 @@ class Membership:
         return [
             SetTimer(("membership", "beat"), now + BEAT_S),
             SetTimer(("membership", "presence"), now + PRESENCE_S),
-            *(Dial(peer, addresses) for peer, addresses in sorted(self._bootstrap.items()) if peer != self.me),
+            *(
+                Dial(peer, addresses)
+                for peer, addresses in sorted(self._bootstrap.items())
+                if peer != self.me
+            ),
         ]
 
     def heard_from(self, peer: bytes, now: float) -> None:
@@ -134,7 +138,11 @@ class Membership:
         frames = [self.known[p].raw for p in others if p != peer][: PRESENCES_MAX - 1]
         greeting = Greeting((self._presence, *frames))
         hello = Send(peer, sign_frame(self._identity, self._swarm.id, greeting))
-        return [hello, self._alive(peer), *([Report("peer_up", {"peer": peer.hex()[:16]})] if newcomer else [])]
+        return [
+            hello,
+            self._alive(peer),
+            *([Report("peer_up", {"peer": peer.hex()[:16]})] if newcomer else []),
+        ]
 
     def _on_down(self, peer: bytes, reason: str, now: float) -> list[Action]:
         was_neighbour = self.neighbours.pop(peer, None) is not None

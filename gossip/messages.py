@@ -77,7 +77,7 @@ class Ready(Wire, frozen=True):
 
     round: Round  # 1 + the highest round the sender holds
     heads: Annotated[tuple[Hash, ...], Meta(max_length=8)]
-    trained: Annotated[int, Meta(ge=1, lt=1 << 64)]  # bit s: segment s was trained
+    trained: Annotated[int, Meta(ge=1, lt=1 << 62)]  # bit s: segment s was trained
     channel: Hash  # X25519, seals the shares
     masks: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=2)]  # X25519, one a phase
 
@@ -103,7 +103,9 @@ class Commitment(Wire, frozen=True):
 
 class Shares(Wire, frozen=True):
     commitment: bytes  # a COMMITMENT frame
-    envelopes: Annotated[tuple[bytes, ...], Meta(min_length=3, max_length=COHORT_MAX)]  # by member; own: empty
+    envelopes: Annotated[
+        tuple[bytes, ...], Meta(min_length=3, max_length=COHORT_MAX)
+    ]  # by member; own: empty
 
 
 class KeysSet(Wire, frozen=True):
@@ -150,7 +152,9 @@ class Opening(Wire, frozen=True):
 
     owner: Index
     share: Hash
-    siblings: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=3)]  # hashes of the leaf's other shares
+    siblings: Annotated[
+        tuple[Hash, ...], Meta(min_length=1, max_length=3)
+    ]  # hashes of the leaf's other shares
     path: Annotated[tuple[Hash, ...], Meta(max_length=5)]
 
 
@@ -219,7 +223,7 @@ class Aggregates(Wire, frozen=True):
 class Presence(Wire, frozen=True):
     """Where a device can be reached; a higher sequence replaces a lower one."""
 
-    sequence: Annotated[int, Meta(ge=0, lt=1 << 63)]
+    sequence: Annotated[int, Meta(ge=0, lt=1 << 62)]
     addresses: Annotated[
         tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(max_length=ADDRESSES_MAX)
     ]
@@ -298,7 +302,7 @@ COHORT_KINDS = frozenset(Kind(k) for k in range(Kind.COMMITMENT, Kind.RESULT + 1
 
 class Frame(Wire, frozen=True):
     version: Literal[1]
-    kind: Annotated[int, Meta(ge=1, le=max(Kind))]
+    kind: Annotated[int, Meta(ge=1, le=int(max(Kind)))]
     cohort: HashOrNone
     phase: Annotated[int, Meta(ge=0, le=1)]
     sender: PeerKey
@@ -339,7 +343,9 @@ def open_frame(swarm: bytes, data: bytes) -> Message:
         raise PeerViolation(f"{kind.name}: a cohort id of {len(frame.cohort)} bytes")
     if frame.phase and kind not in COHORT_KINDS:
         raise PeerViolation(f"{kind.name}: has no phases")
-    if not verify(frame.sender, *statement(swarm, kind, frame.cohort, frame.phase, frame.body), frame.signature):
+    if not verify(
+        frame.sender, *statement(swarm, kind, frame.cohort, frame.phase, frame.body), frame.signature
+    ):
         raise PeerViolation(f"{kind.name}: the signature does not hold in this swarm")
     body = unpack(frame.body, BODY_TYPES[kind], limit_bytes=BODY_BYTES)
     return Message(kind, frame.cohort, frame.phase, frame.sender, body, frame.signature, data)

@@ -54,7 +54,9 @@ class Books:
     layout: Layout
     residual: Floats  # shape (parameters,)
     frozen: Floats | None = None
-    outstanding: Mapping[bytes, Sent] = field(default_factory=lambda: MappingProxyType({}))  # by cohort, oldest first
+    outstanding: Mapping[bytes, Sent] = field(
+        default_factory=lambda: MappingProxyType({})
+    )  # by cohort, oldest first
 
     @classmethod
     def empty(cls, layout: Layout) -> Books:
@@ -68,16 +70,27 @@ class Books:
         if self.frozen is not None:
             raise MisuseError("a local phase is frozen already; debit or thaw it first")
         if delta.dtype != np.float32 or delta.shape != self.residual.shape:
-            raise MisuseError(f"a delta is float32 of shape {self.residual.shape}, not {delta.dtype} {delta.shape}")
-        frozen = refuse_nonfinite(self.residual + delta)
+            raise MisuseError(
+                f"a delta is float32 of shape {self.residual.shape}, not {delta.dtype} {delta.shape}"
+            )
+        frozen = self.residual + delta
+        if not np.isfinite(frozen).all():
+            raise ValueError("the delta is not finite: training diverged")
         return replace(self, residual=np.zeros_like(self.residual), frozen=frozen)
+
+    @property
+    def to_give(self) -> Floats:
+        """The frozen vector; MisuseError if there is none."""
+        if self.frozen is None:
+            raise MisuseError("no local phase is frozen")
+        return self.frozen
 
     def debit(self, cohort: bytes, sent: Sent) -> Books:
         """Before a payload leaves: what it carries is out, the rest stays. MisuseError for a second one."""
         if cohort in self.outstanding:
             raise MisuseError("this cohort's payload is debited already")
         residual = self._thawed()
-        residual[self.layout.places(sent.support)] -= sent.values
+        residual[self.layout.indices(sent.support)] -= sent.values
         outstanding = dict([*self.outstanding.items(), (cohort, sent)][-OUTSTANDING_MAX:])
         return Books(self.layout, residual, None, MappingProxyType(outstanding))
 
@@ -95,13 +108,11 @@ class Books:
         if sent is None:
             return self
         residual = self.residual.copy()
-        residual[self.layout.places(sent.support)] += sent.values
+        residual[self.layout.indices(sent.support)] += sent.values
         return replace(self, residual=residual, outstanding=self._without(cohort))
 
     def _thawed(self) -> Floats:
-        if self.frozen is None:
-            raise MisuseError("no local phase is frozen")
-        return self.residual + self.frozen
+        return self.residual + self.to_give
 
     def _without(self, cohort: bytes) -> Mapping[bytes, Sent]:
         return MappingProxyType({other: sent for other, sent in self.outstanding.items() if other != cohort})

@@ -37,20 +37,28 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
+from crypto.certificates import statement_holds
 from crypto.hashing import digest
 from crypto.identity import Identity
 from crypto.masking import apply_masks
-from gossip.aggregate import Aggregate, Body, Part, aggregate_id, body_statement
+from gossip.aggregate import (
+    MEMBERSHIP_OF_MANIFEST,
+    Aggregate,
+    Body,
+    Part,
+    aggregate_id,
+    body_statement,
+    pack_members,
+    unpack_members,
+)
 from gossip.cohort import (
     Cohort,
     Secrets,
     keys_context,
     look_context,
-    pack_members,
     pair_mask,
     seal_hash,
     self_mask,
-    unpack_members,
     vector_hash,
 )
 from gossip.compression import Codec, Contribution, Encoded, Phase, Plan
@@ -94,7 +102,6 @@ from gossip.messages import (
 )
 from gossip.messages import Body as MessageBody
 from gossip.wire import pack, unpack
-from crypto.certificates import statement_holds
 
 # In units of the manifest's step time, counted from the moment a phase began here (its keys or its look arrived).
 SECOND_AGGREGATOR_STEPS = 2.0  # from then on only the second aggregator's proposal can be signed
@@ -148,6 +155,7 @@ class Settled:
 Action: TypeAlias = (
     Send | SetTimer | CancelTimer | Persist | Compute | Report | Contribute | Spend | Certified | Settled
 )
+CohortEvent: TypeAlias = Message | Contributed | Computed | Persisted | PersistFailed | TimerFired
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +163,6 @@ class Keys:
     """U1 as a KEYS_SET showed it."""
 
     commitments: dict[int, Commitment]  # by owner, ascending
-    raw: dict[int, bytes]  # the frames they came in
     holdings: dict[int, Holding]  # the shares this member holds; a liar's are missing
     context: bytes
 
@@ -194,6 +201,7 @@ class MaskJob:
     """Encode a contribution and hide it: the heavy part of MASKED."""
 
     codec: Codec
+    layout: Layout
     plan: Plan
     phase: Phase
     contribution: Contribution
@@ -204,7 +212,14 @@ class MaskJob:
     rounding: bytes
 
     def run(self) -> Encoded:
-        encoded = self.codec.encode(self.phase, self.plan, self.contribution, self.rounding)
+        encoded = self.codec.encode(
+            self.phase,
+            self.plan,
+            self.contribution,
+            self.rounding,
+            layout=self.layout,
+            compression=self.cohort.swarm.manifest.compression,
+        )
         place = phase_place(self.codec, self.phase)
         pair = self.secrets.masks[place]
         masks = [self_mask(self.cohort, place, self.owner, self.secrets.seeds[place])]
@@ -225,8 +240,6 @@ class Terms:
     codec: Codec
     layout: Layout
     parents: tuple[Body, ...]
-    state: bytes
-    membership: bytes
 
     def plan(self, cohort: Cohort, phase: Phase, look: bytes | None) -> Plan:
         return self.codec.plan(
@@ -299,7 +312,11 @@ class Member:
     def contributors(self) -> list[int] | None:
         """U2 of the current phase, once it is certified."""
         certificate = self.ballot.certificate
-        return None if certificate is None else unpack_members(certificate.proposal.contributors, self.cohort.size)
+        return (
+            None
+            if certificate is None
+            else unpack_members(certificate.proposal.contributors, self.cohort.size)
+        )
 
     # --- events ----------------------------------------------------------------------------------------------
 
@@ -322,7 +339,14 @@ class Member:
             return self._settle(Outcome.UNKNOWN, "restarted after voting for a seal")
         return [*self._settle(Outcome.UNKNOWN, "restarted with a debit open"), *self._vote(b"")]
 
-    def handle(self, event: Message | Contributed | Computed | Persisted | PersistFailed | TimerFired, now: float) -> list[Action]:
+    def remind(self, peer: bytes) -> list[Action]:
+        """A member came back into reach: it may know how a cohort ended that is open here."""
+        ballot = self.ballots[-1]
+        if self.outcome is not Outcome.UNKNOWN or ballot.vote != b"" or not ballot.durable:
+            return []
+        return [self._answer(peer, AbortVote(), len(self.ballots) - 1)] if peer in self.cohort.members else []
+
+    def handle(self, event: CohortEvent, now: float) -> list[Action]:
         match event:
             case Message():
                 return self._on_message(event, now)
@@ -356,7 +380,7 @@ class Member:
             case SealProposal() as proposal:
                 return self._on_proposal(message, proposal, now)
             case SealCertificate() as certificate:
-                return self._on_seal(message.phase, certificate, now)
+                return self._on_seal(message.phase, certificate)
             case AbortVote():
                 return self._on_abort_vote(message, sender)
             case AbortCertificate() as certificate:
@@ -383,20 +407,23 @@ class Member:
         """Raises PeerViolation if the set is not fit to mask under; a single liar only loses its share here."""
         if len(keys_set.commitments) != len(keys_set.envelopes):
             raise PeerViolation("KEYS_SET: commitments and envelopes differ in number")
-        commitments, raw, holdings = {}, {}, {}
+        commitments: dict[int, Commitment] = {}
+        holdings: dict[int, Holding] = {}
         faults: list[Action] = []
         for frame, box in zip(keys_set.commitments, keys_set.envelopes, strict=True):
             owner, commitment = open_commitment(self.cohort, frame)
             if commitments and owner <= next(reversed(commitments)):
                 raise PeerViolation("KEYS_SET: owners must ascend")
-            commitments[owner], raw[owner] = commitment, frame
+            commitments[owner] = commitment
             if owner == self.index and self._deal is not None:
                 if frame != self._commitment:
                     raise PeerViolation("KEYS_SET: another commitment under this member's name")
                 holdings[owner] = self._deal.own
                 continue
             try:
-                holdings[owner] = receive(self.cohort, self.index, self._open_secrets.channel, owner, commitment, box)
+                holdings[owner] = receive(
+                    self.cohort, self.index, self._open_secrets.channel, owner, commitment, box
+                )
             except PeerViolation as violation:
                 faults.append(self.report("SHARE_REFUSED", owner=owner, reason=str(violation)))
         if self.index not in commitments:
@@ -404,7 +431,7 @@ class Member:
         if len(commitments) < self.cohort.least:
             raise PeerViolation(f"KEYS_SET: {len(commitments)} of at least {self.cohort.least} members")
         context = keys_context([(owner, digest("commitment", pack(c))) for owner, c in commitments.items()])
-        return Keys(commitments, raw, holdings, context), faults
+        return Keys(commitments, holdings, context), faults
 
     @property
     def _open_secrets(self) -> Secrets:
@@ -432,6 +459,7 @@ class Member:
             return []
         job = MaskJob(
             self.terms.codec,
+            self.terms.layout,
             self.plan(),
             self.phase,
             self._contribution,
@@ -484,7 +512,9 @@ class Member:
         contributors = unpack_members(proposal.contributors, self.cohort.size)
         if proposal.context != self.context or self.keys is None:
             raise PeerViolation("SEAL: of other keys than this member's")
-        if len(contributors) != len(proposal.vectors) or any(i not in self.keys.commitments for i in contributors):
+        if len(contributors) != len(proposal.vectors) or any(
+            i not in self.keys.commitments for i in contributors
+        ):
             raise PeerViolation("SEAL: names members who dealt no keys")
         if not self.cohort.hides(contributors):
             raise PeerViolation(f"SEAL: {len(contributors)} contributors hide nobody well enough")
@@ -528,7 +558,7 @@ class Member:
             return self._to_aggregators(SealVote(vote), place)
         return [*self._to_all(AbortVote(), place), self.report("ABORT")]
 
-    def _on_seal(self, place: int, certificate: SealCertificate, now: float) -> list[Action]:
+    def _on_seal(self, place: int, certificate: SealCertificate) -> list[Action]:
         ballot = self._ballot_of(place)
         if ballot.certificate is not None or ballot.abort_certificate is not None:
             return []
@@ -611,7 +641,9 @@ class Member:
         body = unpack(encoded, Body, limit_bytes=BODY_BYTES)
         identity = aggregate_id(body)
         if self.body is not None:
-            return self._to_aggregators(self._body_vote) if self.body.id == identity and self._body_vote else []
+            return (
+                self._to_aggregators(self._body_vote) if self.body.id == identity and self._body_vote else []
+            )
         if body != self.compose_body(body.sums, body.weights, body.ranges):
             raise PeerViolation("BODY: not what this cohort's roster, seal and support determine")
         self.body = SignedBody(identity, body)
@@ -625,7 +657,7 @@ class Member:
         part = Part(
             self.cohort.id,
             self.cohort.members,
-            self.terms.membership,
+            MEMBERSHIP_OF_MANIFEST,
             pack_members(contributors, self.cohort.size),
         )
         return Body(
@@ -707,7 +739,9 @@ class Member:
         domain, stated = statement(self.cohort.swarm.id, kind, self.cohort.id, place, pack(vote))
         signatures = dict(zip(signers, proof.signatures, strict=True))
         if not statement_holds(domain, stated, self.cohort.members, signatures, self.cohort.threshold):
-            raise PeerViolation(f"{kind.name}: a certificate without {self.cohort.threshold} valid signatures")
+            raise PeerViolation(
+                f"{kind.name}: a certificate without {self.cohort.threshold} valid signatures"
+            )
 
     def _frame(self, body: MessageBody, place: int) -> bytes:
         return sign_frame(self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id, phase=place)

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from crypto.identity import Identity
-from gossip.aggregate import Aggregate
+from gossip.aggregate import Aggregate, Verified, check, parse
 from gossip.errors import PeerViolation
 from gossip.events import Publish, Report, Send
-from gossip.history import Added, History, Waiting
+from gossip.history import Added, Change, History, Waiting
+from gossip.layout import Layout
 from gossip.manifest import Swarm
 from gossip.messages import (
     AGGREGATES_BYTES,
-    BODY_BYTES,
     COMPARE_MAX,
     HAVE_MAX,
     PULL_MAX,
@@ -41,7 +41,7 @@ from gossip.messages import (
     sign_frame,
 )
 from gossip.messages import Body as MessageBody
-from gossip.wire import pack, unpack
+from gossip.wire import pack
 
 RECENT_ROUNDS = 64  # a first comparison reaches this far back
 PULL_S = 5.0
@@ -60,17 +60,20 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """These aggregates are new and valid, and are to be stored; the history already holds them."""
+    """The history has grown by these aggregates: they are to be stored, and the changes to be folded."""
 
-    aggregates: tuple[Aggregate, ...]
+    aggregates: tuple[Verified, ...]
+    changes: tuple[Change, ...]
+    round: int  # the history's, with them
 
 
 Action: TypeAlias = Send | Publish | Report | Learned
 
 
 class Sync:
-    def __init__(self, swarm: Swarm, identity: Identity, history: History) -> None:
+    def __init__(self, swarm: Swarm, layout: Layout, identity: Identity, history: History) -> None:
         self._swarm = swarm
+        self._layout = layout
         self._identity = identity
         self._history = history
         self._pulling: dict[bytes, float] = {}  # id -> when it may be asked again
@@ -97,11 +100,13 @@ class Sync:
 
     def certified(self, aggregate: Aggregate) -> list[Action]:
         """This node's own aggregator role made it: hold it, and tell the swarm."""
-        learned = self._add(aggregate)
-        if not isinstance(learned, Added):
+        learned, _ = self._take([aggregate])
+        if not learned:
             return []
-        ids = tuple(learned.ids)
-        return [Learned(self._held(ids)), Publish(self._frame(Announce(ids[:PULL_MAX], aggregate.body.round)))]
+        announce = Announce(
+            tuple(known.id for known in learned[0].aggregates[:PULL_MAX]), aggregate.body.round
+        )
+        return [*learned, Publish(self._frame(announce))]
 
     def pull(self, peer: bytes, ids: Iterable[bytes], now: float) -> list[Action]:
         """Ask `peer` for those of `ids` that are neither held nor being fetched."""
@@ -115,7 +120,9 @@ class Sync:
     # --- finding differences ---------------------------------------------------------------------------------
 
     def _on_alive(self, peer: bytes, round_: int, digest: bytes, now: float) -> list[Action]:
-        self._comparing = {p: comparison for p, comparison in self._comparing.items() if comparison.until > now}
+        self._comparing = {
+            p: comparison for p, comparison in self._comparing.items() if comparison.until > now
+        }
         if digest == self._history.digest() or peer in self._comparing:
             return []
         first = max(1, min(round_, self._history.round) - RECENT_ROUNDS + 1)
@@ -137,7 +144,7 @@ class Sync:
             place = round_ - compare.first
             theirs = compare.digests[place] if place < len(compare.digests) else b""
             if theirs != self._history.round_digest(round_):
-                held = self._history.ids_of_round(round_)
+                held = self._history.ids(round_)
                 if len(ids) + len(held) > HAVE_MAX:
                     break
                 ids += held
@@ -163,8 +170,11 @@ class Sync:
     def _on_pull(self, peer: bytes, ids: tuple[bytes, ...]) -> list[Action]:
         answer: list[bytes] = []
         size = 0
-        for aggregate in self._held(ids):
-            encoded = pack(aggregate)
+        for identity in ids:
+            known = self._history.get(identity)
+            if known is None:
+                continue
+            encoded = pack(known.aggregate)
             size += len(encoded)
             if answer and size > AGGREGATES_BYTES:
                 break
@@ -172,25 +182,32 @@ class Sync:
         return [self._send(peer, Aggregates(tuple(answer)))] if answer else []
 
     def _on_aggregates(self, peer: bytes, encoded: tuple[bytes, ...], now: float) -> list[Action]:
-        new: list[bytes] = []
-        missing: list[bytes] = []
-        for item in encoded:
-            aggregate = unpack(item, Aggregate, limit_bytes=BODY_BYTES)
-            match self._add(aggregate):
-                case Added(ids):
-                    new += ids
-                case Waiting(parents):
-                    missing += parents
-        for identity in new:
-            self._pulling.pop(identity, None)
-        learned: list[Action] = [Learned(self._held(tuple(new)))] if new else []
+        aggregates = [parse(item, self._swarm.manifest, self._layout) for item in encoded]
+        learned, missing = self._take(aggregates)
         return [*learned, *self.pull(peer, missing, now)]
 
-    def _add(self, aggregate: Aggregate) -> object:
-        return self._history.add(self._history.verified(aggregate))
-
-    def _held(self, ids: Iterable[bytes]) -> tuple[Aggregate, ...]:
-        return tuple(self._history.get(i) for i in ids if i in self._history)
+    def _take(self, aggregates: list[Aggregate]) -> tuple[list[Learned], list[bytes]]:
+        """Add those that hold. One that breaks the rules takes nothing with it that the history already grew by."""
+        verified = [check(each, self._swarm.manifest, self._layout, self._swarm.id) for each in aggregates]
+        learned: list[Learned] = []
+        missing: list[bytes] = []
+        for known in verified:
+            self._pulling.pop(known.id, None)
+            try:
+                outcome = self._history.add(known)
+            except PeerViolation:
+                continue  # of a round that does not follow its parents': t members signed nonsense, nobody here did
+            match outcome:
+                case Added(ids, changes):
+                    held = (self._history.get(identity) for identity in ids)
+                    learned.append(
+                        Learned(
+                            tuple(each for each in held if each is not None), changes, self._history.round
+                        )
+                    )
+                case Waiting(parents):
+                    missing += parents
+        return learned, missing
 
     def _frame(self, body: MessageBody) -> bytes:
         return sign_frame(self._identity, self._swarm.id, body)

@@ -127,7 +127,7 @@ def _read(name: str, folder: Path | None, ranks: dict[str, int]) -> tuple[Path, 
         )
     path = (folder or PACKAGED) / name
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in ranks}
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist: put it there, or leave the data folder out") from error

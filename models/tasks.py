@@ -59,7 +59,7 @@ class Task:
 PACKAGED = {
     task.name: task
     for task in (
-        Task("watch", datasets.watch, architectures.watch_net, batch=32, learning_rate=0.05, momentum=0.9),
+        Task("watch", datasets.watch, architectures.watch_net, batch=32, learning_rate=0.1, momentum=0.9),
         Task("digits", datasets.digits, architectures.digits_net, batch=32, learning_rate=0.1, momentum=0.9),
     )
 }

@@ -33,6 +33,7 @@ from gossip.manifest import (
     Training,
     refuse_contradictions,
 )
+from models.messages import THREADS_MAX, Seed
 
 CONFIG_BYTES_MAX = 1 << 16
 ADDRESSES_MAX = 64
@@ -148,7 +149,7 @@ class TaskSettings(Section, frozen=True):
         ),
     ]
     folder: str | None = None
-    seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
+    seed: Seed = 0
 
 
 class NetworkSettings(Section, frozen=True):
@@ -171,7 +172,7 @@ class NetworkSettings(Section, frozen=True):
 
 
 class TrainerSettings(Section, frozen=True):
-    threads: Annotated[int, Meta(ge=1, le=256)] = 1
+    threads: Annotated[int, Meta(ge=1, le=THREADS_MAX)] = 1
 
 
 class ScheduleStep(Section, frozen=True):
@@ -218,6 +219,7 @@ class SwarmSettings(Section, frozen=True):
     rounds: Annotated[int, Meta(ge=0)] = 0
     admit: Literal["open", "members"] = "open"
     members: Annotated[tuple[str, ...], Meta(max_length=MEMBERS_MAX)] = ()
+    seed: Seed = 0
     training: TrainingSettings = TrainingSettings()
     compression: CompressionSettings = CompressionSettings()
     cohorts: CohortSettings = CohortSettings()
@@ -346,6 +348,7 @@ COMMENTS = {
     "swarm.rounds": "Rounds to train for; 0: without end.",
     "swarm.admit": '"open": any device; nothing then keeps one person from bringing many. "members": those listed.',
     "swarm.members": 'The peer ids that admit = "members" admits, besides the founder.',
+    "swarm.seed": "Draws the first model, and how a data set is cut into shares.",
     "swarm.training": "What a device does between two sums.",
     "swarm.training.min_steps": "Local steps before a device offers what it has learned.",
     "swarm.training.max_steps": "Local steps after which it waits for its cohort.",
@@ -533,7 +536,7 @@ def _fill(table: tomlkit.TOMLDocument | Table, values: dict[str, Any], prefix: s
         table.add(tomlkit.comment(comment))
         if value is None:
             table.add(tomlkit.comment(f'{key} = "..."'))
-        elif value and isinstance(value, list) and isinstance(value[0], dict):
+        elif value and isinstance(value, tuple) and isinstance(value[0], dict):
             rows = tomlkit.array()
             for row in value:
                 inline = tomlkit.inline_table()

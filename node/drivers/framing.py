@@ -1,18 +1,19 @@
 """Messages on a byte stream: a 4-byte big-endian length, then that many bytes.
 
-The length 2**32 - 1 stands alone: it is the sign of life that an idle sender gives, and no message. The decoder
-refuses a length above its limit as soon as the four bytes are there, before anything is allocated for it, and
-then holds no more than has arrived. A stream that ends inside a message lost it: libp2p shows a killed process
-as a clean end of stream, so only the length tells a whole message from half of one.
+The length 2**32 - 1 stands alone: it is the sign of life of an idle sender, and no message. The decoder refuses a
+length above its limit as soon as the four bytes are there, before anything is allocated for it, and then holds no
+more than has arrived. A stream that ends inside a message lost it: libp2p shows a killed process as a clean end of
+stream, so only the length tells a whole message from half of one.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 from gossip.errors import PeerViolation
 
 LENGTH_BYTES = 4
 SIGN_OF_LIFE = b"\xff" * LENGTH_BYTES
-# Noise's largest plaintext (65519) less yamux's header (12): a write of this size is one frame and one cipher text.
+# Noise's largest plaintext (65519) less yamux's header (12): a write of this size is one frame and one ciphertext.
 PIECE_BYTES = 65507
 
 
@@ -38,7 +39,7 @@ class FrameDecoder:
 
     @property
     def unfinished_bytes(self) -> int:
-        """The size of the message, with its length, of which a part has arrived; 0 between messages."""
+        """The size, with its length, of the message of which a part has arrived; 0 between messages."""
         if self._expected is not None:
             return LENGTH_BYTES + self._expected
         return LENGTH_BYTES if self._arrived else 0
@@ -51,15 +52,61 @@ class FrameDecoder:
             if self._expected is None:
                 if len(self._arrived) < LENGTH_BYTES:
                     return messages
-                head = bytes(self._arrived[:LENGTH_BYTES])
+                length = bytes(self._arrived[:LENGTH_BYTES])
                 del self._arrived[:LENGTH_BYTES]
-                if head == SIGN_OF_LIFE:
+                if length == SIGN_OF_LIFE:
                     continue
-                self._expected = int.from_bytes(head, "big")
+                self._expected = int.from_bytes(length, "big")
                 if self._expected > self._limit_bytes:
-                    raise PeerViolation(f"a message of {self._expected} bytes; at most {self._limit_bytes} are allowed")
+                    raise PeerViolation(f"a message of {self._expected} bytes; {self._limit_bytes} are allowed")
             if len(self._arrived) < self._expected:
                 return messages
-            messages.append(bytes(memoryview(self._arrived)[: self._expected]))
+            messages.append(bytes(self._arrived[: self._expected]))
             del self._arrived[: self._expected]
             self._expected = None
+
+
+class Outbox:
+    """What waits for one neighbour, bounded in messages and in bytes."""
+
+    def __init__(self, limit_messages: int, limit_bytes: int) -> None:
+        self._limit_messages = limit_messages
+        self._limit_bytes = limit_bytes
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._taken: list[bytes] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def put(self, message: bytes) -> str:
+        """Queue a message; returns why that was refused, or nothing."""
+        if len(self._waiting) >= self._limit_messages:
+            return f"{len(self._waiting)} messages are already waiting"
+        if self._waiting_bytes + len(message) > self._limit_bytes:
+            return f"{self._waiting_bytes} bytes are already waiting"
+        self._waiting.append(message)
+        self._waiting_bytes += len(message)
+        return ""
+
+    def take(self) -> list[bytes]:
+        """The next message and, if it is small, those after it that fit into one piece. What was taken before counts
+        as delivered."""
+        self._taken = []
+        size = 0
+        while self._waiting:
+            size += LENGTH_BYTES + len(self._waiting[0])
+            if self._taken and size > PIECE_BYTES:
+                break
+            message = self._waiting.popleft()
+            self._waiting_bytes -= len(message)
+            self._taken.append(message)
+        return self._taken
+
+    def empty(self) -> list[bytes]:
+        """All that was not delivered for certain, in order."""
+        undelivered = [*self._taken, *self._waiting]
+        self._taken = []
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        return undelivered

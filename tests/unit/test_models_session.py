@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
+import torch  # noqa: TID251 - tests of torch's room
 
 from models import messages, session, tasks
 from models.datasets import DataError
@@ -57,6 +57,14 @@ def test_devices_of_a_swarm_agree_on_x0_whatever_their_own_seed(opened):
     assert other.schema_hash == stranger.schema_hash
 
 
+def test_devices_of_a_swarm_cut_the_same_cake_whatever_their_own_seed():
+    sizes = [
+        open_session(messages.Open("digits", "dirichlet=2/10@0.3", None, seed, model_seed))[1].examples
+        for seed, model_seed in ((1, 7), (9, 7), (1, 8))
+    ]
+    assert sizes[0] == sizes[1] != sizes[2]
+
+
 @pytest.mark.parametrize(
     ("changed", "error"),
     [
@@ -104,14 +112,16 @@ def test_freeze_may_come_at_any_time(trainer, steps):
 
 
 def test_a_rebase_is_taken_while_training_and_while_idle_at_the_maximum(trainer):
-    change = np.full(SIZE, 0.5, "<f4").tobytes()
-    trainer.handle(BEGIN)
-    trainer.advance()
-    assert trainer.handle(messages.Rebase(change)) == []
+    change = np.full(SIZE, 64.0, "<f4").tobytes()
+    trainer.handle(messages.Begin(1, BASE, 1, 1))
+    assert trainer.handle(messages.Rebase(np.zeros(SIZE, "<f4").tobytes())) == []
     drain(trainer)
     assert trainer.handle(messages.Rebase(change)) == []
+    assert not trainer.busy
     (frozen,) = trainer.handle(messages.Freeze(1))
-    assert np.abs(np.frombuffer(frozen.delta, "<f4")).max() < 0.5
+    assert 0 < np.abs(np.frombuffer(frozen.delta, "<f4")).max() < 1, (
+        "the shared change is not this device's delta"
+    )
 
 
 def failed(answers: list[messages.Answer]) -> messages.Failed:

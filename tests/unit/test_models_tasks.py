@@ -5,13 +5,13 @@ import importlib
 import sys
 
 import pytest
-import torch
+import torch  # noqa: TID251 - tests of torch's room
 
 from models.parameters import schema_of
 from models.tasks import PACKAGED, Task, TaskError, correct_classes, load_task
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("watch", 5567), ("digits", 2410)])
+@pytest.mark.parametrize(("name", "parameters"), [("watch", 3703), ("digits", 2410)])
 def test_packaged_tasks_fit_their_data(name, parameters):
     task = load_task(name)
     data = task.data(None)
@@ -40,7 +40,7 @@ def test_a_users_own_task_is_found_by_module_and_attribute(tmp_path, monkeypatch
         assert load_task("own_package_of_a_user.tasks:mine") is PACKAGED["digits"]
         with pytest.raises(TaskError, match="is a int, not a"):
             load_task("own_package_of_a_user.tasks:other")
-        with pytest.raises(TaskError, match="AttributeError.*nothing"):
+        with pytest.raises(TaskError, match="AttributeError"):
             load_task("own_package_of_a_user.tasks:nothing")
         with pytest.raises(TaskError, match="ZeroDivisionError"):
             load_task("own_package_of_a_user.broken:mine")

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
-from torch.nn import functional
+import torch  # noqa: TID251 - tests of torch's room
+from torch import nn  # noqa: TID251 - tests of torch's room
+from torch.nn import functional  # noqa: TID251 - tests of torch's room
 
 from models.parameters import ONE, initial, schema_of
 from models.tasks import load_task
@@ -64,7 +64,8 @@ def test_training_learns():
     train(local, 100)
     model = start() + local.freeze().delta
     score, before = (local.evaluate(vector, *digits_part(100)) for vector in (model, start()))
-    assert before.accuracy < 0.4 < 0.95 < score.accuracy
+    assert before.accuracy < 0.4
+    assert score.accuracy > 0.95
     assert score.count == 100
     assert score.loss < before.loss
 
@@ -170,7 +171,7 @@ def test_evaluation_is_exact_over_uneven_batches():
     with torch.no_grad():
         outputs = module(inputs)
     score = trainer().evaluate(start(), inputs, labels)
-    assert score.accuracy == (outputs.argmax(1) == labels).float().mean().item()
+    assert score.accuracy == (outputs.argmax(1) == labels).sum().item() / 600
     assert score.loss == pytest.approx(functional.cross_entropy(outputs, labels).item(), rel=1e-5)
 
 

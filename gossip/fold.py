@@ -1,0 +1,214 @@
+"""The fold: from a history to a model, in integers, so that the same set gives the same bits on every machine.
+
+All numbers are int64 in units of 2^-24. For each block that an aggregate of round r carries, over those that count in r
+and carry the block (`gossip.history` says which count):
+
+    inc_r = clip( floor( E W_max sum_a Q_a 2^(24 + e_a) / (256 S sum_a W_a[segment of the block]) ), +-cap )
+    v_r   = floor(B v / 256) + inc_r           x_r = x + inc_r + floor(B v_r / 256)
+
+It is a mean of the contributors' deltas, weighted by their examples, times the step size E / 256, with Nesterov's
+momentum B / 256 in the form of Sutskever et al. (ICML 2013); E and B belong to the round. A block without weight stays
+as it is. Without momentum anywhere in the schedule there is no v, and x is a plain sum over rounds.
+
+**Why any order will do.** A sum of integers knows no order, and floor and clip act on whole rounds. A late aggregate
+replaces its round's increment: `x += inc_r(after) - inc_r(before)`. With momentum later rounds round on top of it, so
+they are folded again from the last snapshot before r.
+
+**Nothing overflows 63 bits.** A round folds FOLDED_MAX = 2^11 aggregates at most, each with |Q| <= 2^9 (SUM_MAX), so
+|sum Q 2^24| <= 2^44, and times E W_max <= 2^18 it is 2^62. The divisor is at most 2^8 2^9 times 2^11 weights of 2^18
+each (256 contributors' 2^10), so 2^46. cap <= 2^30 and B <= 255 keep |v| and a round's change of x below 2^38 + 2^9, floors
+included; fewer than 2^24 rounds (ROUND_MAX) and |x_0| <= 2^62 keep |x| below 2^63.
+
+Floor rounds down: with momentum, a v below zero comes to rest less than 256 / (256 - B) units under it and not at zero.
+That is less than 2^-16 of drift a round, and the same on all nodes.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gossip.aggregate import Verified, lanes
+from gossip.errors import ManifestError, MisuseError
+from gossip.history import Change
+from gossip.layout import Integers, Layout
+from gossip.manifest import Manifest, Step
+
+UNIT = 2.0**-24
+INITIAL_MAX = 1 << 62
+
+State = tuple[Integers, Integers]  # x: int64[parameters]; v: the same, or int64[0] where no step has momentum
+
+
+def step_at(manifest: Manifest, round_: int) -> Step:
+    return [step for step in manifest.training.schedule if step.from_round <= round_][-1]
+
+
+def has_momentum(manifest: Manifest) -> bool:
+    return any(step.momentum for step in manifest.training.schedule)
+
+
+def increment(aggregates: Sequence[Verified], round_: int, layout: Layout, manifest: Manifest) -> Integers:
+    """inc_r, int64[parameters], zero where nothing is carried; of the aggregates that count in the round."""
+    compression = manifest.compression
+    sums = np.zeros(layout.parameters, np.int64)
+    weights = np.zeros(layout.blocks, np.int64)
+    for aggregate in aggregates:
+        body = aggregate.body
+        blocks = layout.unpack_blocks(body.blocks)
+        scales = np.left_shift(np.int64(1), 24 - np.frombuffer(body.exponents, np.uint8).astype(np.int64))
+        sums[layout.indices(blocks)] += lanes(body, manifest) * layout.expand(scales, blocks)
+        weights[blocks] += np.array(body.weights, np.int64)[layout.block_segment[blocks]]
+    weighed = np.flatnonzero(weights)
+    places = layout.indices(weighed)
+    scale = step_at(manifest, round_).size * compression.weight_max
+    divisors = layout.expand(256 * compression.levels * weights[weighed], weighed)
+    change = np.zeros(layout.parameters, np.int64)
+    change[places] = np.clip(scale * sums[places] // divisors, -manifest.training.cap, manifest.training.cap)
+    return change
+
+
+def advance(
+    state: State, aggregates: Sequence[Verified], round_: int, layout: Layout, manifest: Manifest
+) -> State:
+    """The state after one more round, in new arrays."""
+    x, v = state
+    change = increment(aggregates, round_, layout, manifest)
+    if not v.size:
+        return x + change, v
+    momentum = step_at(manifest, round_).momentum
+    v = momentum * v // 256 + change
+    return x + change + momentum * v // 256, v
+
+
+def fold_all(
+    initial: Integers, rounds: Sequence[Sequence[Verified]], layout: Layout, manifest: Manifest
+) -> State:
+    """The definition that every shortcut must equal: what counts in each round, from round 1, folded from x_0."""
+    state = _origin(initial, manifest)
+    for round_, aggregates in enumerate(rounds, 1):
+        state = advance(state, aggregates, round_, layout, manifest)
+    return state
+
+
+class Replica:
+    """A node's copy of the model, kept equal to `fold_all` of what counts in its history.
+
+    Arrays are never changed in place: a caller may keep one. With momentum it keeps snapshots, thinned out so that a
+    change of age a costs at most 8 a rounds of folding: after round R the state after s stays while R - s is below
+    twice the largest power of four that divides s. So at most two for each power of four up to R, besides x_0 and
+    the base.
+    """
+
+    def __init__(
+        self, manifest: Manifest, layout: Layout, initial: Integers, base: tuple[int, State] | None = None
+    ) -> None:
+        """From x_0, int64[parameters], or from a base: the state after a round, from a checkpoint that holds.
+
+        Raises ManifestError if this x_0 is not the manifest's.
+        """
+        encoded = initial.astype("<i8", copy=False).tobytes()
+        if hashlib.sha256(encoded).digest() != manifest.model.initial or len(initial) != layout.parameters:
+            raise ManifestError(
+                "model: the initial model made here is not the one that `initial` is the hash of"
+            )
+        if int(initial.max()) > INITIAL_MAX or int(initial.min()) < -INITIAL_MAX:
+            raise ManifestError("model: an initial parameter beyond 2^38")
+        origin = _origin(initial, manifest)
+        self._manifest = manifest
+        self._layout = layout
+        self._base_round, self._state = base or (0, origin)
+        self._round = self._base_round
+        self._counting: dict[int, tuple[Verified, ...]] = {}
+        self._snapshots = {0: origin, self._base_round: self._state} if has_momentum(manifest) else {}
+
+    @property
+    def round(self) -> int:
+        return self._round
+
+    @property
+    def x(self) -> Integers:
+        """int64[parameters], in 2^-24."""
+        return self._state[0]
+
+    @property
+    def v(self) -> Integers:
+        """int64[parameters], in 2^-24; int64[0] where no step has momentum."""
+        return self._state[1]
+
+    def model(self) -> NDArray[np.float32]:
+        """What the trainer starts from: float32[parameters]."""
+        return (self.x * UNIT).astype(np.float32)
+
+    def apply(self, changes: Sequence[Change], round_: int) -> Integers:
+        """Take the history's changes and be the fold of its rounds up to `round_`; returns what that added to x.
+
+        The changes of several additions may come in one go, in their order, for one fold of all of them.
+        MisuseError for a change that does not start from what is folded here, as it would fold something twice.
+        """
+        x = self.x
+        self._state, self._snapshots = self._after(changes, round_)
+        self._counting.update((change.round, change.after) for change in changes)
+        self._round = round_
+        return self.x - x
+
+    def state_after(self, changes: Sequence[Change], round_: int) -> State:
+        """The state that `apply` would lead to; nothing changes here."""
+        return self._after(changes, round_)[0]
+
+    def _after(self, changes: Sequence[Change], round_: int) -> tuple[State, dict[int, State]]:
+        told: dict[int, Change] = {}
+        for change in changes:
+            trusted = change.before if change.round <= self._base_round else ()
+            first = told.get(change.round)
+            if (first.after if first else self._counting.get(change.round, trusted)) != change.before:
+                raise MisuseError(f"round {change.round}: a change from what is not folded here")
+            told[change.round] = Change(change.round, (first or change).before, change.after)
+        if has_momentum(self._manifest):
+            return self._folded_again(told, round_)
+        x, v = self._state
+        for change in told.values():
+            if change.before != change.after:
+                x = (
+                    x
+                    + self._increment(change.round, change.after)
+                    - self._increment(change.round, change.before)
+                )
+        return (x, v), {}
+
+    def _folded_again(self, told: Mapping[int, Change], last: int) -> tuple[State, dict[int, State]]:
+        """From the last snapshot before the first change: momentum carries every round into all later ones."""
+        changed = (change.round for change in told.values() if change.before != change.after)
+        first = min(changed, default=last + 1)
+        start = max(round_ for round_ in self._snapshots if round_ < first and round_ <= last)
+        snapshots = {
+            round_: state
+            for round_, state in self._snapshots.items()
+            if round_ <= start and self._keeps(round_, last)
+        }
+        state = self._snapshots[start]
+        for round_ in range(start + 1, last + 1):
+            aggregates = told[round_].after if round_ in told else self._counting.get(round_)
+            if aggregates is None:
+                raise MisuseError(f"round {round_}: nobody said what counts in it")
+            state = advance(state, aggregates, round_, self._layout, self._manifest)
+            if self._keeps(round_, last):
+                snapshots[round_] = state
+        return state, snapshots
+
+    def _keeps(self, round_: int, newest: int) -> bool:
+        return round_ in {0, self._base_round} or newest - round_ < 2 * _spacing(round_)
+
+    def _increment(self, round_: int, aggregates: Sequence[Verified]) -> Integers:
+        return increment(aggregates, round_, self._layout, self._manifest)
+
+
+def _origin(initial: Integers, manifest: Manifest) -> State:
+    return initial, np.zeros(len(initial) if has_momentum(manifest) else 0, np.int64)
+
+
+def _spacing(round_: int) -> int:
+    """The largest power of four that divides a round."""
+    power_of_two = round_ & -round_
+    return power_of_two >> (power_of_two.bit_length() - 1 & 1)

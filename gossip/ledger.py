@@ -1,0 +1,90 @@
+"""What a node must remember across a crash, as records, and how it reads them back.
+
+    table       key                 value
+    ----------  ------------------  ---------------------------------------------------------------
+    aggregate   aggregate id        the certified aggregate
+    residual    (one)               float32 of shape (parameters,)
+    debit       cohort id           Debit: the roster, and what left or may have left for its sum
+    vote        cohort id || phase  the hash of the seal that was signed; empty: ABORT was signed
+    body        cohort id           the id of the one body that was signed
+
+A debit and the residual that it leaves are one transaction, so at every crash point a delta is either in the residual
+or out, never both. Votes and signed bodies go together with their cohort's debit: once a cohort is settled, its keys
+are gone, and no further vote of this member can exist.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta
+
+from gossip.aggregate import Aggregate, Verified
+from gossip.errors import PeerViolation
+from gossip.events import Drop, Put, Record
+from gossip.layout import Layout
+from gossip.residual import Books, Sent
+from gossip.secure_sum import vote_key
+from gossip.wire import Wire, pack, unpack
+
+RECORD_BYTES = 1 << 31
+PHASES_MAX = 2
+
+Read = Callable[[str], Iterable[tuple[bytes, bytes]]]
+
+
+class Debit(Wire, frozen=True):
+    """`roster` is the ROSTER frame: with it a restarted member knows whom to ask how its cohort ended."""
+
+    roster: Annotated[bytes, Meta(min_length=1)]
+    support: bytes
+    values: bytes  # little-endian float32
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    books: Books
+    rosters: dict[bytes, bytes]  # cohort -> ROSTER frame, of every open debit
+    votes: dict[bytes, bytes]
+    aggregates: tuple[Aggregate, ...]
+
+
+def debited(cohort: bytes, roster: bytes, books: Books) -> tuple[Record, ...]:
+    """The records of `books.debit(cohort, ...)`."""
+    sent = books.outstanding[cohort]
+    values = np.ascontiguousarray(sent.values, "<f4").tobytes()
+    debit = Debit(roster, books.layout.pack_blocks(sent.support), values)
+    return (Put("debit", cohort, pack(debit)), *residual(books))
+
+
+def residual(books: Books) -> tuple[Record, ...]:
+    return (Put("residual", b"", np.ascontiguousarray(books.residual, "<f4").tobytes()),)
+
+
+def settled(cohort: bytes) -> tuple[Record, ...]:
+    votes = (Drop("vote", vote_key(cohort, place)) for place in range(PHASES_MAX))
+    return (Drop("debit", cohort), Drop("body", cohort), *votes)
+
+
+def held(aggregates: Iterable[Verified]) -> tuple[Record, ...]:
+    return tuple(Put("aggregate", known.id, pack(known.aggregate)) for known in aggregates)
+
+
+def remember(read: Read, layout: Layout) -> Remembered:
+    """Raises PeerViolation for a record that is none: the file is not this node's, or not this version's."""
+    books = Books.empty(layout)
+    for _, value in read("residual"):
+        stored = np.frombuffer(value, "<f4").astype(np.float32)
+        if stored.shape != (layout.parameters,):
+            raise PeerViolation(f"the stored residual has {len(stored)} of {layout.parameters} parameters")
+        books = Books(layout, stored)
+    outstanding, rosters = {}, {}
+    for cohort, value in read("debit"):
+        debit = unpack(value, Debit, limit_bytes=RECORD_BYTES)
+        values = np.frombuffer(debit.values, "<f4").astype(np.float32)
+        outstanding[cohort] = Sent(layout.unpack_blocks(debit.support), values)
+        rosters[cohort] = debit.roster
+    aggregates = tuple(unpack(value, Aggregate, limit_bytes=RECORD_BYTES) for _, value in read("aggregate"))
+    books = Books(layout, books.residual, None, outstanding)
+    return Remembered(books, rosters, dict(read("vote")), aggregates)

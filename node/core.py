@@ -1,0 +1,641 @@
+"""One node without a world: the protocols composed, still sans-IO.
+
+    TrainerReady -> Train -> Eligible -> READY -> ROSTER -> (secure sum) -> Certified -> Learned -> fold -> Rebase
+
+A node trains from its replica. When a local phase has done enough steps it says READY and goes on training; when its
+cohort asks, the phase is frozen, its delta and the residual become the contribution, and the next phase begins at once.
+Every aggregate that becomes known is folded into the replica, and the running phase is rebased on the new model, so that
+training never stands on an old one. One cohort at a time: a second one beside it would share its round.
+
+The messages of a peer are acted upon only if the swarm admits their author and the signature holds. A peer that breaks
+the rules VIOLATIONS_MAX times is disconnected; nothing that it sent has changed anything.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.identity import Identity, peer_id
+from gossip import checkpoint, ledger
+from gossip.aggregate import STATE_EVERY, Verified, check, unpack_members
+from gossip.aggregator import Aggregator
+from gossip.cohort import Cohort, Secrets, open_roster
+from gossip.compression import Contribution, codec_of
+from gossip.errors import MisuseError, PeerViolation
+from gossip.events import (
+    Action,
+    CancelTimer,
+    Computed,
+    Dial,
+    Disconnect,
+    Eligible,
+    Evaluate,
+    Evaluated,
+    Event,
+    Freeze,
+    Frozen,
+    Heard,
+    PeerDown,
+    PeerUp,
+    Persist,
+    Persisted,
+    PersistFailed,
+    Rebase,
+    Received,
+    Report,
+    Send,
+    SendFailed,
+    SetTimer,
+    TimerFired,
+    Train,
+    TrainerFailed,
+    TrainerReady,
+)
+from gossip.fold import Replica
+from gossip.history import Added, History, Waiting
+from gossip.layout import Layout
+from gossip.ledger import Read
+from gossip.manifest import Swarm
+from gossip.membership import Membership, Settings
+from gossip.messages import COHORT_KINDS, Kind, Message, Ready, Result, Roster, open_frame, sign_frame
+from gossip.rendezvous import Close, Rendezvous
+from gossip.residual import Books
+from gossip.secure_sum import (
+    Certified,
+    CohortEvent,
+    Contribute,
+    Contributed,
+    Member,
+    Outcome,
+    Settled,
+    Spend,
+    State,
+    Terms,
+    vote_key,
+)
+from gossip.sync import Learned, Sync
+from gossip.wire import pack
+from node.ports import Entropy
+
+EARLY_MAX = 128  # messages of a cohort whose roster has not come yet
+COHORTS_MAX = 16  # remembered, the running one among them, to answer members who were away
+VIOLATIONS_MAX = 16  # of one peer, until it is disconnected
+OFFENDERS_MAX = 1024
+EVALUATE_S = 2.0  # between two evaluations
+
+SYNC_KINDS = {Kind.ALIVE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.ANNOUNCE, Kind.RESULT}
+MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING, Kind.ALIVE}
+
+
+@dataclass(slots=True)
+class LocalPhase:
+    """A stretch of local training, from one base until a cohort takes its delta."""
+
+    number: int
+    began_round: int
+    steps: int = 0
+    eligible: bool = False
+    freezing_for: bytes | None = None  # the cohort that waits for the delta
+
+
+@dataclass(slots=True)
+class Running:
+    """A cohort of this node, until and after its end."""
+
+    member: Member
+    aggregator: Aggregator | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRoster:
+    """A roster whose parents are still being fetched."""
+
+    message: Message
+    until: float
+
+
+class NodeCore:
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        swarm: Swarm,
+        initial: NDArray[np.int64],
+        settings: Settings,
+        entropy: Entropy,
+        read: Read,
+    ) -> None:
+        """`initial` is x_0, int64 of shape (parameters,), in 2^-24; `read` tells what was stored before."""
+        manifest = swarm.manifest
+        self._identity = identity
+        self._me = identity.public_key
+        self._swarm = swarm
+        self._entropy = entropy
+        self._layout = Layout.of(manifest.model, manifest.compression.block_size)
+        self._history = History(manifest, swarm.id)
+        self._replica = Replica(manifest, self._layout, initial)
+        self._codec = codec_of(manifest.compression)
+        remembered = ledger.remember(read, self._layout)
+        self._books: Books = remembered.books
+        self._restore(remembered)
+        self._remembered: ledger.Remembered | None = remembered
+        self._membership = Membership(
+            swarm, identity, settings, lambda: (self._history.round, self._history.digest())
+        )
+        self._sync = Sync(swarm, self._layout, identity, self._history)
+        self._rendezvous = Rendezvous(
+            swarm.id, self._me, manifest.cohorts, lambda: self._membership.live(self._clock)
+        )
+        self._cohorts: dict[bytes, Running] = {}  # by id, oldest first, at most COHORTS_MAX
+        self._early: deque[Message] = deque(maxlen=EARLY_MAX)
+        self._secrets: Secrets | None = None  # of the READY that is out
+        self._frozen_for: bytes | None = None  # whose contribution the books hold frozen
+        self._examples = 0
+        self._pending: PendingRoster | None = None
+        self._phase: LocalPhase | None = None
+        self._phases = 0
+        self._trainer_fault = "is starting"
+        self._offences: dict[bytes, int] = {}  # by peer, at most OFFENDERS_MAX
+        self._clock = 0.0
+        self._evaluating = False
+        self._evaluate_after = 0.0
+        self._accuracy: tuple[int, float] | None = None
+        self._steps = 0
+        self._contributions = 0
+        self._aborted = 0
+
+    # --- the two entrances -----------------------------------------------------------------------------------
+
+    def start(self, now: float) -> list[Action]:
+        self._clock = now
+        actions: list[object] = [*self._membership.start(now)]
+        if self._remembered is not None:
+            actions += self._resume(self._remembered)
+            self._remembered = None
+        return self._carry_out(actions, now)
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        self._clock = now
+        return self._carry_out(self._dispatch(event, now), now)
+
+    def _carry_out(self, actions: list[object], now: float) -> list[Action]:
+        """Turn what the protocols want into what the world is asked for, until nothing is left inside."""
+        todo = deque(actions)
+        out: list[Action] = []
+        while todo:
+            action = todo.popleft()
+            inner = self._inside(action, now)
+            if inner is None:
+                out += self._route(action)  # type: ignore[arg-type]
+            else:
+                todo.extendleft(reversed(inner))
+        return out
+
+    def _route(self, action: Action) -> list[Action]:
+        """A direct message may need a connection first."""
+        if isinstance(action, Send) and action.peer not in self._membership.neighbours:
+            return [Dial(action.peer, self._membership.addresses_of(action.peer)), action]
+        return [action]
+
+    def _inside(self, action: object, now: float) -> list[object] | None:
+        """What an action that stays inside this node leads to; None for one that the world carries out."""
+        match action:
+            case Send(peer, data) if peer == self._me:
+                return self._on_received(self._me, data, now)
+            case Close(readies):
+                return self._form(readies)
+            case Contribute(cohort):
+                return self._freeze_for(cohort)
+            case Spend():
+                return self._spend(action)
+            case Settled(cohort, outcome, reason):
+                return self._settle(cohort, outcome, reason)
+            case Certified(aggregate):
+                return list(self._sync.certified(aggregate))
+            case Learned():
+                return self._learn(action, now)
+        return None
+
+    # --- events ----------------------------------------------------------------------------------------------
+
+    def _dispatch(self, event: Event, now: float) -> list[object]:
+        match event:
+            case Received(peer, data) | Heard(peer, data):
+                return self._on_received(peer, data, now)
+            case PeerUp(peer):
+                reminders = [each.member.remind(peer) for each in self._cohorts.values()]
+                return [
+                    *self._membership.handle(event, now),
+                    *itertools.chain(*reminders),
+                    *self._consider(now),
+                ]
+            case PeerDown():
+                return [*self._membership.handle(event, now)]
+            case SendFailed(peer, _, reason):
+                failed = self._rendezvous.failed(peer, now)
+                return [Report("send_failed", {"peer": peer.hex()[:16], "reason": reason}), *failed]
+            case TimerFired(("sum", cohort, *_)) | Computed(("sum", cohort, *_)):
+                return self._to_cohort(cohort, event, now)
+            case Persisted(("sum", cohort, *_)) | PersistFailed(("sum", cohort, *_)):
+                return self._to_cohort(cohort, event, now)
+            case TimerFired(("rendezvous", *_)):
+                return [*self._rendezvous.handle(event, now)]
+            case TimerFired(("membership", *_)):
+                return [*self._membership.handle(event, now), *self._consider(now)]
+            case TimerFired(("roster",)):
+                self._pending = None
+                return self._consider(now)
+            case PersistFailed(_, reason):
+                return [Report("persist_failed", {"reason": reason})]
+            case TrainerReady(examples):
+                self._trainer_fault = ""
+                self._examples = examples
+                return self._begin_phase()
+            case Eligible(phase, steps):
+                return self._on_eligible(phase, steps, now)
+            case Frozen():
+                return self._on_frozen(event, now)
+            case TrainerFailed(reason):
+                return self._on_trainer_failed(reason)
+            case Evaluated(round_, accuracy, loss):
+                self._evaluating = False
+                self._accuracy = (round_, accuracy)
+                return [Report("evaluated", {"round": round_, "accuracy": accuracy, "loss": loss})]
+        return []
+
+    def _on_received(self, peer: bytes, data: bytes, now: float) -> list[object]:
+        try:
+            message = open_frame(self._swarm.id, data)
+            if not self._membership.belongs(message.sender):
+                raise PeerViolation(f"{message.kind.name}: its author is not a member of this swarm")
+            return self._on_message(peer, message, now)
+        except PeerViolation as violation:
+            return self._blame(peer, str(violation))
+
+    def _blame(self, peer: bytes, reason: str) -> list[object]:
+        count = self._offences.pop(peer, 0) + 1
+        if len(self._offences) >= OFFENDERS_MAX:
+            del self._offences[next(iter(self._offences))]
+        self._offences[peer] = count
+        actions: list[object] = [Report("violation", {"peer": peer.hex()[:16], "reason": reason})]
+        if count % VIOLATIONS_MAX == 0:
+            actions.append(Disconnect(peer, f"broke the rules {count} times, last: {reason}"))
+        return actions
+
+    def _on_message(self, peer: bytes, message: Message, now: float) -> list[object]:
+        if peer == message.sender:
+            self._membership.heard_from(peer, now)
+        elif message.kind not in {Kind.READY, Kind.PRESENCE, Kind.ANNOUNCE, Kind.ABORT_CERTIFICATE}:
+            raise PeerViolation(f"{message.kind.name}: handed on by another peer")
+        actions: list[object] = []
+        if message.kind in MEMBERSHIP_KINDS:
+            actions += self._membership.handle(message, now)
+        if message.kind in SYNC_KINDS:
+            actions += self._sync.handle(message, peer, now)
+        if isinstance(message.body, Ready):
+            actions += self._sync.pull(peer, message.body.heads, now)
+            actions += self._rendezvous.handle(message, now)
+        if isinstance(message.body, Roster):
+            actions += self._on_roster(message, now)
+        if message.kind in COHORT_KINDS and not isinstance(message.body, Result):
+            actions += self._to_cohort(message.cohort, message, now)
+        return actions
+
+    # --- cohorts ---------------------------------------------------------------------------------------------
+
+    def _to_cohort(self, cohort: Hashable, event: CohortEvent, now: float) -> list[object]:
+        running = self._cohorts.get(cohort) if isinstance(cohort, bytes) else None
+        if running is None:
+            if isinstance(event, Message):
+                self._early.append(event)
+            return []
+        before = running.member.state
+        actions: list[object] = [*running.member.handle(event, now)]
+        if running.aggregator is not None:
+            actions += running.aggregator.handle(event, now)
+        if running.member.state is State.OVER and before is not State.OVER:
+            actions += self._consider(now)
+        return actions
+
+    @property
+    def _busy(self) -> Running | None:
+        """The cohort that is running, if one is."""
+        return next((each for each in self._cohorts.values() if each.member.state is not State.OVER), None)
+
+    @property
+    def _finished(self) -> bool:
+        rounds = self._swarm.manifest.training.rounds
+        return bool(rounds) and self._history.round >= rounds
+
+    def _consider(self, now: float) -> list[object]:
+        """Say READY if there is something to give and nothing else is under way."""
+        phase = self._phase
+        if phase is None or not phase.eligible or phase.freezing_for is not None:
+            return []
+        if self._finished or self._busy or self._rendezvous.asked or self._pending:
+            return []
+        self._secrets = Secrets.fresh(len(self._codec.phases), self._entropy)
+        ready = Ready(
+            self._history.round + 1,
+            self._history.parents_for_next(),
+            (1 << self._layout.segments) - 1,
+            self._secrets.channel.public,
+            tuple(pair.public for pair in self._secrets.masks),
+        )
+        frame = sign_frame(self._identity, self._swarm.id, ready)
+        return [*self._rendezvous.ask(frame, ready.round, now), self._report("READY", ready.round)]
+
+    def _form(self, readies: tuple[bytes, ...]) -> list[object]:
+        """As leader: bind a full bag to this node's heads. From here on the leader is a member like the others."""
+        if self._finished:
+            return []
+        parents = self._history.parents_for_next()
+        roster = Roster(
+            self._history.round + 1, parents, self._state_due(self._history.round + 1, parents), readies
+        )
+        frame = sign_frame(self._identity, self._swarm.id, roster)
+        members = [open_frame(self._swarm.id, ready).sender for ready in readies]
+        return [*(Send(peer, frame) for peer in members), self._report("ROSTER", roster.round, ("leader",))]
+
+    def _state_due(self, round_: int, parents: tuple[bytes, ...]) -> bytes:
+        """The Merkle root of the fold of exactly these parents' ancestors, in the rounds that carry one."""
+        if round_ % STATE_EVERY:
+            return b""
+        taken = checkpoint.take(self._history, self._replica, parents)
+        if isinstance(taken, Waiting):
+            raise MisuseError("a full history hides no body from its own checkpoint")
+        return checkpoint.state_root(taken)
+
+    def _on_roster(self, message: Message, now: float) -> list[object]:
+        roster, asked = message.body, self._rendezvous.asked
+        if not isinstance(roster, Roster):
+            return []
+        self._rendezvous.taken(roster.readies)
+        if asked is None or asked.frame not in roster.readies or self._finished:
+            return []
+        missing = self._history.missing(roster.parents)
+        if missing:
+            # The leader must hold all ancestors of the parents it names: it is the one to ask.
+            until = now + self._swarm.manifest.cohorts.step_ms / 1000
+            if self._pending is None:
+                self._pending = PendingRoster(message, until)
+            pulls = self._sync.pull(message.sender, missing, now)
+            return [SetTimer(("roster",), self._pending.until), *pulls]
+        self._pending = None
+        self._check_place(roster)
+        return [CancelTimer(("roster",)), *self._join(open_roster(self._swarm, message), now)]
+
+    def _check_place(self, roster: Roster) -> None:
+        known = [self._history.get(parent) for parent in roster.parents]
+        if roster.round != 1 + max((each.body.round for each in known if each), default=0):
+            raise PeerViolation("ROSTER: its round does not follow its parents'")
+        if roster.state != self._state_due(roster.round, roster.parents):
+            raise PeerViolation("ROSTER: another state than the fold of its ancestors")
+
+    def _join(self, cohort: Cohort, now: float) -> list[object]:
+        """One roster a READY: the keys go into this cohort and can go into no other."""
+        secrets, self._secrets = self._secrets, None
+        withdrawn = self._rendezvous.withdraw()
+        parents = tuple(known.body for known in map(self._history.get, cohort.roster.parents) if known)
+        member = Member(
+            cohort, self._identity, secrets, Terms(self._codec, self._layout, parents), self._entropy
+        )
+        aggregator = Aggregator(member, self._identity) if self._me in cohort.aggregators else None
+        self._remember_cohort(Running(member, aggregator))
+        actions: list[object] = [
+            *withdrawn,
+            *member.start(now),
+            *(aggregator.start(now) if aggregator else []),
+        ]
+        early = [message for message in self._early if message.cohort == cohort.id]
+        self._early = deque((each for each in self._early if each not in early), maxlen=EARLY_MAX)
+        for message in early:
+            actions += self._to_cohort(cohort.id, message, now)
+        return actions
+
+    def _remember_cohort(self, running: Running) -> None:
+        self._cohorts[running.member.cohort.id] = running
+        while len(self._cohorts) > COHORTS_MAX:
+            del self._cohorts[next(iter(self._cohorts))]
+
+    def _spend(self, spend: Spend) -> list[object]:
+        """Design, rule 3: the debit and what it leaves are durable, in one transaction, before the vector goes."""
+        before = self._books.outstanding
+        self._books = self._books.debit(spend.cohort, spend.encoded.sent)
+        self._frozen_for = None
+        records = ledger.debited(spend.cohort, self._cohorts[spend.cohort].member.cohort.frame, self._books)
+        for forgotten in before:
+            if forgotten not in self._books.outstanding:
+                records += ledger.settled(forgotten)
+        return [Persist(spend.tag, records)]
+
+    def _settle(self, cohort: bytes, outcome: Outcome, reason: str) -> list[object]:
+        if self._frozen_for == cohort:
+            self._books = self._books.thaw()
+            self._frozen_for = None
+        if outcome is Outcome.INCLUDED:
+            self._contributions += 1
+            self._books = self._books.settle(cohort)
+        elif outcome is Outcome.REFUNDED:
+            self._books = self._books.refund(cohort)
+        self._aborted += outcome is not Outcome.INCLUDED
+        facts: dict[str, object] = {"cohort": cohort.hex()[:16], "outcome": outcome.value, "reason": reason}
+        actions: list[object] = [Report("settled", facts)]
+        if outcome is not Outcome.UNKNOWN:  # else the debit stays: a certificate may still come
+            refunded = ledger.residual(self._books) if outcome is Outcome.REFUNDED else ()
+            actions.append(Persist(("settled", cohort), (*ledger.settled(cohort), *refunded)))
+        return actions
+
+    # --- training --------------------------------------------------------------------------------------------
+
+    def _begin_phase(self) -> list[object]:
+        if self._finished:
+            self._phase = None
+            return []
+        training = self._swarm.manifest.training
+        self._phases += 1
+        self._phase = LocalPhase(self._phases, self._history.round)
+        return [Train(self._phases, self._replica.model(), training.min_steps, training.max_steps)]
+
+    def _on_eligible(self, number: int, steps: int, now: float) -> list[object]:
+        phase = self._phase
+        if phase is None or phase.number != number:
+            return []
+        phase.eligible = True
+        phase.steps = steps
+        return self._consider(now)
+
+    def _freeze_for(self, cohort: bytes) -> list[object]:
+        if self._phase is None:
+            return []
+        self._phase.freezing_for = cohort
+        return [Freeze(self._phase.number)]
+
+    def _on_frozen(self, frozen: Frozen, now: float) -> list[object]:
+        phase = self._phase
+        if phase is None or phase.number != frozen.phase or phase.freezing_for is None:
+            return []
+        cohort = phase.freezing_for
+        self._steps += frozen.steps
+        actions = self._begin_phase()
+        try:
+            self._books = self._books.freeze(frozen.delta)
+        except ValueError as error:
+            return [*actions, Report("delta_dropped", {"reason": str(error)})]
+        running = self._cohorts.get(cohort)
+        if running is None or running.member.state is State.OVER:
+            self._books = self._books.thaw()
+            return [*actions, *self._consider(now)]
+        self._frozen_for = cohort
+        age = max(0, running.member.cohort.roster.round - 1 - phase.began_round)
+        contribution = Contribution(self._books.to_give, self._examples, age)
+        return [*actions, *self._to_cohort(cohort, Contributed(contribution), now)]
+
+    def _on_trainer_failed(self, reason: str) -> list[object]:
+        """The phase's work is lost, and only that: the residual is here and the trainer may come back."""
+        self._trainer_fault = reason
+        self._phase = None
+        return [*self._rendezvous.withdraw(), Report("trainer_failed", {"reason": reason})]
+
+    # --- the history -----------------------------------------------------------------------------------------
+
+    def _learn(self, learned: Learned, now: float) -> list[object]:
+        before = self._replica.model()
+        self._replica.apply(learned.changes, learned.round)
+        after = self._replica.model()
+        actions: list[object] = [Persist(("held",), ledger.held(learned.aggregates))]
+        if self._phase is not None:
+            actions.append(Rebase(after - before))
+        for known in learned.aggregates:
+            actions += self._inform_members(known)
+            actions.append(Report("folded", {"round": known.body.round, "aggregate": known.id.hex()[:16]}))
+        if self._pending is not None:
+            actions += self._on_roster(self._pending.message, now)
+        if self._finished:
+            self._phase = None
+            actions += self._rendezvous.withdraw()
+        return [*actions, *self._evaluate(after, now), *self._consider(now)]
+
+    def _inform_members(self, known: Verified) -> list[object]:
+        actions: list[object] = []
+        for part in known.body.parts:
+            running = self._cohorts.get(part.roster)
+            if running is not None:
+                actions += running.member.learned(unpack_members(part.contributors, len(part.members)))
+        return actions
+
+    def _evaluate(self, model: NDArray[np.float32], now: float) -> list[object]:
+        if self._evaluating or self._trainer_fault or (now < self._evaluate_after and not self._finished):
+            return []
+        self._evaluating = True
+        self._evaluate_after = now + EVALUATE_S
+        return [Evaluate(self._history.round, model)]
+
+    # --- after a restart -------------------------------------------------------------------------------------
+
+    def _restore(self, remembered: ledger.Remembered) -> None:
+        for aggregate in remembered.aggregates:
+            verified = check(aggregate, self._swarm.manifest, self._layout, self._swarm.id)
+            outcome = self._history.add(verified)
+            if isinstance(outcome, Added):
+                self._replica.apply(outcome.changes, self._history.round)
+
+    def _resume(self, remembered: ledger.Remembered) -> list[object]:
+        """Cohorts whose debit was open when this node stopped: ask how they ended, and abort what still can be."""
+        actions: list[object] = []
+        for cohort_id, frame in remembered.rosters.items():
+            cohort = open_roster(self._swarm, open_frame(self._swarm.id, frame))
+            member = Member(cohort, self._identity, None, Terms(self._codec, self._layout, ()), self._entropy)
+            self._remember_cohort(Running(member, None))
+            vote = remembered.votes.get(vote_key(cohort_id, len(self._codec.phases) - 1))
+            actions += member.resume(vote)
+        for round_ in range(1, self._history.round + 1):
+            for known in self._history.counting(round_):
+                actions += self._inform_members(known)
+        return actions
+
+    # --- what a person asks ----------------------------------------------------------------------------------
+
+    def model(self) -> NDArray[np.float32]:
+        """The replica as the trainer sees it, float32 of shape (parameters,)."""
+        return self._replica.model()
+
+    def status(self, now: float) -> dict[str, object]:
+        self._clock = now
+        doing, waits_for = self._doing()
+        accuracy_round, accuracy = self._accuracy or (None, None)
+        return {
+            "doing": doing,
+            "waits_for": waits_for,
+            "round": self._history.round,
+            "rounds": self._swarm.manifest.training.rounds,
+            "replica_sha256": sha256(self._replica.x.astype("<i8").tobytes()).hexdigest(),
+            "history_digest": self._history.digest().hex(),
+            "heads": [head.hex() for head in self._history.heads()],
+            "aggregates": len(self._history),
+            "live": [peer_id(peer) for peer in self._membership.live(now)],
+            "neighbours": [peer_id(peer) for peer in sorted(self._membership.neighbours)],
+            "contributions": self._contributions,
+            "cohorts_aborted": self._aborted,
+            "accuracy": accuracy,
+            "accuracy_round": accuracy_round,
+            "steps": self._steps,
+            "settled": self._finished and self._busy is None,
+        }
+
+    def _doing(self) -> tuple[str, str]:
+        """In words: what this node does, and what it waits for."""
+        live = len(self._membership.live(self._clock))
+        n_min = self._swarm.manifest.cohorts.n_min
+        busy = self._busy
+        if self._finished:
+            return f"has finished its {self._history.round} rounds", "nothing"
+        if self._trainer_fault:
+            return "does not train", f"its trainer, which {self._trainer_fault}"
+        if busy is not None:
+            member = busy.member
+            return (
+                f"sums with {member.cohort.size - 1} others in round {member.cohort.roster.round}",
+                member.state.value,
+            )
+        if live < n_min:
+            return "trains on its own data", (
+                f"{n_min - live} more device{'s' if n_min - live > 1 else ''}: {live} of at least {n_min} are here, and a "
+                "sum of two would show each the other's update"
+            )
+        if self._rendezvous.asked:
+            return "trains, and has something to give", "a cohort to form"
+        if self._pending is not None:
+            return "catches up", "the parents of its cohort's roster"
+        return "trains on its own data", "enough local steps to have something to give"
+
+    def aggregates(self) -> list[dict[str, object]]:
+        """Every aggregate that counts, oldest first."""
+        return [
+            self._describe(known)
+            for round_ in range(1, self._history.round + 1)
+            for known in self._history.counting(round_)
+        ]
+
+    def _describe(self, known: Verified) -> dict[str, object]:
+        parts = known.body.parts
+        return {
+            "id": known.id.hex(),
+            "round": known.body.round,
+            "roster": [peer_id(member) for part in parts for member in part.members],
+            "contributors": [
+                peer_id(part.members[index])
+                for part in parts
+                for index in unpack_members(part.contributors, len(part.members))
+            ],
+            "weight": max(known.body.weights),
+            "size_bytes": len(pack(known.aggregate)),
+        }
+
+    def _report(self, phase: str, round_: int, roles: tuple[str, ...] = ()) -> Report:
+        return Report("phase", {"phase": phase, "cohort": "", "round": round_, "roles": list(roles)})

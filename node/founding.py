@@ -1,0 +1,63 @@
+"""Where a swarm's settings meet a device's model: founding a swarm, and checking that one fits before joining in."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Protocol
+
+from crypto.identity import Identity
+from gossip.errors import MisuseError
+from gossip.manifest import Model, Swarm, Tensor, found
+from node.config import ConfigError, SwarmSettings
+
+UNIT_BYTES = 8  # x_0 is int64, little-endian
+
+
+class OpenedModel(Protocol):
+    """What a trainer tells of the task that it has opened; `models.messages.Opened` is one."""
+
+    @property
+    def schema_hash(self) -> bytes: ...
+
+    @property
+    def tensors(self) -> Sequence[tuple[str, int, int]]:
+        """(name, parameters, segment), in order."""
+
+    @property
+    def initial(self) -> bytes:
+        """x_0, int64 little-endian in units of 2^-24."""
+
+
+def found_swarm(settings: SwarmSettings, task: str, opened: OpenedModel, founder: Identity) -> Swarm:
+    """Sign a new swarm into being, whose model is the one that the trainer opened under `settings.seed`.
+
+    Raises ManifestError for settings that contradict each other, PeerViolation for a model beyond the bounds.
+    """
+    return found(settings.manifest(_model(task, settings.seed, opened), founder.public_key), founder)
+
+
+def check_trainer_fits(swarm: Swarm, opened: OpenedModel) -> None:
+    """Whether this device's model, opened under the manifest's seed, is the swarm's; ConfigError in words if not."""
+    theirs = swarm.manifest.model
+    ours = _model(theirs.task, theirs.seed, opened)
+    where = f'the swarm "{swarm.manifest.name}" trains {theirs.task}'
+    if (ours.schema, ours.tensors) != (theirs.schema, theirs.tensors):
+        raise ConfigError(
+            f"task.name: {where} with {_described(theirs)}; this device's model has {_described(ours)}, or other "
+            "names and shapes; use the task as its founder has it"
+        )
+    if ours.initial != theirs.initial:
+        raise ConfigError(
+            f"task.name: {where} from another first model than this device makes of the same seed; use the task, "
+            "and the release of torch, that its founder has"
+        )
+
+
+def _model(task: str, seed: int, opened: OpenedModel) -> Model:
+    tensors = tuple(Tensor(parameters, segment) for _, parameters, segment in opened.tensors)
+    if len(opened.initial) != UNIT_BYTES * sum(tensor.size for tensor in tensors):
+        raise MisuseError("the trainer's first model and its tensors differ in size")
+    return Model(task, opened.schema_hash, tensors, seed, sha256(opened.initial).digest())
+
+
+def _described(model: Model) -> str:
+    return f"{sum(tensor.size for tensor in model.tensors)} parameters in {len(model.tensors)} tensors"

@@ -1,0 +1,158 @@
+"""Swarms and aggregates written by hand, for tests of the history and the fold: no cohort has to meet for them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from crypto.hashing import digest
+from crypto.identity import Identity
+from gossip.aggregate import (
+    CODECS,
+    MEMBERSHIP_OF_MANIFEST,
+    STATE_EVERY,
+    Aggregate,
+    Body,
+    Part,
+    Signatures,
+    Verified,
+    aggregate_id,
+    body_statement,
+    pack_members,
+    threshold,
+)
+from gossip.fold import Replica
+from gossip.history import History
+from gossip.layout import Layout
+from gossip.manifest import Cohorts, Compression, Manifest, Model, Step, Tensor, Training
+
+PEOPLE = sorted((Identity(bytes([number]) * 32) for number in range(1, 41)), key=lambda who: who.public_key)
+WITHOUT_MOMENTUM = (Step(1, 256, 0),)
+WITH_MOMENTUM = (Step(1, 256, 179), Step(5, 128, 230), Step(9, 200, 0), Step(12, 31, 64))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A swarm's manifest and what follows from it."""
+
+    manifest: Manifest
+    initial: np.ndarray
+    swarm: bytes = digest("swarm", b"of the tests")
+
+    @cached_property
+    def layout(self) -> Layout:
+        return Layout.of(self.manifest.model, self.manifest.compression.block_size)
+
+    def history(self) -> History:
+        return History(self.manifest, self.swarm)
+
+    def replica(self) -> Replica:
+        return Replica(self.manifest, self.layout, self.initial)
+
+
+def setting(
+    *,
+    tensors: Sequence[tuple[int, int]] = ((10, 0), (7, 1), (3, 0)),
+    schedule: tuple[Step, ...] = WITHOUT_MOMENTUM,
+    cap: int = 1 << 30,
+    lane_bits: int = 8,
+    levels: int = 7,
+    block_size: int = 4,
+    n_max: int = 8,
+    admit: str = "open",
+    members: tuple[bytes, ...] = (),
+    codec: str = "random",
+) -> Setting:
+    parameters = sum(size for size, _ in tensors)
+    initial = np.arange(parameters, dtype=np.int64) * 1_000_003 - 5_000_000
+    manifest = Manifest(
+        version=1,
+        name="a swarm of the tests",
+        model=Model(
+            task="tests",
+            schema=bytes(32),
+            tensors=tuple(Tensor(size, segment) for size, segment in tensors),
+            seed=0,
+            initial=hashlib.sha256(initial.astype("<i8").tobytes()).digest(),
+        ),
+        training=Training(1, 2, 0, schedule, cap),
+        compression=Compression(codec, block_size, 1000, levels, lane_bits, 0, 100),
+        cohorts=Cohorts(3, n_max, 1000, 1000),
+        admit=admit,
+        members=members,
+        founder=bytes(32),
+    )
+    return Setting(manifest, initial)
+
+
+def part(cohort: int, size: int = 4, contributors: int | None = None) -> Part:
+    """The cohort of this number: four people, by default, and the next number's cohort has none of them in common."""
+    first = cohort % (len(PEOPLE) // size) * size
+    keys = tuple(who.public_key for who in PEOPLE[first : first + size])
+    present = range(size if contributors is None else contributors)
+    return Part(roster(cohort), keys, MEMBERSHIP_OF_MANIFEST, pack_members(list(present), size))
+
+
+def roster(cohort: int) -> bytes:
+    """Ascends with the cohort's number."""
+    return cohort.to_bytes(4, "big") + bytes(28)
+
+
+def body(
+    swarm: Setting,
+    parents: Sequence[Verified],
+    *,
+    cohorts: Sequence[int] = (0,),
+    sums: Sequence[int] | int = 1,
+    blocks: Sequence[int] | None = None,
+    exponents: Sequence[int] | int = 0,
+    weights: Sequence[int] | int = 10,
+    round_: int | None = None,
+    state: bytes | None = None,
+) -> Body:
+    """A valid body, unless the arguments make it invalid; a single number stands for each of its kind."""
+    layout = swarm.layout
+    carried = np.arange(layout.blocks) if blocks is None else np.array(blocks)
+    place = 1 + max((parent.body.round for parent in parents), default=0) if round_ is None else round_
+    values = np.broadcast_to(np.array(sums), layout.values_in(carried))
+    lowered = np.broadcast_to(-np.array(exponents), len(carried))
+    return Body(
+        version=1,
+        swarm=swarm.swarm,
+        parts=tuple(part(cohort) for cohort in sorted(cohorts)),
+        parents=tuple(sorted(parent.id for parent in parents)),
+        round=place,
+        codec=CODECS.index(swarm.manifest.compression.codec),
+        basis=b"",
+        blocks=layout.pack_blocks(carried),
+        exponents=lowered.astype(np.uint8).tobytes(),
+        sums=values.astype(f"<i{swarm.manifest.compression.lane_bits // 8}").tobytes(),
+        weights=tuple(int(each) for each in np.broadcast_to(np.array(weights), layout.segments)),
+        ranges=(0,) * len(layout.tensor_ends),
+        state=(b"" if place % STATE_EVERY else bytes(32)) if state is None else state,
+    )
+
+
+def unsigned(body_: Body) -> Verified:
+    """As if it had been checked: whoever tests the history alone needs no signatures."""
+    return Verified(aggregate_id(body_), Aggregate(body_, ()))
+
+
+def signed(body_: Body, *, first: int = 0) -> Aggregate:
+    """By the fewest members that will do, from the `first` of each roster on."""
+    by_key = {who.public_key: who for who in PEOPLE}
+    identity = aggregate_id(body_)
+    signatures = []
+    for each in body_.parts:
+        size = len(each.members)
+        signers = sorted((first + place) % size for place in range(threshold(size)))
+        statement = body_statement(body_.swarm, each.roster, identity)
+        signatures.append(
+            Signatures(
+                pack_members(signers, size),
+                tuple(by_key[each.members[signer]].sign("body", statement) for signer in signers),
+            )
+        )
+    return Aggregate(body_, tuple(signatures))

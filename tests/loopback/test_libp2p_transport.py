@@ -1,0 +1,444 @@
+"""Real libp2p hosts on 127.0.0.1, all in this process: what neighbours can rely on."""
+
+import os
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import trio
+
+from crypto.identity import Identity, peer_id
+from gossip.errors import MisuseError
+from node.drivers.libp2p import (
+    ANNOUNCEMENT_BYTES,
+    Libp2pTransport,
+    Limits,
+    PortInUse,
+    Unreachable,
+    fetch_manifest,
+)
+
+PATIENCE_S = 8.0
+SWARM = b"\x11" * 32
+MANIFEST = b"the manifest" * 1000
+
+
+class Diary:
+    """An inbox, and a log, in which a test can wait for what it expects."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple] = []
+        self._changed = trio.Event()
+
+    def note(self, *entry) -> None:
+        self.entries.append(entry)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def received(self, peer: bytes, data: bytes) -> None:
+        self.note("received", peer, data)
+
+    def heard(self, forwarder: bytes, data: bytes) -> None:
+        self.note("heard", forwarder, data)
+
+    def peer_up(self, peer: bytes) -> None:
+        self.note("up", peer)
+
+    def peer_down(self, peer: bytes, reason: str) -> None:
+        self.note("down", peer, reason)
+
+    def send_failed(self, peer: bytes, data: bytes, reason: str) -> None:
+        self.note("failed", peer, data, reason)
+
+    def log(self, event: str, fields) -> None:
+        self.note("log", event, dict(fields))
+
+    def of(self, kind: str) -> list[tuple]:
+        return [entry[1:] for entry in self.entries if entry[0] == kind]
+
+    async def until(self, enough: Callable[[], bool]) -> None:
+        with trio.fail_after(PATIENCE_S):
+            while not enough():
+                await self._changed.wait()
+
+
+class Node:
+    def __init__(self, seed: int, *, listen=("/ip4/127.0.0.1/tcp/0",), swarm=SWARM, limits=None) -> None:
+        identity = Identity(bytes([seed]) * 32)
+        self.key = identity.public_key
+        self.diary = Diary()
+        self.transport = Libp2pTransport(
+            identity_seed=identity.seed,
+            swarm=swarm,
+            listen=listen,
+            limits=limits or Limits(),
+            inbox=self.diary,
+            manifest=lambda: MANIFEST,
+            log=self.diary.log,
+        )
+        self._scope = trio.CancelScope()
+        self._stopped = trio.Event()
+
+    async def live(self, task_status=trio.TASK_STATUS_IGNORED) -> None:
+        try:
+            with self._scope:
+                await self.transport.run(task_status=task_status)
+        finally:
+            self._stopped.set()
+
+    async def stop(self) -> None:
+        self._scope.cancel()
+        await self._stopped.wait()
+
+    @property
+    def addresses(self) -> list[str]:
+        return self.transport.addresses
+
+    def is_up(self, other: "Node") -> bool:
+        return other.key in dict(self.transport.peers)
+
+
+@pytest.fixture
+def two_seeds() -> tuple[int, int]:
+    """Of the device with the lower key, which chooses connections, and of the one with the higher key."""
+    lower, higher = sorted((1, 2), key=lambda seed: Identity(bytes([seed]) * 32).public_key)
+    return lower, higher
+
+
+async def started(nursery: trio.Nursery, *nodes: Node) -> None:
+    for node in nodes:
+        await nursery.start(node.live)
+
+
+async def connected(dialler: Node, other: Node, addresses: list[str] | None = None) -> None:
+    dialler.transport.dial(other.key, addresses or other.addresses)
+    await dialler.diary.until(lambda: dialler.is_up(other))
+    await other.diary.until(lambda: other.is_up(dialler))
+
+
+@asynccontextmanager
+async def tap(node: Node, *, bytes_per_s: float = float("inf")) -> AsyncIterator[tuple[list[str], Counter]]:
+    """A relay before a node's port, which counts what passes `in` and `out`, and can be slow."""
+    passed: Counter[str] = Counter()
+
+    async def pump(source: trio.SocketStream, sink: trio.SocketStream, way: str) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for chunk in source:
+                passed[way] += len(chunk)
+                await trio.sleep(len(chunk) / bytes_per_s)
+                await sink.send_all(chunk)
+            await sink.send_eof()
+
+    async def relay(caller: trio.SocketStream) -> None:
+        port = int(node.addresses[0].split("/")[4])
+        async with await trio.open_tcp_stream("127.0.0.1", port) as callee, trio.open_nursery() as nursery:
+            nursery.start_soon(pump, caller, callee, "in")
+            nursery.start_soon(pump, callee, caller, "out")
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, relay, 0)
+        yield [f"/ip4/127.0.0.1/tcp/{listeners[0].socket.getsockname()[1]}"], passed
+        nursery.cancel_scope.cancel()
+
+
+async def test_messages_of_every_size_arrive_whole_and_in_order_in_both_directions(nursery):
+    ann, bob = Node(1), Node(2)
+    await started(nursery, ann, bob)
+    await connected(ann, bob)
+    sizes = [0, 1, 200, 65502, 65503, 65504, 65507, 65508, 0, 1 << 20, 3, 4 << 20, 5]
+    to_bob = [bytes([number]) * size for number, size in enumerate(sizes)]
+    to_ann = [message[::-1] + b"!" for message in to_bob]
+    for there, back in zip(to_bob, to_ann, strict=True):
+        ann.transport.send(bob.key, there)
+        bob.transport.send(ann.key, back)
+    await bob.diary.until(lambda: len(bob.diary.of("received")) == len(to_bob))
+    await ann.diary.until(lambda: len(ann.diary.of("received")) == len(to_ann))
+    assert bob.diary.of("received") == [(ann.key, message) for message in to_bob]
+    assert ann.diary.of("received") == [(bob.key, message) for message in to_ann]
+    assert ann.diary.of("up") == [(bob.key,)]
+    assert bob.diary.of("up") == [(ann.key,)]
+
+
+async def test_announcements_reach_everyone_in_a_line_exactly_once(nursery):
+    line = [Node(seed) for seed in range(1, 6)]
+    await started(nursery, *line)
+    for left, right in zip(line, line[1:], strict=False):
+        await connected(left, right)
+    first, last = [f"from the first {n}".encode() for n in range(100)], [b"from the last", b"the end"]
+    for announcement in first:
+        line[0].transport.publish(announcement)
+    for node in line[1:]:
+        await node.diary.until(lambda node=node: len(node.diary.of("heard")) >= len(first))
+    for announcement in last:
+        line[-1].transport.publish(announcement)
+    for node in line[:-1]:
+        await node.diary.until(lambda node=node: last[-1] in [data for _, data in node.diary.of("heard")])
+    for place, node in enumerate(line):
+        expected = Counter(first if place > 0 else []) + Counter(last if place < 4 else [])
+        assert Counter(data for _, data in node.diary.of("heard")) == expected
+    assert {forwarder for forwarder, data in line[2].diary.of("heard") if data in first} == {line[1].key}
+    assert {forwarder for forwarder, data in line[2].diary.of("heard") if data in last} == {line[3].key}
+
+
+async def test_dialling_each_other_at_once_ends_in_one_working_connection(nursery):
+    for seed in range(1, 17, 2):
+        ann, bob = Node(seed), Node(seed + 1)
+        await started(nursery, ann, bob)
+        ann.transport.dial(bob.key, bob.addresses)
+        bob.transport.dial(ann.key, ann.addresses)
+        await ann.diary.until(lambda ann=ann, bob=bob: ann.is_up(bob))
+        await bob.diary.until(lambda ann=ann, bob=bob: bob.is_up(ann))
+        ann.transport.send(bob.key, b"there")
+        bob.transport.send(ann.key, b"back")
+        await bob.diary.until(lambda bob=bob: len(bob.diary.of("received")) == 1)
+        await ann.diary.until(lambda ann=ann: len(ann.diary.of("received")) == 1)
+        assert ann.diary.of("down") == bob.diary.of("down") == []
+        assert ann.diary.of("up") == [(bob.key,)]
+        assert bob.diary.of("up") == [(ann.key,)]
+        [(_, at_ann)], [(_, at_bob)] = ann.transport.peers, bob.transport.peers
+        assert at_ann in bob.addresses[0] or at_bob in ann.addresses[0]
+
+
+@pytest.mark.parametrize("chooser_dials", [True, False])
+async def test_a_neighbour_that_stops_is_reported_at_once_and_met_again_at_once(nursery, two_seeds, chooser_dials):
+    lower, higher = two_seeds
+    stays_seed, leaves_seed = (lower, higher) if chooser_dials else (higher, lower)
+    stays, leaves = Node(stays_seed), Node(leaves_seed)
+    await started(nursery, stays, leaves)
+    await connected(stays, leaves)
+    port = leaves.addresses[0].split("/")[4]
+    await leaves.stop()
+    with trio.fail_after(1):
+        await stays.diary.until(lambda: stays.diary.of("down") == [(leaves.key, "connection lost")])
+    stays.transport.dial(leaves.key, [f"/ip4/127.0.0.1/tcp/{port}"])
+    await stays.diary.until(lambda: len(stays.diary.of("down")) == 2)
+    assert stays.diary.of("down")[1][1].startswith("could not connect: ")
+
+    again = Node(leaves_seed, listen=[f"/ip4/127.0.0.1/tcp/{port}"])
+    await started(nursery, again)
+    await connected(stays, again)
+    await again.stop()
+    await stays.diary.until(lambda: not stays.is_up(again))
+
+    third = Node(leaves_seed)
+    await started(nursery, third)
+    await connected(third, stays)
+    third.transport.send(stays.key, b"hello again")
+    await stays.diary.until(lambda: stays.diary.of("received") == [(third.key, b"hello again")])
+
+
+async def test_a_connection_that_only_the_other_side_lost_is_replaced(nursery, two_seeds, monkeypatch):
+    monkeypatch.setattr("node.drivers.libp2p.SIMULTANEOUS_S", 0.0)
+    for stays_seed, lost_seed in (two_seeds, two_seeds[::-1]):
+        stays, lost = Node(stays_seed), Node(lost_seed)
+        await started(nursery, stays, lost)
+        await connected(stays, lost)
+        twin = Node(lost_seed)  # the same device after a power failure, of which no packet told
+        await started(nursery, twin)
+        await connected(twin, stays)
+        twin.transport.send(stays.key, b"it is me")
+        await stays.diary.until(lambda stays=stays: len(stays.diary.of("received")) == 1)
+        told = [entry for entry in stays.diary.entries if entry[0] in ("up", "down")]
+        assert told == [
+            ("up", lost.key),
+            ("down", lost.key, "replaced by a newer connection"),
+            ("up", lost.key),
+        ]
+        await lost.stop()
+
+
+async def test_a_node_of_another_swarm_is_refused_with_the_reason_and_logged_once(nursery):
+    ours, theirs = Node(1), Node(2, swarm=b"\x22" * 32)
+    await started(nursery, ours, theirs)
+    for attempt in (1, 2):
+        ours.transport.dial(theirs.key, theirs.addresses)
+        await ours.diary.until(lambda attempt=attempt: len(ours.diary.of("down")) == attempt)
+    reason = f"could not connect: {theirs.addresses[0]}: belongs to another swarm"
+    assert ours.diary.of("down") == [(theirs.key, reason)] * 2
+    for node in (ours, theirs):
+        refusals = [fields for event, fields in node.diary.of("log") if event == "peer_refused"]
+        assert [fields["reason"] for fields in refusals] == ["belongs to another swarm"]
+        assert node.diary.of("up") == []
+    assert theirs.diary.of("down") == []
+
+
+async def test_a_dial_tries_every_address_and_says_what_was_wrong_with_each(nursery):
+    ann, bob, eve = Node(1), Node(2), Node(3)
+    await started(nursery, ann, bob, eve)
+    port_of_eve = eve.addresses[0].split("/")[4]
+    bad = [
+        "nonsense",
+        "/ip4/127.0.0.1/udp/4001/quic-v1",
+        "/ip4/127.0.0.1/tcp/1",
+        f"/ip4/127.0.0.1/tcp/{port_of_eve}",
+        eve.addresses[0],
+    ]
+    ann.transport.dial(bob.key, bad)
+    ann.transport.dial(bob.key, bad)  # one attempt at a time
+    await ann.diary.until(lambda: len(ann.diary.of("down")) == 1)
+    reason = ann.diary.of("down")[0][1]
+    assert "udp/4001/quic-v1: not of the form" in reason
+    assert "/ip4/127.0.0.1/tcp/1: Connection refused" in reason
+    assert f"/tcp/{port_of_eve}: another device answers there" in reason
+    assert f"{eve.addresses[0]}: this address names another device" in reason
+    ann.transport.dial(bob.key, [*bad, *bob.addresses])
+    await ann.diary.until(lambda: ann.is_up(bob))
+    assert len(ann.diary.of("down")) == 1
+
+
+async def test_a_dial_that_nobody_answers_ends_in_time(nursery):
+    ann = Node(1, limits=Limits(dial_s=0.3))
+    await started(nursery, ann)
+    async with silent_port() as address:
+        ann.transport.dial(Node(2).key, [address])
+        with trio.fail_after(2):
+            await ann.diary.until(lambda: len(ann.diary.of("down")) == 1)
+    assert "no answer within 0.3 s" in ann.diary.of("down")[0][1]
+
+
+async def test_a_message_that_cannot_be_delivered_comes_back(nursery):
+    ann, bob = Node(1, limits=Limits(message_bytes=1000, queue_bytes=2500, queue_messages=5)), Node(2)
+    ann.transport.send(bob.key, b"too early")
+    await started(nursery, ann, bob)
+    await connected(ann, bob)
+    for _ in range(6):
+        ann.transport.send(bob.key, b"small")
+    await bob.diary.until(lambda: len(bob.diary.of("received")) == 5)
+    for _ in range(3):
+        ann.transport.send(bob.key, b"l" * 1000)
+    ann.transport.disconnect(bob.key, "enough")
+    await ann.diary.until(lambda: len(ann.diary.of("down")) == 1)
+    assert ann.diary.of("failed") == [
+        (bob.key, b"too early", "not connected"),
+        (bob.key, b"small", "5 messages are already waiting"),
+        (bob.key, b"l" * 1000, "2000 bytes are already waiting"),
+        (bob.key, b"l" * 1000, "enough"),
+        (bob.key, b"l" * 1000, "enough"),
+    ]
+    assert ann.diary.of("down") == [(bob.key, "enough")]
+
+
+async def test_a_slow_neighbour_gets_everything_that_it_has_time_for(nursery):
+    ann, bob = Node(1), Node(2)
+    await started(nursery, ann, bob)
+    async with tap(bob, bytes_per_s=2e6) as (addresses, _):
+        await connected(ann, bob, addresses)
+        message = os.urandom(2 << 20)
+        ann.transport.send(bob.key, message)
+        ann.transport.send(bob.key, b"and then")
+        await bob.diary.until(lambda: len(bob.diary.of("received")) == 2)
+        assert bob.diary.of("received") == [(ann.key, message), (ann.key, b"and then")]
+        assert ann.diary.of("failed") == ann.diary.of("down") == []
+
+
+async def test_a_neighbour_too_slow_for_a_message_is_given_up(nursery):
+    ann, bob = Node(1, limits=Limits(handshake_s=1.0, slowest_bytes_per_s=10 << 20)), Node(2)
+    await started(nursery, ann, bob)
+    async with tap(bob, bytes_per_s=1e5) as (addresses, _):
+        await connected(ann, bob, addresses)
+        message = bytes(4 << 20)
+        ann.transport.send(bob.key, message)
+        await ann.diary.until(lambda: len(ann.diary.of("down")) == 1)
+        assert ann.diary.of("failed") == [(bob.key, message, "too slow")]
+
+
+async def test_counters_agree_with_the_wire_and_with_the_payloads(nursery):
+    ann, bob = Node(1), Node(2)
+    await started(nursery, ann, bob)
+    async with tap(bob) as (addresses, passed):
+        await connected(ann, bob, addresses)
+        for size in (10, 1000, 300_000):
+            ann.transport.send(bob.key, bytes(size))
+            bob.transport.send(ann.key, bytes(2 * size))
+        ann.transport.publish(bytes(777))
+        await bob.diary.until(lambda: len(bob.diary.of("received")) == 3 and len(bob.diary.of("heard")) == 1)
+        await ann.diary.until(lambda: len(ann.diary.of("received")) == 3)
+        ann.transport.disconnect(bob.key, "counted")
+        await bob.diary.until(lambda: len(bob.diary.of("down")) == 1)
+    at_ann, at_bob = ann.transport.traffic(), bob.transport.traffic()
+    assert at_ann.messages_sent == at_bob.messages_received == 301_010
+    assert at_bob.messages_sent == at_ann.messages_received == 602_020
+    assert at_ann.announcements_sent == at_bob.announcements_received == 777
+    assert at_ann.socket_sent == passed["in"] == at_bob.socket_received
+    # What bob wrote while ann was leaving reached nobody.
+    assert at_ann.socket_received <= passed["out"] <= at_bob.socket_sent <= at_ann.socket_received + 500
+    assert 301_787 < at_ann.socket_sent < 301_787 + 3000
+
+
+async def test_a_port_in_use_is_named_with_what_to_do(nursery):
+    ann = Node(1)
+    await started(nursery, ann)
+    port = int(ann.addresses[0].split("/")[4])
+    late = Node(2, listen=["/ip4/127.0.0.1/tcp/0", f"/ip4/127.0.0.1/tcp/{port}"])
+    with pytest.raises(PortInUse, match=f"port {port} on 127.0.0.1 is in use; stop the program") as caught:
+        await late.transport.run()
+    assert caught.value.port == port
+
+
+async def test_the_manifest_is_told_to_devices_without_a_swarm(nursery):
+    ann = Node(1)
+    await started(nursery, ann)
+    newcomer = bytes([9]) * 32
+    assert await fetch_manifest(ann.addresses[0], identity_seed=newcomer, timeout_s=5) == (ann.key, MANIFEST)
+    bare, _, right = ann.addresses[0].rpartition("/p2p/")
+    wrong = f"{bare}/p2p/{peer_id(Node(2).key)}"
+    async with silent_port() as silent:
+        for address, complaint in (
+            (bare, "must end in /p2p/"),
+            (f"/ip4/127.0.0.1/tcp/1/p2p/{right}", "Connection refused"),
+            (wrong, "another device answers there"),
+            (f"{silent}/p2p/{right}", r"no answer within 0\.3 s"),
+            ("nonsense", "nonsense: "),
+        ):
+            with pytest.raises(Unreachable, match=complaint):
+                await fetch_manifest(address, identity_seed=newcomer, timeout_s=0.3)
+    assert ann.diary.of("up") == ann.diary.of("down") == []
+
+
+async def test_misuse_is_refused_before_anything_happens():
+    ann = Node(1, limits=Limits(message_bytes=1000))
+    with pytest.raises(MisuseError, match="1001 bytes"):
+        ann.transport.send(Node(2).key, bytes(1001))
+    with pytest.raises(MisuseError, match="announcement of 65537 bytes"):
+        ann.transport.publish(bytes(ANNOUNCEMENT_BYTES + 1))
+    with pytest.raises(MisuseError, match="does not dial itself"):
+        ann.transport.dial(ann.key, [])
+    ann.transport.dial(Node(2).key, [])
+    assert ann.diary.of("down") == [(Node(2).key, "could not connect: this node's transport is not running")]
+
+
+async def test_a_stopped_node_leaves_no_socket_and_no_thread_behind(nursery):
+    def held() -> tuple[int, int]:
+        sockets = [name for name in open_files() if name.startswith("socket:")]
+        return len(sockets), sum("cleanup" in thread.name for thread in threading.enumerate())
+
+    before = held()
+    nodes = [Node(seed) for seed in (1, 2, 3)]
+    await started(nursery, *nodes)
+    await connected(nodes[0], nodes[1])
+    await connected(nodes[1], nodes[2])
+    await connected(nodes[2], nodes[0])
+    assert held() > before
+    for node in nodes:
+        with trio.fail_after(1):
+            await node.stop()
+    assert held() == before
+
+
+def open_files() -> Iterator[str]:
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            yield os.readlink(f"/proc/self/fd/{number}")
+        except OSError:  # the listing's own
+            continue
+
+
+@asynccontextmanager
+async def silent_port() -> AsyncIterator[str]:
+    """Somebody who accepts and never says a word."""
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, lambda _: trio.sleep_forever(), 0)
+        yield f"/ip4/127.0.0.1/tcp/{listeners[0].socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,211 @@
+"""Each bug that the invariants exist for, planted: the harness must see it. Without the plant, the same runs pass."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crypto.identity import Identity
+from crypto.masking import Mask, apply_masks
+from gossip import aggregator as aggregator_module
+from gossip import messages, secure_sum
+from gossip.compression import Encoded
+from gossip.errors import PeerViolation
+from gossip.events import Persisted, Send
+from gossip.fold import Replica
+from gossip.messages import AbortVote, Unmask, open_frame, sign_frame
+from gossip.rendezvous import Rendezvous
+from gossip.secure_sum import Member, Outcome, State
+from node.core import NodeCore
+from tests.simulation.harness import Faults, InvariantBroken, World, random_faults
+
+ROUGH = Faults(
+    until=40,
+    drop=0.1,
+    duplicate=0.2,
+    latency=(0.01, 1.5),
+    crashes={"MASKED": 0.1, "SEAL": 0.1, "UNMASK": 0.1},
+)
+
+
+def run_until_caught(
+    match: str, *, seeds: range = range(40), faults: Faults = ROUGH, seconds: float = 60
+) -> None:
+    with pytest.raises(InvariantBroken, match=match):
+        for seed in seeds:
+            World(seed, 5 + seed % 4, faults=faults).run(seconds)
+
+
+def test_without_a_plant_nothing_is_caught():
+    for seed in range(3):
+        World(seed, 5 + seed % 4, faults=ROUGH).run(60)
+
+
+def test_a_reused_mask(monkeypatch):
+    def run(job):
+        encoded = job.codec.encode(
+            job.phase,
+            job.plan,
+            job.contribution,
+            job.rounding,
+            layout=job.layout,
+            compression=job.cohort.swarm.manifest.compression,
+        )
+        apply_masks(encoded.vector, job.plan.lanes, [Mask(bytes(32), 1)])
+        return encoded
+
+    monkeypatch.setattr(secure_sum.MaskJob, "run", run)
+    run_until_caught("rule 6: a mask was used twice")
+
+
+def test_debit_after_masked(monkeypatch):
+    honest = Member._on_encoded
+
+    def hasty(self, encoded: Encoded):
+        spend = honest(self, encoded)
+        self._left = True
+        return [*self._send_masked(), *spend] if spend else []
+
+    monkeypatch.setattr(Member, "_on_encoded", hasty)
+    run_until_caught("rule 3: a vector left before its debit was durable")
+
+
+def test_both_share_kinds_revealed(monkeypatch):
+    honest = Member._open_shares
+
+    def chatty(self, content, contributors):
+        return [*honest(self, content, contributors), *honest(self, content, [])]
+
+    monkeypatch.setattr(Member, "_open_shares", chatty)
+    run_until_caught("rule 1: both shares of one owner were opened")
+
+
+def test_keys_not_agreed(monkeypatch):
+    monkeypatch.setattr(secure_sum, "keys_context", lambda commitments: bytes(32))
+    run_until_caught("U1: ", faults=Faults(until=60, drop=0.25, latency=(0.01, 0.5)))
+
+
+def test_a_share_byte_flipped(monkeypatch):
+    faults = Faults(until=1e9, flip_share=3)
+    assert World(2, 8, faults=faults).run(60, until=None) is False
+    monkeypatch.setattr(aggregator_module, "check_opening", lambda *_: None)
+    world = World(2, 8, faults=faults)
+    world.run(60)
+    assert any(r.fields.get("phase") == "SUM_LOST" for _, _, r in world.reports)
+
+
+def test_a_replay_into_another_cohort(monkeypatch):
+    identity, swarm = Identity(bytes(32)), bytes(32)
+    frame = messages.unpack(
+        sign_frame(identity, swarm, AbortVote(), cohort=b"a" * 32), messages.Frame, limit_bytes=999
+    )
+    elsewhere = messages.pack(
+        messages.Frame(1, frame.kind, b"b" * 32, 0, frame.sender, frame.body, frame.signature)
+    )
+    with pytest.raises(PeerViolation):
+        open_frame(swarm, elsewhere)
+    honest = messages.statement
+    monkeypatch.setattr(
+        messages, "statement", lambda swarm, kind, cohort, phase, body: honest(swarm, kind, b"", phase, body)
+    )
+    frame = messages.unpack(
+        sign_frame(identity, swarm, AbortVote(), cohort=b"a" * 32), messages.Frame, limit_bytes=999
+    )
+    elsewhere = messages.pack(
+        messages.Frame(1, frame.kind, b"b" * 32, 0, frame.sender, frame.body, frame.signature)
+    )
+    assert open_frame(swarm, elsewhere).cohort == b"b" * 32, "the plant must make the replay acceptable"
+
+
+def test_an_aggregate_folded_twice(monkeypatch):
+    honest = Replica.apply
+
+    def twice(self, changes, round_):
+        change = honest(self, changes, round_)
+        self._state = (self._state[0] + change, self._state[1])
+        return change
+
+    monkeypatch.setattr(Replica, "apply", twice)
+    run_until_caught("I3: the replica is not the fold of its history")
+
+
+def test_a_roster_signed_twice_for_one_ready(monkeypatch):
+    monkeypatch.setattr(Rendezvous, "withdraw", lambda self: [])
+    honest = NodeCore._join
+
+    def again(self, cohort, now):
+        secrets = self._secrets
+        actions = honest(self, cohort, now)
+        self._secrets = secrets
+        return actions
+
+    monkeypatch.setattr(NodeCore, "_join", again)
+    run_until_caught(
+        "a READY was used in two rosters", faults=Faults(until=90, latency=(0.01, 2.5)), seconds=90
+    )
+
+
+def test_seal_and_abort_both_signed(monkeypatch):
+    def fickle(self):
+        if self.ballot.certificate is not None or self.state is State.OVER:
+            return []
+        return self._vote(b"")
+
+    monkeypatch.setattr(Member, "_on_abort_due", fickle)
+    run_until_caught("rule 2: two votes in one phase", faults=Faults(until=60, drop=0.3, latency=(0.01, 0.5)))
+
+
+def test_a_refund_by_timeout(monkeypatch):
+    monkeypatch.setattr(
+        Member,
+        "_end",
+        lambda self, reason: [
+            *self._settle(Outcome.REFUNDED if self._spent else Outcome.UNTOUCHED, reason),
+            *self._close(),
+        ],
+    )
+    run_until_caught("I1: refunded, and in a sum", faults=Faults(until=60, drop=0.3, latency=(0.01, 1.5)))
+
+
+TRACE = """
+import random
+from tests.simulation.harness import World, random_faults
+{plant}
+world = World(5, 6, faults=random_faults(random.Random(5), 6))
+world.run(20)
+print(world.trace.hexdigest())
+"""
+ITERATES_A_SET = """
+from gossip.membership import Membership
+from gossip.messages import Alive
+honest = Membership._on_beat
+def unordered(self, now):
+    actions = honest(self, now)
+    return [a for a in set(map(str, actions)) for a in [b for b in actions if str(b) == a]]
+Membership._on_beat = unordered
+"""
+
+
+def traces(plant: str) -> set[str]:
+    root = Path(__file__).parents[2]
+    environments = [{**os.environ, "PYTHONHASHSEED": seed} for seed in ("1", "2")]
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", TRACE.format(plant=plant)],
+            env=env,
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for env in environments
+    ]
+    return {run.stdout for run in runs}
+
+
+def test_a_set_iterated():
+    assert len(traces("")) == 1
+    assert len(traces(ITERATES_A_SET)) == 2

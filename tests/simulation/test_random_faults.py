@@ -1,0 +1,83 @@
+"""Random drops, duplicates, reorderings and crashes over all phases: exact sums or clean aborts, never a hang.
+
+pytest tests/simulation/test_random_faults.py                        # a share of the seeds
+GOSSAMER_SEEDS=2400 pytest -n auto tests/simulation                  # all of them
+GOSSAMER_SEED=123 pytest tests/simulation/test_random_faults.py      # one again
+"""
+
+import os
+import random
+
+import pytest
+
+from node import core as node_core
+from tests.simulation.harness import ROUND_TIME_S, Faults, World, random_faults
+from tests.simulation.two_phase import LooksFirst
+
+SEEDS = int(os.environ.get("GOSSAMER_SEEDS", "48"))
+ONE_SEED = os.environ.get("GOSSAMER_SEED")
+CHUNK = 8
+CHUNKS = (
+    [[int(ONE_SEED)]] if ONE_SEED else [range(at, min(at + CHUNK, SEEDS)) for at in range(0, SEEDS, CHUNK)]
+)
+
+
+def survive(seed: int) -> World:
+    """One pattern of faults, then peace: a round must complete in time (I8), and all histories become one."""
+    rng = random.Random(f"faults/{seed}")
+    n = 3 + seed % 10
+    codec = "random" if seed % 4 == 0 else "dense"
+    world = World(
+        seed, n, faults=random_faults(rng, n), n_min=3 if n < 5 else rng.choice([3, 4]), codec=codec
+    )
+    world.run(world.faults.until)
+    world.mend()
+    before = max(world.rounds())
+    lively = world.run(
+        5 * ROUND_TIME_S, until=lambda: world.events % 16 == 0 and max(world.rounds()) > before
+    )
+    world.observer.require(lively, "I8: no round within five round-times after the faults stopped")
+    agreed = world.run(20 * ROUND_TIME_S, until=lambda: world.events % 16 == 0 and world.one_history())
+    world.observer.require(agreed, "I8: the histories did not become one")
+    return world
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seeds", CHUNKS, ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+def test_sums_are_exact_or_abort(seeds):
+    exact = sum(survive(seed).observer.exact for seed in seeds)
+    assert exact >= len(seeds)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "seeds", CHUNKS[::4] if not ONE_SEED else CHUNKS, ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}"
+)
+def test_two_phases_obey_the_same_rules(seeds, monkeypatch):
+    monkeypatch.setattr(node_core, "codec_of", lambda _: LooksFirst())
+    worlds = [survive(4 * seed) for seed in seeds]
+    assert all({place for _, place, _ in world.observer.plain} == {0, 1} for world in worlds)
+
+
+def test_a_swarm_without_faults_sums_every_round():
+    world = World(1, 8, n_min=4)
+    world.run(60)
+    assert min(world.rounds()) >= 5
+    assert world.observer.exact >= 5
+    outcomes = [r.fields["outcome"] for _, _, r in world.reports if r.name == "settled"]
+    assert set(outcomes) == {"included"}
+
+
+def test_one_liar_about_shares_cannot_stop_a_sum():
+    world = World(2, 8, faults=Faults(until=1e9, flip_share=3))
+    assert world.run(60, until=lambda: max(world.rounds()) >= 3)
+    assert any(r.fields.get("phase") == "SHARE_REFUSED" for _, _, r in world.reports)
+
+
+def test_same_seed_same_trace():
+    traces = []
+    for _ in range(2):
+        world = World(5, 6, faults=random_faults(random.Random(5), 6))
+        world.run(30)
+        traces.append(world.trace.hexdigest())
+    assert traces[0] == traces[1]

@@ -1,0 +1,257 @@
+"""What makes an aggregate valid by itself: each rule is broken once, all else being right."""
+
+from dataclasses import dataclass
+
+import msgspec
+import pytest
+
+from gossip.aggregate import (
+    Aggregate,
+    Signatures,
+    Verified,
+    aggregate_id,
+    check,
+    pack_members,
+    parse,
+    size_limit,
+    threshold,
+    unpack_members,
+)
+from gossip.errors import PeerViolation
+from gossip.wire import pack
+from tests.histories import PEOPLE, body, part, roster, setting, signed, unsigned
+
+replace = msgspec.structs.replace
+SWARM = setting()
+FIRST = unsigned(body(SWARM, []))
+
+
+def verdict(aggregate: Aggregate, swarm=SWARM) -> Verified:
+    return check(aggregate, swarm.manifest, swarm.layout, swarm.swarm)
+
+
+def test_a_signed_aggregate_survives_the_wire_and_holds():
+    original = signed(
+        body(SWARM, [FIRST], cohorts=[1], sums=-28, weights=400, exponents=-24, blocks=[0, 3, 5])
+    )
+    received = parse(pack(original), SWARM.manifest, SWARM.layout)
+    assert verdict(received) == Verified(aggregate_id(original.body), original)
+
+
+def test_its_id_does_not_depend_on_who_signed():
+    written = body(SWARM, [FIRST])
+    one, other = verdict(signed(written)), verdict(signed(written, first=1))
+    assert one.aggregate != other.aggregate
+    assert one == other
+
+
+def test_all_members_may_sign():
+    written = body(SWARM, [FIRST])
+    by_key = {who.public_key: who for who in PEOPLE}
+    statement = SWARM.swarm + written.parts[0].roster + aggregate_id(written)
+    everybody = tuple(by_key[key].sign("body", statement) for key in written.parts[0].members)
+    verdict(Aggregate(written, (Signatures(b"\x0f", everybody),)))
+
+
+def test_a_merged_sum_is_signed_by_each_of_its_rosters():
+    merged = signed(body(SWARM, [FIRST], cohorts=[1, 2], sums=56, weights=800))
+    verdict(merged)
+    with pytest.raises(PeerViolation, match="signatures of 1 rosters, not 2"):
+        verdict(replace(merged, signatures=merged.signatures[:1]))
+    with pytest.raises(PeerViolation, match="not signed by 3 of 4"):
+        verdict(replace(merged, signatures=merged.signatures[::-1]))
+
+
+@dataclass(frozen=True)
+class Broken:
+    name: str
+    says: str
+    changes: dict
+
+    def __str__(self) -> str:
+        return self.name
+
+
+GOOD = body(SWARM, [FIRST], cohorts=[1])
+WIDE = setting(
+    lane_bits=32, levels=128, n_max=4
+)  # 4 contributors of 128 levels are just within the fold's bound
+KEYS = [who.public_key for who in PEOPLE]
+WITHIN = [
+    Broken("another swarm", "another swarm", {"swarm": bytes(32)}),
+    Broken("a codec to come", "sketch is not in use yet", {"codec": 2}),
+    Broken("a codec to come as well", "lowrank is not in use yet", {"codec": 3}),
+    Broken("a codec that is not the swarm's", "codec dense, but", {"codec": 0}),
+    Broken("a basis", "a basis", {"basis": bytes(32)}),
+    Broken("parents that descend", "parents must ascend", {"parents": (b"b" * 32, b"a" * 32)}),
+    Broken("a parent twice", "parents must ascend", {"parents": (b"a" * 32, b"a" * 32)}),
+    Broken("no parents", "0 parents in round 2", {"parents": ()}),
+    Broken("parents of a first round", "1 parents in round 1", {"round": 1}),
+    Broken("a state that is not due", "a state of 32 bytes in round 2", {"state": bytes(32)}),
+    Broken("a state that is missing", "a state of 0 bytes in round 16", {"round": 16}),
+    Broken("half a state", "a state of 16 bytes in round 16", {"round": 16, "state": bytes(16)}),
+    Broken("rosters that descend", "rosters must ascend", {"parts": (part(2), part(1))}),
+    Broken(
+        "one roster twice", "rosters must ascend", {"parts": (part(1), replace(part(2), roster=roster(1)))}
+    ),
+    Broken(
+        "a device in two parts",
+        "a member twice",
+        {
+            "parts": (
+                part(1),
+                replace(part(2), members=tuple(sorted([*part(2).members[1:], part(1).members[0]]))),
+            )
+        },
+    ),
+    Broken("a device twice in one", "a member twice", {"parts": (replace(part(1), members=(KEYS[0],) * 4),)}),
+    Broken(
+        "unsorted members",
+        "members must ascend",
+        {"parts": (replace(part(1), members=part(1).members[::-1]),)},
+    ),
+    Broken("too large a cohort", "a cohort of 9, not 3 to 8", {"parts": (part(1, 9),)}),
+    Broken("a membership", "a membership beyond", {"parts": (replace(part(1), membership=b"m" * 32),)}),
+    Broken("too few in the sum", "2 contributors of 4, at least 3", {"parts": (part(1, 4, 2),)}),
+    Broken("fewer than t in the sum", "5 contributors of 8, at least 6", {"parts": (part(1, 8, 5),)}),
+    Broken(
+        "a bit beyond the members",
+        "does not fit 4 members",
+        {"parts": (replace(part(1), contributors=b"\x1f"),)},
+    ),
+    Broken(
+        "a byte too many", "does not fit 4 members", {"parts": (replace(part(1), contributors=b"\x0f\0"),)}
+    ),
+    Broken("a support too short", "support: 0|support: 1 bytes", {"blocks": b"\x01\0"}),
+    Broken("an empty support", "no block", {"blocks": b"\0"}),
+    Broken("a full support, spelt out", "all blocks spelt", {"blocks": b"\x3f"}),
+    Broken("a block beyond the last", "beyond the last block", {"blocks": b"\x41"}),
+    Broken("an exponent too few", "5 exponents for 6", {"exponents": bytes(5)}),
+    Broken("an exponent too small", "exponent of -25", {"exponents": bytes(5) + b"\x19"}),
+    Broken("a sum too few", "19 bytes of sums, not 20", {"sums": bytes(19)}),
+    Broken("a sum too many", "21 bytes of sums, not 20", {"sums": bytes(21)}),
+    Broken("too high a sum", r"a sum outside \+-28", {"sums": bytes(19) + b"\x1d"}),
+    Broken("too low a sum", r"a sum outside \+-28", {"sums": bytes(19) + b"\x80"}),
+    Broken("a weight too few", "1 weights for 2", {"weights": (1,)}),
+    Broken("too much weight", "a weight above 400", {"weights": (0, 401)}),
+    Broken("a range too few", "2 ranges for 3", {"ranges": (0, 0)}),
+    Broken("too wide a range", "a range above 4092", {"ranges": (0, 0, 4093)}),
+]
+
+
+@pytest.mark.parametrize("broken", WITHIN, ids=str)
+def test_a_body_that_breaks_one_rule_is_refused_though_signed(broken):
+    verdict(signed(GOOD))
+    with pytest.raises(PeerViolation, match=broken.says):
+        verdict(signed(replace(GOOD, **broken.changes)))
+
+
+BEYOND_TYPES = [
+    Broken("another version", "version|Invalid enum", {"version": 2}),
+    Broken("round 0", ">= 1", {"round": 0}),
+    Broken("a round without end", "<= 16777215", {"round": 1 << 24}),
+    Broken("an unknown codec", "<= 3|< 4", {"codec": 4}),
+    Broken("a ninth parent", "length <= 8", {"parents": tuple(bytes([i]) * 32 for i in range(9))}),
+    Broken("no part", "length >= 1", {"parts": ()}),
+    Broken("a ninth part", "length <= 8", {"parts": tuple(part(i) for i in range(9))}),
+    Broken("two members", "length >= 3", {"parts": (replace(part(1), members=part(1).members[:2]),)}),
+    Broken("33 members", "length <= 32", {"parts": (part(0, 33),)}),
+    Broken("a negative weight", ">= 0", {"weights": (-1, 0)}),
+    Broken("a negative range", ">= 0", {"ranges": (0, 0, -1)}),
+    Broken("no sums", "length >= 1", {"sums": b""}),
+    Broken("a short roster", "length >= 32", {"parts": (replace(part(1), roster=b"short"),)}),
+]
+
+
+@pytest.mark.parametrize("broken", BEYOND_TYPES, ids=str)
+def test_what_no_type_allows_does_not_parse(broken):
+    parse(pack(Aggregate(GOOD, signed(GOOD).signatures)), SWARM.manifest, SWARM.layout)
+    with pytest.raises(PeerViolation, match=broken.says):
+        parse(
+            pack(Aggregate(replace(GOOD, **broken.changes), signed(GOOD).signatures)),
+            SWARM.manifest,
+            SWARM.layout,
+        )
+
+
+def with_certificate(signers: bytes, *, count: int | None = None, body_=GOOD) -> Aggregate:
+    signatures = signed(body_).signatures[0].signatures
+    return Aggregate(body_, (Signatures(signers, signatures[:count]),))
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "says"),
+    [
+        (with_certificate(b"\x07", count=2), "2 signatures of 3 signers"),
+        (with_certificate(b"\x0f"), "3 signatures of 4 signers"),
+        (with_certificate(b"\x03", count=2), "not signed by 3"),
+        (with_certificate(b"\x0e"), "not signed by 3"),
+        (with_certificate(b"\x17"), "does not fit 4 members"),
+        (Aggregate(GOOD, signed(body(SWARM, [FIRST], cohorts=[1], sums=2)).signatures), "not signed by 3"),
+        (Aggregate(GOOD, signed(GOOD).signatures * 2), "signatures of 2 rosters, not 1"),
+    ],
+)
+def test_signatures_hold_word_for_word_or_not_at_all(aggregate, says):
+    with pytest.raises(PeerViolation, match=says):
+        verdict(aggregate)
+
+
+def test_one_bad_signature_spoils_the_good_ones():
+    good = signed(GOOD)
+    signatures = good.signatures[0].signatures
+    spoiled = (signatures[0], signatures[1], signatures[0])
+    with pytest.raises(PeerViolation, match="not signed by 3"):
+        verdict(replace(good, signatures=(Signatures(good.signatures[0].signers, spoiled),)))
+
+
+def test_the_manifest_admits_or_does_not():
+    four = part(1).members
+    closed = setting(admit="members", members=four)
+    verdict(signed(body(closed, [FIRST], cohorts=[1])), closed)
+    with pytest.raises(PeerViolation, match="does not admit"):
+        verdict(signed(body(closed, [FIRST], cohorts=[2])), closed)
+
+
+def test_sums_that_the_fold_could_not_bear_are_refused():
+    verdict(signed(body(WIDE, [FIRST], cohorts=[1], sums=512)), WIDE)
+    with pytest.raises(PeerViolation, match="8 contributors of 128 levels overflow"):
+        verdict(signed(body(WIDE, [FIRST], cohorts=[1, 2])), WIDE)
+
+
+def test_sums_that_their_lanes_could_not_hold_are_refused():
+    with pytest.raises(PeerViolation, match="20 contributors of 7 levels overflow"):
+        verdict(signed(body(SWARM, [FIRST], cohorts=[1, 2, 3, 4, 5])))
+
+
+def test_nothing_larger_than_a_valid_aggregate_is_even_parsed():
+    data = pack(signed(GOOD))
+    limit = size_limit(SWARM.manifest, SWARM.layout)
+    with pytest.raises(PeerViolation, match=f"at most {limit}"):
+        parse(data + bytes(limit), SWARM.manifest, SWARM.layout)
+
+
+def test_the_largest_valid_aggregate_is_within_the_limit():
+    largest = setting(tensors=[(40, 63)] * 50, lane_bits=32, levels=2, block_size=1, n_max=5)
+    crowd = [replace(part(i, 5, 5), roster=bytes([255, i]) * 16) for i in range(8)]
+    written = replace(
+        body(largest, [FIRST], weights=4000, round_=1 << 20, state=bytes(32), exponents=-24),
+        parts=tuple(crowd),
+        parents=tuple(bytes([i]) * 32 for i in range(8)),
+        ranges=(40 * 1023,) * 50,
+    )
+    five = Signatures(b"\x1f", (bytes(64),) * 5)
+    assert len(pack(Aggregate(written, (five,) * 8))) <= size_limit(largest.manifest, largest.layout)
+
+
+@pytest.mark.parametrize(("members", "needed"), [(3, 3), (4, 3), (5, 4), (7, 6), (8, 6), (16, 12), (32, 24)])
+def test_the_threshold_is_three_quarters_rounded_up(members, needed):
+    assert threshold(members) == needed
+    assert 2 * needed > members
+
+
+def test_a_bitmap_of_members_has_one_reading():
+    assert pack_members([0, 3, 8], 9) == b"\x09\x01"
+    assert unpack_members(b"\x09\x01", 9) == [0, 3, 8]
+    for bad in (b"\x09", b"\x09\x01\x00", b"\x09\x02", b""):
+        with pytest.raises(PeerViolation, match="does not fit 9"):
+            unpack_members(bad, 9)
