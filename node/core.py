@@ -366,7 +366,7 @@ class NodeCore:
         """The Merkle root of the fold of exactly these parents' ancestors, in the rounds that carry one."""
         if round_ % STATE_EVERY:
             return b""
-        taken = checkpoint.take(self._history, self._replica, parents)
+        taken = checkpoint.take(self._history, self._replica, parents, self._swarm.id)
         if isinstance(taken, Waiting):
             raise MisuseError("a full history hides no body from its own checkpoint")
         return checkpoint.state_root(taken)

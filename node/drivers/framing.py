@@ -58,7 +58,9 @@ class FrameDecoder:
                     continue
                 self._expected = int.from_bytes(length, "big")
                 if self._expected > self._limit_bytes:
-                    raise PeerViolation(f"a message of {self._expected} bytes; {self._limit_bytes} are allowed")
+                    raise PeerViolation(
+                        f"a message of {self._expected} bytes; {self._limit_bytes} are allowed"
+                    )
             if len(self._arrived) < self._expected:
                 return messages
             messages.append(bytes(self._arrived[: self._expected]))
@@ -90,9 +92,7 @@ class Outbox:
         return ""
 
     def take(self) -> list[bytes]:
-        """The next message and, if it is small, those after it that fit into one piece. What was taken before counts
-        as delivered."""
-        self._taken = []
+        """The next message and, if it is small, those after it that fit into one piece."""
         size = 0
         while self._waiting:
             size += LENGTH_BYTES + len(self._waiting[0])
@@ -103,10 +103,14 @@ class Outbox:
             self._taken.append(message)
         return self._taken
 
+    def written(self) -> None:
+        """What was taken has left this process."""
+        self._taken = []
+
     def empty(self) -> list[bytes]:
-        """All that was not delivered for certain, in order."""
-        undelivered = [*self._taken, *self._waiting]
+        """All that has not left this process for certain, in order."""
+        left = [*self._taken, *self._waiting]
         self._taken = []
         self._waiting.clear()
         self._waiting_bytes = 0
-        return undelivered
+        return left

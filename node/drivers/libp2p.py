@@ -1,27 +1,29 @@
 """Neighbours over libp2p: direct messages on streams, announcements by gossipsub, on TCP + Noise + yamux.
 
-**What it gives.** Noise proves the other side's Ed25519 key, so a peer is a 32-byte key and every message comes from the
-key that it is reported under. Messages to one neighbour arrive whole, in order, at most once. Delivery is never
-promised: `send_failed` names those that were queued or being written when the connection ended, and whatever was
-written shortly before a `peer_down` may be lost as well. An announcement is heard at most once, from the neighbour
-that brought it first; who wrote it is for the core to check. Membership, too, is the core's: whoever knows the
-swarm's id can connect.
+**What it gives.** Noise proves the Ed25519 key at the other end, so a peer is its 32-byte key and nobody can speak
+in its name. Messages to one neighbour arrive whole, in order, at most once. Delivery is never promised:
+`send_failed` names what was waiting or being written when the connection ended, and whatever was written shortly
+before a `peer_down` may be lost, too. An announcement is heard at most once, from the neighbour that brought it
+first. Who wrote it, and who is a member, is the core's to check: anyone who knows the swarm's id can connect.
 
 **One connection per pair.** Both sides may dial at once. The peer with the lower key chooses: it keeps the first
-connection, refuses another within `SIMULTANEOUS_S`, and lets a later one replace it (the other side has lost the
-old one). The peer with the higher key takes the connection on which the lower one opened its messages stream. So
-exactly one side decides, and the two can never close each other's choice. Each side opens one stream for what it
-says; `peer_up` comes when both are open, and when anything of a link ends, all of it does. The stream's protocol
-holds the swarm's id: with a node of another swarm the negotiation fails, and the link ends with that reason.
+connection, refuses another one within `SIMULTANEOUS_S`, and lets a later one replace it, since the other side must
+have lost the old one. The peer with the higher key takes the connection on which the lower one opens its messages
+stream. So one side decides, and two dials that cross never cut each other off. On each connection each side opens
+one stream for what it says; `peer_up` comes when both are open. When any of it ends, all of it does. The streams'
+protocol holds the swarm's id: with a node of another swarm the negotiation fails, and the link ends for that reason.
 
-**What a peer can take** is bounded by `Limits`, whatever it sends. Whoever breaks a rule loses its connection.
+**What a peer can take** is bounded by `Limits` and the constants below, whatever it sends. Whoever breaks a rule
+loses its connection.
 
-**libp2p 0.8.1** has faults that any stranger can reach; each guard below begins with "libp2p 0.8.1:" and names its
-fault, so that a later release can shed it. Left out on purpose, being attack surface or bytes without use here:
-identify, ping, signed peer records, peer exchange, the peer store's own dialling, the resource manager. Gossipsub
-signs (1 signature per publisher, 1 verification per node, about 100 bytes): its ids are (origin, number), so
-without signatures anybody could burn another's next ids and silence it.
+**libp2p 0.8.1** has faults, some of which let any stranger end the process. Each guard begins with "libp2p 0.8.1:"
+and names its fault, so that a later release can shed it. Left out, being open doors or bytes without a use here:
+identify, ping, signed peer records, peer exchange, libp2p's own dialling, its resource manager. Gossipsub signs:
+its ids are (origin, number), so without signatures anyone could use up another's next ids and silence it; that
+costs 100 bytes, one signature at the origin and one verification a node.
 """
+
+from __future__ import annotations
 
 import errno
 import functools
@@ -30,7 +32,7 @@ import math
 import os
 import secrets
 import struct
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
@@ -77,7 +79,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
 from libp2p.security.noise.io import MAX_NOISE_MESSAGE_LEN
-from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux import yamux
 from libp2p.tools.anyio_service import background_trio_service
@@ -90,7 +92,7 @@ from multiaddr.utils import get_thin_waist_addresses
 
 from crypto.identity import Identity, peer_id, public_key_of
 from gossip.errors import GossamerError, MisuseError, PeerViolation
-from node.drivers.framing import LENGTH_BYTES, PIECE_BYTES, SIGN_OF_LIFE, FrameDecoder, framed, pieces
+from node.drivers.framing import SIGN_OF_LIFE, FrameDecoder, Outbox, framed, pieces
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -98,24 +100,24 @@ MIB = 1024 * KIB
 ANNOUNCEMENT_BYTES = 64 * KIB
 MANIFEST_BYTES = 64 * KIB
 MANIFEST_PROTOCOL = TProtocol("/gossamer/1/manifest")
-# Longer than any dial may take, so that two dials that crossed are never mistaken for a reconnection.
-SIMULTANEOUS_S = 12.0
-ADDRESSES_TRIED = 8  # in one dial; a peer's address list is its own claim
-NEGOTIATION_BYTES = KIB  # of one multistream-select line
-READ_BYTES = MIB  # at once, from a stream or a socket
-BUFFERED_BYTES = yamux.MAX_WINDOW_SIZE + 2 * MIB  # unread on all streams of a connection together
-WINDOW_STEP_BYTES = 64 * KIB  # a quarter of yamux's initial window
-GOSSIP_QUEUE = 256  # remote procedure calls waiting for one neighbour
-ANNOUNCEMENTS_WAITING = 256  # of our own, for gossipsub
-CONTROL_ENTRIES = 1024  # message ids taken from one gossipsub control message
-ANNOUNCEMENT_COST_BYTES = 4 * KIB  # what the smallest announcement costs of its neighbour's rate
+YAMUX_PROTOCOL = TProtocol(yamux.PROTOCOL_ID)
+YAMUX_HEADER = struct.Struct(yamux.YAMUX_HEADER_FORMAT)
+
+SIMULTANEOUS_S = (
+    12.0  # longer than a dial takes, so that dials that cross are not mistaken for a reconnection
+)
+ADDRESSES_TRIED = 8  # by one dial; a peer's addresses are its own claim
+NEGOTIATION_BYTES = KIB  # of one line of multistream-select
+READ_BYTES = MIB  # at once
+BUFFERED_BYTES = yamux.MAX_WINDOW_SIZE + 2 * MIB  # unread, on all streams of one connection together
+WINDOW_STEP_BYTES = 64 * KIB  # a quarter of yamux's first window
+ANNOUNCEMENTS_WAITING = 256  # for gossipsub, and in its queue for one neighbour
+ANNOUNCEMENT_COST_BYTES = 4 * KIB  # what the smallest one costs of a neighbour's rate
+CONTROL_IDS = 1024  # taken from one frame of gossipsub's control messages
 FOREIGNERS_REMEMBERED = 1024  # so that each is logged once
-RESET_S = 1.0  # for telling a peer that a stream is over, also when we are cancelled
+RESET_S = 1.0  # for telling a peer that a stream is over, also while we are being cancelled
 
 FOREIGN = "belongs to another swarm"
-
-_YAMUX = TProtocol(yamux.PROTOCOL_ID)
-_YAMUX_HEADER = struct.Struct(yamux.YAMUX_HEADER_FORMAT)
 
 Log = Callable[[str, Mapping[str, object]], None]
 
@@ -128,22 +130,23 @@ class Limits:
     queue_messages: int = 1024  # waiting for one neighbour
     queue_bytes: int = 32 * MIB  # the same; at least message_bytes
     connections: int = 64
-    inbound_connections: int = 48  # so that strangers never take the slots that we dial with
-    strangers_per_host: int = 32  # connections from one IP address that are no neighbours (yet)
+    inbound_connections: int = 48  # so that callers never take the slots that we dial with
+    strangers_per_host: int = 32  # callers from one IP address that are not neighbours, or not yet
     streams_per_connection: int = 16  # open at once in both directions; a neighbour needs four
     announcement_bytes_per_s: int = MIB  # from one neighbour
     announcement_burst_bytes: int = 8 * MIB
     handshake_s: float = 10.0
     dial_s: float = 10.0
     keepalive_s: float = 15.0  # an idle link gives a sign of life this often
-    silence_s: float = 45.0  # and is given up after this long without one
-    slowest_bytes_per_s: int = 8 * KIB  # a message may take handshake_s and its size at this rate
+    silence_s: float = 45.0  # and is given up after so long without one
+    slowest_bytes_per_s: int = 8 * KIB  # a message may take handshake_s, and its size at this rate
 
 
 @dataclass
 class Traffic:
-    """Bytes so far. What libp2p adds (handshakes, framing, control, gossip's signatures) is the difference between a
-    socket's figure and the sum of the two payloads. Announcements count once per copy."""
+    """Bytes so far. libp2p's own part (handshakes, framing, control, gossip's signatures) is a socket's figure less the
+    two payloads. An announcement counts once a copy.
+    """
 
     socket_sent: int = 0
     socket_received: int = 0
@@ -154,7 +157,9 @@ class Traffic:
 
 
 class Inbox(Protocol):
-    """Where a transport reports. Called from the trio thread, also from inside `send`; must not block or raise."""
+    """Where a transport reports. Called in the trio thread, at times from within `send` and `dial`; must not block or
+    raise.
+    """
 
     def received(self, peer: bytes, data: bytes) -> None: ...
     def heard(self, forwarder: bytes, data: bytes) -> None: ...
@@ -174,48 +179,432 @@ class PortInUse(GossamerError):
 
 
 class Unreachable(GossamerError):
-    """No manifest came from that address. Check that the device is on, the address and the peer id in it."""
+    """No manifest came from that address. Check that the device is on, and the address with its peer id."""
 
 
-def _silence() -> logging.Logger:
-    """libp2p 0.8.1: a peer's garbage is logged as warnings and errors, some through the root logger, whose first use
-    even installs a handler on stderr. Our own log says what a reader of logs needs."""
-    logger = logging.getLogger("libp2p")
-    logger.setLevel(logging.CRITICAL + 1)
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-    return logger
+class Libp2pTransport:
+    """The neighbours of one node. `run` once; everything belongs to the trio thread."""
+
+    def __init__(
+        self,
+        *,
+        identity_seed: bytes,
+        swarm: bytes,
+        listen: Sequence[str],
+        limits: Limits,
+        inbox: Inbox,
+        manifest: Callable[[], bytes],
+        log: Log,
+    ) -> None:
+        if len(swarm) != 32:
+            raise MisuseError(f"a swarm's id has 32 bytes, not {len(swarm)}")
+        if limits.queue_bytes < limits.message_bytes:
+            raise MisuseError("a queue must have room for the largest message")
+        self._me = Identity(identity_seed)
+        self._listen = listen
+        self._limits = limits
+        self._inbox = inbox
+        self._manifest = manifest
+        self._log = log
+        self._messages = TProtocol(f"/gossamer/1/{swarm.hex()[:32]}/messages")
+        self._topic = f"gossamer/1/{swarm.hex()}"
+        self._traffic = Traffic()
+        handlers = {self._messages: self._receive, MANIFEST_PROTOCOL: self._tell_manifest}
+        self._host = _Host(identity_seed, limits, self._traffic, handlers, self._blame)
+        self._gossip: _Pubsub | None = None
+        self._nursery: trio.Nursery | None = None
+        self._links: dict[
+            _Yamux, _Link
+        ] = {}  # those in self._host.links, and those that are not chosen, or not yet
+        self._dials: dict[bytes, trio.CancelScope] = {}
+        self._foreigners: OrderedDict[bytes, None] = OrderedDict()
+        self._announce, self._announced = trio.open_memory_channel[bytes](ANNOUNCEMENTS_WAITING)
+        self.addresses: list[str] = []
+
+    async def run(
+        self,
+        *,
+        task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,  # type: ignore[name-defined] # old stubs
+    ) -> None:
+        """Listen and talk until cancelled; starts with the addresses at which we can be reached. PortInUse;
+        ValueError for a listening address that is not /ip4 or /ip6 with /tcp.
+        """
+        host = self._host
+        host.tcp.bound = await _bind(self._listen)
+        host.swarm.register_notifee(_Observer(self._meet, self._lose))
+        router = _Router(self._topic, host, self._inbox.heard, self._log)
+        gossip = self._gossip = _Pubsub(host, router, self._topic, self._limits, self._traffic)
+        listening = [Multiaddr(text) for text in host.tcp.bound]
+        try:
+            async with (
+                host.run(listening),
+                background_trio_service(gossip),
+                background_trio_service(router),
+                trio.open_nursery() as nursery,
+            ):
+                await gossip.subscribe(self._topic)
+                self._nursery = nursery
+                nursery.start_soon(self._publish_announcements, gossip)
+                # libp2p 0.8.1: announces 0.0.0.0, under which other devices then find themselves.
+                concrete = [
+                    address for wildcard in listening for address in get_thin_waist_addresses(wildcard)
+                ]
+                self.addresses = [f"{address}/p2p/{self._me.peer_id}" for address in concrete]
+                task_status.started(self.addresses)
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+            host.tcp.hang_up()
+            gossip.seen_messages.stop()  # libp2p 0.8.1: leaves a thread behind for every Pubsub
+
+    # --- what the daemon asks for -------------------------------------------------------------------------------
+
+    def send(self, peer: bytes, data: bytes) -> None:
+        """Queue a message of at most `Limits.message_bytes`. What is not delivered comes back by `send_failed`, from
+        within this call (not connected, queue full) or later.
+        """
+        if len(data) > self._limits.message_bytes:
+            raise MisuseError(f"a message of {len(data)} bytes; {self._limits.message_bytes} are allowed")
+        link = self._host.links.get(_id(peer))
+        refused = link.put(data) if link is not None and link.up.is_set() else "not connected"
+        if refused:
+            self._inbox.send_failed(peer, data, refused)
+
+    def publish(self, data: bytes) -> None:
+        """Announce at most 64 KiB to the swarm. Neighbours that come within three seconds hear it, too."""
+        # libp2p 0.8.1: drops more than 1 MiB without a word.
+        if len(data) > ANNOUNCEMENT_BYTES:
+            raise MisuseError(f"an announcement of {len(data)} bytes; {ANNOUNCEMENT_BYTES} are allowed")
+        try:
+            self._announce.send_nowait(data)
+        except trio.WouldBlock:
+            self._log("announcement_dropped", {"waiting": ANNOUNCEMENTS_WAITING})
+
+    def dial(self, peer: bytes, addresses: Sequence[str]) -> None:
+        """Try the addresses one by one; within `Limits.dial_s` comes `peer_up`, or `peer_down` with what was wrong
+        with each. Does nothing if the peer is up or being dialled.
+        """
+        if peer == self._me.public_key:
+            raise MisuseError("a node does not dial itself")
+        link = self._host.links.get(_id(peer))
+        if peer in self._dials or (link is not None and link.up.is_set()):
+            return
+        if self._nursery is None:
+            self._inbox.peer_down(peer, "could not connect: the transport is not running")
+            return
+        self._dials[peer] = trio.CancelScope(deadline=trio.current_time() + self._limits.dial_s)
+        self._nursery.start_soon(self._dial, peer, list(addresses[:ADDRESSES_TRIED]))
+
+    def disconnect(self, peer: bytes, reason: str) -> None:
+        """End the link at once: `send_failed` for what waits, `peer_down` with this reason."""
+        if (link := self._host.links.get(_id(peer))) is not None:
+            link.close(reason)
+
+    def traffic(self) -> Traffic:
+        return replace(self._traffic)
+
+    @property
+    def peers(self) -> list[tuple[bytes, str]]:
+        """Sorted: the neighbours that are up, and the address of each connection's other end."""
+        return sorted((link.peer, link.address) for link in self._host.links.values() if link.up.is_set())
+
+    # --- a link's life ------------------------------------------------------------------------------------------
+
+    def _meet(self, conn: SwarmConn) -> _Link | None:
+        """The link of a connection, made when the connection is first seen: by its notice, or by its first stream."""
+        muxed = cast(_Yamux, conn.muxed_conn)
+        if muxed.link is not None or self._nursery is None:
+            return muxed.link
+        try:
+            link = _Link(conn, self._limits, trio.current_time())
+        except ValueError:  # its key is not Ed25519
+            muxed.socket.abort()
+            return None
+        if self._me.public_key < link.peer:
+            chosen = self._host.links.get(link.id)
+            if chosen is not None and link.born - chosen.born < SIMULTANEOUS_S:
+                muxed.socket.abort()
+                return None
+            self._choose(link)
+        muxed.link = self._links[muxed] = link
+        self._nursery.start_soon(self._live, link)
+        return link
+
+    def _choose(self, link: _Link) -> None:
+        for other in [
+            other for other in self._links.values() if other.peer == link.peer and other is not link
+        ]:
+            other.close("replaced by a newer connection")
+            self._end(other)
+        self._host.links[link.id] = link
+
+    async def _live(self, link: _Link) -> None:
+        with link.scope:
+            try:
+                with trio.fail_after(self._limits.handshake_s):
+                    stream = await self._host.open(link.conn, self._messages)
+                    await link.inbound.wait()
+                self._welcome(link)
+                await self._write(link, stream)
+            except ProtocolNotSupportedError:
+                await self._part_from_foreigner(link)
+            except trio.TooSlowError:
+                link.close(
+                    "too slow" if link.up.is_set() else f"no answer within {self._limits.handshake_s:g} s"
+                )
+            except Exception as error:  # noqa: BLE001 - whatever libp2p raises, one link ends and nothing else
+                if not isinstance(error, BaseLibp2pError):
+                    self._log("link_failed", {"peer": link.name, "error": repr(error)})
+        link.close("connection lost")
+        self._end(link)
+
+    def _welcome(self, link: _Link) -> None:
+        link.socket.neighbour = True
+        link.up.set()
+        self._log("peer_up", {"peer": link.name, "address": link.address})
+        self._inbox.peer_up(link.peer)
+        if (dial := self._dials.get(link.peer)) is not None:
+            dial.cancel()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._join_gossip, link)
+
+    async def _write(self, link: _Link, stream: NetStream) -> None:
+        while True:
+            if not link.outbox:
+                with trio.move_on_after(self._limits.keepalive_s):
+                    await link.wake.wait()
+                link.wake = trio.Event()
+            messages = link.outbox.take()
+            data = framed(messages) if messages else SIGN_OF_LIFE
+            with trio.fail_after(self._allowance_s(len(data))):
+                for piece in pieces(data):
+                    await stream.write(piece)
+            self._traffic.messages_sent += sum(len(message) for message in messages)
+            link.outbox.written()
+
+    async def _part_from_foreigner(self, link: _Link) -> None:
+        if link.peer not in self._foreigners:
+            self._foreigners[link.peer] = None
+            if len(self._foreigners) > FOREIGNERS_REMEMBERED:
+                self._foreigners.popitem(last=False)
+            self._log("peer_refused", {"peer": link.name, "reason": FOREIGN})
+        if link.peer not in self._dials:  # it may have come for the manifest
+            with trio.move_on_after(self._limits.handshake_s):
+                await link.socket.closed.wait()
+        link.close(FOREIGN)
+
+    def _lose(self, conn: SwarmConn) -> None:
+        # libp2p 0.8.1: a connection that dies while it is being added stays in its table for ever.
+        self._host.swarm.remove_conn(conn)
+        if (link := cast(_Yamux, conn.muxed_conn).link) is not None:
+            link.close("connection lost")
+
+    def _blame(self, muxed: _Yamux, reason: str) -> None:
+        self._log("peer_violation", {"peer": muxed.peer_id.to_base58(), "reason": reason})
+        if muxed.link is not None:
+            muxed.link.close(f"broke the rules: {reason}")
+        muxed.socket.abort()
+
+    def _end(self, link: _Link) -> None:
+        if link.ended.is_set():
+            return
+        link.ended.set()
+        del self._links[cast(_Yamux, link.conn.muxed_conn)]
+        if self._host.links.get(link.id) is link:
+            del self._host.links[link.id]
+        if link.up.is_set():
+            if self._gossip is not None:
+                self._gossip.part(link)
+            self._log("peer_down", {"peer": link.name, "reason": link.reason})
+            for message in link.outbox.empty():
+                self._inbox.send_failed(link.peer, message, link.reason)
+            self._inbox.peer_down(link.peer, link.reason)
+
+    # --- what peers open ----------------------------------------------------------------------------------------
+
+    async def _receive(self, stream: INetStream) -> None:
+        """The peer's messages stream, read without a pause.
+
+        libp2p 0.8.1: ends a sender's stream when nothing was read from it for 5 s, and never notices a peer that was
+        stopped or unplugged; hence the signs of life.
+        """
+        link = self._meet(cast(SwarmConn, cast(NetStream, stream).swarm_conn))
+        if link is None:
+            return
+        if link.inbound.is_set():
+            raise PeerViolation("a second messages stream")
+        link.inbound.set()
+        if self._me.public_key > link.peer:
+            self._choose(link)
+        try:
+            with trio.fail_after(self._limits.handshake_s):
+                await link.up.wait()
+            await self._read(link, stream)
+        except trio.TooSlowError:
+            link.close(f"silent for {self._limits.silence_s:g} s, or too slow")
+        except BaseLibp2pError:
+            link.close("connection lost")
+
+    async def _read(self, link: _Link, stream: INetStream) -> None:
+        decoder = FrameDecoder(self._limits.message_bytes)
+        begun = math.inf  # when the first bytes of the unfinished message came
+        while True:
+            silent = trio.current_time() + self._limits.silence_s
+            with trio.fail_at(min(silent, begun + self._allowance_s(decoder.unfinished_bytes))):
+                chunk = await stream.read(READ_BYTES)
+            messages = decoder.feed(chunk)
+            if not decoder.unfinished_bytes:
+                begun = math.inf
+            elif messages or begun == math.inf:
+                begun = trio.current_time()
+            for message in messages:
+                self._traffic.messages_received += len(message)
+                self._inbox.received(link.peer, message)
+
+    async def _tell_manifest(self, stream: INetStream) -> None:
+        with trio.fail_after(self._allowance_s(MANIFEST_BYTES)):
+            for piece in pieces(framed([self._manifest()])):
+                await stream.write(piece)
+            await cast(NetStream, stream).close_write()
+            await stream.read(1)  # ends when the other side has it all, and leaves
+
+    def _allowance_s(self, size: int) -> float:
+        return self._limits.handshake_s + size / self._limits.slowest_bytes_per_s
+
+    # --- what we begin ------------------------------------------------------------------------------------------
+
+    async def _dial(self, peer: bytes, addresses: Sequence[str]) -> None:
+        failures: list[str] = []
+        with self._dials[peer]:
+            # libp2p 0.8.1: tries only one of them.
+            for address in addresses:
+                reason = await self._try(peer, address, self._limits.dial_s / len(addresses))
+                failures.append(f"{address}: {reason}")
+            for link in [link for link in self._links.values() if link.peer == peer]:
+                await link.ended.wait()
+        del self._dials[peer]
+        if peer not in dict(self.peers):
+            reason = "; ".join(failures) or f"no answer within {self._limits.dial_s:g} s"
+            self._log("dial_failed", {"peer": peer_id(peer), "reason": reason})
+            self._inbox.peer_down(peer, f"could not connect: {reason}")
+
+    async def _try(self, peer: bytes, text: str, patience_s: float) -> str:
+        """Connect, and stay with the connection until it ends; returns why it did, or why there was none."""
+        try:
+            address, named = _parsed(text)
+        except ValueError as error:
+            return str(error)
+        if named not in (None, peer):
+            return "this address names another device"
+        try:
+            with trio.fail_after(patience_s):
+                conn = await self._host.swarm.dial_addr(address, _id(peer))
+        except trio.TooSlowError:
+            return f"no answer within {patience_s:g} s"
+        except Exception as error:  # noqa: BLE001 - libp2p raises every kind
+            return _reason(error)
+        link = cast(_Yamux, conn.muxed_conn).link
+        if link is None:
+            return "there is another connection"
+        await link.ended.wait()
+        return link.reason
+
+    async def _join_gossip(self, link: _Link) -> None:
+        try:
+            if self._gossip is not None and not await self._gossip.join(link):
+                self._log("gossip_failed", {"peer": link.name, "error": "no stream"})
+        except Exception as error:  # noqa: BLE001 - libp2p raises every kind
+            self._log("gossip_failed", {"peer": link.name, "error": repr(error)})
+
+    async def _publish_announcements(self, gossip: _Pubsub) -> None:
+        async for data in self._announced:
+            try:
+                await gossip.publish(self._topic, data)
+            except Exception as error:  # noqa: BLE001 - gossipsub's books about peers must not end the node
+                self._log("announcement_failed", {"error": repr(error)})
 
 
-libp2p.network.connection.swarm_connection.__dict__["logging"] = _silence()
+async def fetch_manifest(address: str, *, identity_seed: bytes, timeout_s: float) -> tuple[bytes, bytes]:
+    """Ask the device at a multiaddr with /p2p/ for its swarm's manifest. Returns the device's key, and the bytes, which
+    nobody has checked. Unreachable.
+    """
+    try:
+        target, peer = _parsed(address)
+    except ValueError as error:
+        raise Unreachable(f"{address}: {error}") from error
+    if peer is None:
+        raise Unreachable(f"{address}: it must end in /p2p/ and the device's peer id")
+    host = _Host(identity_seed, Limits(), Traffic(), {}, lambda muxed, _: muxed.socket.abort())
+    decoder = FrameDecoder(MANIFEST_BYTES)
+    messages: list[bytes] = []
+    failure = ""
+    with trio.CancelScope() as everything:
+        async with background_trio_service(host.swarm):
+            try:
+                with trio.fail_after(timeout_s):
+                    conn = await host.swarm.dial_addr(target, _id(peer))
+                    stream = await host.open(cast(SwarmConn, conn), MANIFEST_PROTOCOL)
+                    while not messages:
+                        messages = decoder.feed(await stream.read(READ_BYTES))
+            except trio.TooSlowError:
+                failure = f"no answer within {timeout_s:g} s"
+            except Exception as error:  # noqa: BLE001 - libp2p raises every kind
+                failure = _reason(error)
+            finally:
+                host.tcp.hang_up()
+            everything.cancel()
+    if failure:
+        raise Unreachable(f"{address}: {failure}")
+    return peer, messages[0]
 
 
-@functools.lru_cache(maxsize=1024)
-def _public_key(peer_id: ID) -> bytes:
-    return public_key_of(peer_id.to_base58())
-
-
-def _peer_id(peer: bytes) -> ID:
-    return ID(b"\x00\x24\x08\x01\x12\x20" + peer)  # see crypto.identity
-
-
-def _multiaddr(host: str, port: int) -> Multiaddr:
-    return Multiaddr(f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}")
+async def _bind(listen: Sequence[str]) -> dict[str, trio.SocketListener]:
+    """Listening sockets by their exact multiaddr."""
+    bound: dict[str, trio.SocketListener] = {}
+    try:
+        for text in listen:
+            host, port = (str(value) for value in _parsed(text)[0].values())
+            try:
+                # libp2p 0.8.1: listens with SO_REUSEPORT, so two nodes can have one port, and half of its callers each.
+                [listener] = await trio.open_tcp_listeners(int(port), host=host)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise PortInUse(host, int(port)) from error
+                raise
+            bound[str(_multiaddr(*listener.socket.getsockname()[:2]))] = listener
+    except BaseException:
+        for listener in bound.values():
+            listener.socket.close()
+        raise
+    return bound
 
 
 def _parsed(text: str) -> tuple[Multiaddr, bytes | None]:
-    """A TCP address and the key of the device that it names, if any. ValueError."""
+    """A TCP address, and the key of the device that it names, if it does. ValueError."""
     try:
         address = Multiaddr(text)
     except ValueError as error:
         raise ValueError("not a multiaddr") from error
     names = [protocol.name for protocol in address.protocols()]
     if names[1:] not in (["tcp"], ["tcp", "p2p"]) or names[0] not in ("ip4", "ip6", "dns", "dns4", "dns6"):
-        raise ValueError("not of the form /ip4/ADDRESS/tcp/PORT, perhaps with /p2p/PEER")
+        raise ValueError("not of the form /ip4/ADDRESS/tcp/PORT, with or without /p2p/PEER")
     if names[-1] == "tcp":
         return address, None
-    peer = address.value_for_protocol("p2p") or ""
+    peer = str(address.value_for_protocol("p2p"))
     return address.decapsulate(Multiaddr(f"/p2p/{peer}")), public_key_of(peer)
+
+
+def _multiaddr(host: str, port: int) -> Multiaddr:
+    return Multiaddr(f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}")
+
+
+def _id(peer: bytes) -> ID:
+    return ID(b"\x00\x24\x08\x01\x12\x20" + peer)  # the head is explained in crypto.identity
+
+
+@functools.lru_cache(maxsize=1024)
+def _public_key(name: ID) -> bytes:
+    return public_key_of(name.to_base58())
 
 
 def _reason(error: BaseException | None) -> str:
@@ -232,8 +621,64 @@ def _reason(error: BaseException | None) -> str:
     return reason
 
 
+class _Link:
+    """One connection to one peer, from its handshake to its end."""
+
+    def __init__(self, conn: SwarmConn, limits: Limits, now: float) -> None:
+        muxed = cast(_Yamux, conn.muxed_conn)
+        self.conn = conn
+        self.id = muxed.peer_id
+        self.peer = _public_key(muxed.peer_id)
+        self.name = muxed.peer_id.to_base58()
+        self.socket = muxed.socket
+        self.address = str(_multiaddr(self.socket.host, self.socket.port))
+        self.born = now
+        self.inbound = trio.Event()  # the peer has opened its messages stream
+        self.up = trio.Event()  # and we have opened ours
+        self.ended = trio.Event()
+        self.reason = ""
+        self.scope = trio.CancelScope()
+        self.outbox = Outbox(limits.queue_messages, limits.queue_bytes)
+        self.wake = trio.Event()
+        self._limits = limits
+        self._credit_bytes = float(limits.announcement_burst_bytes)
+        self._credited = now
+
+    def close(self, reason: str) -> None:
+        self.reason = self.reason or reason
+        self.scope.cancel()
+        self.socket.abort()
+
+    def put(self, message: bytes) -> str:
+        self.wake.set()
+        return self.outbox.put(message)
+
+    def affords(self, size: int, now: float) -> bool:
+        """Whether the neighbour's rate has room for one more announcement, and takes it."""
+        earned = (now - self._credited) * self._limits.announcement_bytes_per_s
+        credit = min(self._credit_bytes + earned, self._limits.announcement_burst_bytes)
+        cost = max(size, ANNOUNCEMENT_COST_BYTES)
+        self._credit_bytes = credit - cost if cost <= credit else credit
+        self._credited = now
+        return cost <= credit
+
+
+def _silence() -> logging.Logger:
+    """libp2p 0.8.1: a peer's garbage is logged as warnings and errors, in part by the root logger, whose first use even
+    installs a handler for stderr. What a reader should know is in our own log.
+    """
+    logger = logging.getLogger("libp2p")
+    logger.setLevel(logging.CRITICAL + 1)
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    return logger
+
+
+libp2p.network.connection.swarm_connection.__dict__["logging"] = _silence()
+
+
 class _Socket(ReadWriteCloser):
-    """A TCP connection that counts its bytes, and that can be cut off at once."""
+    """A TCP connection that counts its bytes and can be cut off at once."""
 
     def __init__(self, stream: trio.SocketStream, traffic: Traffic, *, inbound: bool) -> None:
         self._stream = stream
@@ -242,17 +687,17 @@ class _Socket(ReadWriteCloser):
         self.inbound = inbound
         self.neighbour = False
         self.closed = trio.Event()
-        # libp2p 0.8.1: its own stream knows no address of an IPv6 peer.
+        # libp2p 0.8.1: its own stream does not know an IPv6 peer's address.
         self.host, self.port = stream.socket.getpeername()[:2]
 
     async def read(self, n: int | None = None) -> bytes:
-        """Exactly `n` bytes. ConnectionClosedError if they do not come. One system call fetches many small frames."""
-        # libp2p 0.8.1: a stranger's length prefix is read whatever it says, a read in more than 101 parts fails, and
-        # the end of a stream is believed when it was seen 101 times.
+        """Exactly `n` bytes; ConnectionClosedError if they do not come. One system call fetches many small frames."""
+        # libp2p 0.8.1: believes a stranger's length prefix, gives up a read that comes in more than 101 parts, and
+        # believes the end of a stream when it has seen it 101 times.
         wanted = MAX_NOISE_MESSAGE_LEN if n is None else n
         if wanted > MAX_NOISE_MESSAGE_LEN:
             raise ConnectionClosedError(
-                f"{wanted} bytes announced, where Noise has at most {MAX_NOISE_MESSAGE_LEN}"
+                f"{wanted} bytes announced; Noise has at most {MAX_NOISE_MESSAGE_LEN}"
             )
         while len(self._arrived) < wanted:
             try:
@@ -275,8 +720,9 @@ class _Socket(ReadWriteCloser):
         self._traffic.socket_sent += len(data)
 
     def abort(self) -> None:
-        """libp2p 0.8.1: closing a connection politely waits for ever behind a peer that does not read. From a closed
-        socket its tasks recover by themselves."""
+        """libp2p 0.8.1: a polite end waits for ever behind a peer that does not read. When its socket is closed, its
+        own tasks clear up.
+        """
         self._stream.socket.close()
         self.closed.set()
 
@@ -291,16 +737,15 @@ class _Socket(ReadWriteCloser):
 class _Listener(IListener):
     background_nursery: trio.Nursery  # set by Swarm.listen
 
-    def __init__(self, tcp: "_Tcp", handler: THandler) -> None:
+    def __init__(self, tcp: _Tcp, handler: THandler) -> None:
         self._tcp = tcp
         self._handler = handler
         self._scope = trio.CancelScope()
         self._addresses: tuple[Multiaddr, ...] = ()
 
     async def listen(self, maddr: Multiaddr) -> None:
-        listener = self._tcp.bound[str(maddr)]
         self._addresses = (maddr,)
-        self.background_nursery.start_soon(self._accept, listener)
+        self.background_nursery.start_soon(self._accept, self._tcp.bound[str(maddr)])
         await trio.lowlevel.checkpoint()
 
     async def _accept(self, listener: trio.SocketListener) -> None:
@@ -320,10 +765,10 @@ class _Listener(IListener):
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._handler, socket)
-                # libp2p 0.8.1: the handler keeps its slot and its task until the host ends, not the connection.
+                # libp2p 0.8.1: a handler keeps its slot and its task until the host ends, not the connection.
                 await socket.closed.wait()
                 nursery.cancel_scope.cancel()
-        except Exception:  # noqa: BLE001, S110 - whatever a stranger's handshake made libp2p raise, only it is cut off
+        except Exception:  # noqa: BLE001, S110 - whatever a stranger's handshake makes libp2p raise, it is cut off
             pass
         finally:
             socket.abort()
@@ -337,23 +782,23 @@ class _Listener(IListener):
 
 
 class _Tcp(ITransport):
-    """libp2p's TCP with counted sockets, its own admission, and ports that were bound before (see `_bind`)."""
+    """libp2p's TCP, with counted sockets, our own admission, and ports that were bound before (see `_bind`)."""
 
     def __init__(self, limits: Limits, traffic: Traffic) -> None:
         self._limits = limits
-        self._dialler = TCP()
+        self._tcp = TCP()
         self.traffic = traffic
         self.bound: dict[str, trio.SocketListener] = {}
         self.sockets: WeakKeyDictionary[_Socket, None] = WeakKeyDictionary()
 
     def admits(self, newcomer: _Socket) -> bool:
-        """libp2p 0.8.1: idle connections take all of its slots, and its limits per address do not see IPv6."""
+        """libp2p 0.8.1: idle connections can take all of its slots."""
         inbound = [socket for socket in self.sockets if socket.inbound and not socket.closed.is_set()]
         strangers = sum(1 for socket in inbound if socket.host == newcomer.host and not socket.neighbour)
         return len(inbound) < self._limits.inbound_connections and strangers < self._limits.strangers_per_host
 
     async def dial(self, maddr: Multiaddr) -> IRawConnection:
-        raw = cast(RawConnection, await self._dialler.dial(maddr))
+        raw = cast(RawConnection, await self._tcp.dial(maddr))
         socket = _Socket(cast(TrioTCPStream, raw.stream).stream, self.traffic, inbound=False)
         self.sockets[socket] = None
         return RawConnection(socket, initiator=True)
@@ -369,20 +814,20 @@ class _Tcp(ITransport):
         return _Listener(self, handler_function)
 
     def can_dial(self, maddr: Multiaddr) -> bool:
-        return self._dialler.can_dial(maddr)
+        return self._tcp.can_dial(maddr)
 
     def can_listen(self, maddr: Multiaddr) -> bool:
         return str(maddr) in self.bound
 
     def protocols(self) -> list[str]:
-        return self._dialler.protocols()
+        return self._tcp.protocols()
 
 
 class _Yamux(yamux.Yamux):
     """The streams of one connection."""
 
-    def __init__(self, secured: ISecureConn, peer_id: ID) -> None:
-        super().__init__(secured, peer_id, is_initiator=secured.is_initiator)
+    def __init__(self, secured: ISecureConn, name: ID) -> None:
+        super().__init__(secured, name, is_initiator=secured.is_initiator)
         self.socket = cast(_Socket, cast(Any, secured).conn.conn.stream)
         self.link: _Link | None = None
         self._owed: WeakKeyDictionary[yamux.YamuxStream, int] = WeakKeyDictionary()
@@ -395,43 +840,43 @@ class _Yamux(yamux.Yamux):
         return await super()._read_data_body(length)
 
     async def _write_frame(self, data: bytes) -> None:
-        # libp2p 0.8.1: every read of a stream, be it of one byte, is answered by a window update, 30 bytes on the
-        # wire. The first window is four steps wide, so nobody waits for what is held back here.
-        _, kind, flags, stream_id, length = _YAMUX_HEADER.unpack_from(data)
-        stream = self.streams.get(stream_id)
+        # libp2p 0.8.1: answers every read, of a single byte, too, with a window update: 30 bytes on the wire. The
+        # first window is four steps wide, so a sender never waits for what is held back here.
+        _, kind, flags, number, length = YAMUX_HEADER.unpack_from(data)
+        stream = self.streams.get(number)
         if kind == yamux.TYPE_WINDOW_UPDATE and flags == 0 and stream is not None:
             owed = self._owed.pop(stream, 0) + length
             if owed < WINDOW_STEP_BYTES:
                 self._owed[stream] = owed
                 return
-            data = _YAMUX_HEADER.pack(0, kind, flags, stream_id, owed)
+            data = YAMUX_HEADER.pack(0, kind, flags, number, owed)
         await super()._write_frame(data)
 
 
 class _Upgrader(TransportUpgrader):
     async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
-        # libp2p 0.8.1: builds its own Yamux, whatever class the caller registered.
+        # libp2p 0.8.1: makes its own Yamux, whatever class was registered.
         try:
             await self.muxer_multistream.select_transport(cast(IRawConnection, conn))
         except MultiselectError as error:
-            raise MuxerUpgradeFailure("no common stream multiplexer") from error
+            raise MuxerUpgradeFailure("no common multiplexer") from error
         return _Yamux(conn, peer_id)
 
 
 class _Swarm(Swarm):
     async def dial_peer(self, peer_id: ID) -> list[INetConn]:
-        # libp2p 0.8.1: its own dialling refuses a restarted peer for 60 s, tries one address only, and waits 250 ms
-        # for a second. Whoever asks for a stream to a peer that has just left must not come here either.
+        # libp2p 0.8.1: refuses a peer that restarted for 60 s, tries one address, and waits 250 ms for a second one
+        # that is not there. It also dials for anyone who asks for a stream to a peer that has just left.
         raise SwarmException(f"not connected to {peer_id}")
 
     async def notify_disconnected(self, conn: INetConn) -> None:
-        # libp2p 0.8.1: remembers every peer that ever left, for a dialler that is never to run here.
+        # libp2p 0.8.1: remembers every peer that ever left, for dialling of its own, which never happens here.
         await self._notify("disconnected", conn)
 
 
 class _Negotiation(MultiselectCommunicator):
     async def read(self) -> str:
-        # libp2p 0.8.1: reads a line of any length, and lets what is no UTF-8 through to the host as an exception.
+        # libp2p 0.8.1: reads a line of any length, and what is not UTF-8 becomes an exception that ends the host.
         try:
             line = await read_varint_prefixed_bytes_limited(self.read_writer, NEGOTIATION_BYTES)
             return line.decode().removesuffix("\n")
@@ -439,82 +884,8 @@ class _Negotiation(MultiselectCommunicator):
             raise MultiselectCommunicatorError(str(error)) from error
 
 
-class _Link:
-    """One connection to one peer, from its handshake to its end, and what waits to be sent on it."""
-
-    def __init__(self, conn: SwarmConn, limits: Limits, now: float) -> None:
-        muxed = cast(_Yamux, conn.muxed_conn)
-        self.conn = conn
-        self.peer_id = muxed.peer_id
-        self.peer = _public_key(muxed.peer_id)
-        self.name = muxed.peer_id.to_base58()
-        self.socket = muxed.socket
-        self.address = str(_multiaddr(self.socket.host, self.socket.port))
-        self.born = now
-        self.inbound = trio.Event()  # the peer has opened its messages stream
-        self.up = trio.Event()  # both streams are open
-        self.ended = trio.Event()
-        self.reason = ""
-        self.scope = trio.CancelScope()
-        self.waiting: deque[bytes] = deque()
-        self.waiting_bytes = 0
-        self.sending: list[bytes] = []
-        self.wake = trio.Event()
-        self._limits = limits
-        self._credit_bytes = float(limits.announcement_burst_bytes)
-        self._credited = now
-
-    def close(self, reason: str) -> None:
-        self.reason = self.reason or reason
-        self.scope.cancel()
-        self.socket.abort()
-
-    def offer(self, data: bytes) -> str:
-        """Queue a message; returns why not, or nothing."""
-        if len(self.waiting) >= self._limits.queue_messages:
-            return f"{len(self.waiting)} messages are already waiting"
-        if self.waiting_bytes + len(data) > self._limits.queue_bytes:
-            return f"{self.waiting_bytes} bytes are already waiting"
-        self.waiting.append(data)
-        self.waiting_bytes += len(data)
-        self.wake.set()
-        return ""
-
-    def take(self) -> list[bytes]:
-        """The next message, and with a small one all that fit beside it into one piece."""
-        self.sending = []
-        size = 0
-        while self.waiting and (
-            not self.sending or size + LENGTH_BYTES + len(self.waiting[0]) <= PIECE_BYTES
-        ):
-            message = self.waiting.popleft()
-            self.waiting_bytes -= len(message)
-            self.sending.append(message)
-            size += LENGTH_BYTES + len(message)
-        if not self.waiting:
-            self.wake = trio.Event()
-        return self.sending
-
-    def undelivered(self) -> list[bytes]:
-        lost = [*self.sending, *self.waiting]
-        self.sending = []
-        self.waiting.clear()
-        return lost
-
-    def affords(self, size: int, now: float) -> bool:
-        """Whether the neighbour may have this announcement handled, too, or has used up its rate."""
-        earned = (now - self._credited) * self._limits.announcement_bytes_per_s
-        self._credit_bytes = min(self._credit_bytes + earned, self._limits.announcement_burst_bytes)
-        self._credited = now
-        cost = max(size, ANNOUNCEMENT_COST_BYTES)
-        if cost > self._credit_bytes:
-            return False
-        self._credit_bytes -= cost
-        return True
-
-
 class _Host(BasicHost):
-    """libp2p's host without its own protocols; `links` are the connections that were chosen, one a peer."""
+    """libp2p's host without its own protocols. `links`: the chosen connections, one a peer."""
 
     def __init__(
         self,
@@ -528,19 +899,22 @@ class _Host(BasicHost):
         me = ID.from_pubkey(keys.public_key)
         store = PeerStore()
         store.add_key_pair(me, keys)
-        self.tcp = _Tcp(limits, traffic)
-        self.links: dict[ID, _Link] = {}
         self._limits = limits
         self._blame = blame
+        self.links: dict[ID, _Link] = {}
+        self.tcp = _Tcp(limits, traffic)
         self.swarm = _Swarm(
             me,
             store,
-            # libp2p 0.8.1: its defaults also offer SECIO and plain text.
-            _Upgrader({NOISE: Noise(keys, create_noise_key_pair().private_key)}, {_YAMUX: yamux.Yamux}),
+            # libp2p 0.8.1: offers SECIO and plain text by default.
+            _Upgrader(
+                {NOISE_PROTOCOL: Noise(keys, create_noise_key_pair().private_key)},
+                {YAMUX_PROTOCOL: yamux.Yamux},
+            ),
             transports=[self.tcp],
             retry_config=RetryConfig(max_retries=0),
-            # libp2p 0.8.1: dials by itself up to the middle of its two watermarks, and closes young connections of
-            # the same peer by rules that differ between the two sides. Here it does neither.
+            # libp2p 0.8.1: dials by itself up to the middle between its watermarks, and closes a peer's second
+            # connection by rules that differ between the two sides. With these values it does neither.
             connection_config=ConnectionConfig(
                 max_connections=limits.connections,
                 min_connections=0,
@@ -560,7 +934,7 @@ class _Host(BasicHost):
         self.swarm.notifees.clear()
 
     def get_addrs(self) -> list[Multiaddr]:
-        """Nothing: members tell each other their addresses under their own signatures."""
+        """None: members tell each other their addresses under their own signatures."""
         return []
 
     async def open(self, conn: SwarmConn, protocol: TProtocol) -> NetStream:
@@ -578,7 +952,7 @@ class _Host(BasicHost):
         return stream
 
     async def new_stream(self, peer_id: ID, protocol_ids: Sequence[TProtocol]) -> INetStream:
-        """For gossipsub, on the chosen connection. SwarmException if there is none, or it fails: it tries again."""
+        """For gossipsub, on the chosen connection. SwarmException, after which gossipsub tries again."""
         if (link := self.links.get(peer_id)) is None:
             raise SwarmException(f"not connected to {peer_id}")
         try:
@@ -588,16 +962,16 @@ class _Host(BasicHost):
             raise SwarmException(f"no {protocol_ids[0]} with {peer_id}") from error
 
     async def _swarm_stream_handler(self, net_stream: INetStream) -> None:
-        # libp2p 0.8.1: whatever leaves a stream's handler, its own ones included, ends the whole host.
+        # libp2p 0.8.1: whatever leaves a stream's handler, one of its own, too, ends the whole host.
         muxed = cast(_Yamux, net_stream.muxed_conn)
         try:
             # libp2p 0.8.1: nothing bounds the streams that a peer opens, or leaves half closed.
             if len(muxed.streams) > self._limits.streams_per_connection:
-                raise PeerViolation(f"more than {self._limits.streams_per_connection} streams are open")  # noqa: TRY301
+                raise PeerViolation(f"more than {self._limits.streams_per_connection} streams")
             with trio.fail_after(self._limits.handshake_s):
                 protocol, handler = await self.multiselect.negotiate(_Negotiation(net_stream))
             if protocol is None or handler is None:
-                raise MultiselectError("no protocol")  # noqa: TRY301
+                raise MultiselectError("no protocol")
             net_stream.set_protocol(protocol)
             await handler(net_stream)
             await net_stream.close()
@@ -608,7 +982,7 @@ class _Host(BasicHost):
 
 
 class _Observer(INotifee):
-    """Tells of connections; the rest of libp2p's notices are of no use here."""
+    """Hears of connections; libp2p's other notices are of no use here."""
 
     def __init__(
         self, connected: Callable[[SwarmConn], object], disconnected: Callable[[SwarmConn], object]
@@ -632,66 +1006,57 @@ class _Observer(INotifee):
 
 
 class _Router(GossipSub):
-    """Gossipsub of a single topic: who forwards to whom."""
+    """Gossipsub's mesh of a single topic."""
 
-    def __init__(
-        self, topic: str, me: ID, links: Mapping[ID, _Link], heard: Callable[[bytes, bytes], None], log: Log
-    ) -> None:
+    def __init__(self, topic: str, host: _Host, heard: Callable[[bytes, bytes], None], log: Log) -> None:
         super().__init__(
             protocols=[
                 PROTOCOL_ID_V11
-            ],  # 1.2 answers every message with another one, which small ones do not repay
+            ],  # 1.2 answers each message with another one, which small ones do not repay
             degree=6,
             degree_low=6,
             degree_high=8,
             heartbeat_interval=1,  # libp2p 0.8.1: 120 s by default
-            adaptive_gossip_enabled=False,  # libp2p 0.8.1: sets the heartbeat to 60 s and more under stress
-            spam_protection_enabled=False,  # libp2p 0.8.1: a message over the rate counts as seen, from anyone
-            eclipse_protection_enabled=False,  # it needs addresses, which libp2p 0.8.1 never finds
+            adaptive_gossip_enabled=False,  # libp2p 0.8.1: under stress it sets the heartbeat to 60 s and more
+            spam_protection_enabled=False,  # libp2p 0.8.1: what is over the rate counts as seen, from others, too
+            eclipse_protection_enabled=False,  # libp2p 0.8.1: it looks for addresses that it never finds
         )
         self._topic = topic
-        self._me = me
-        self._links = links
+        self._host = host
         self._heard = heard
         self._log = log
 
     async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
-        """Called once for each message that is new here and whose signature holds."""
-        if msg_forwarder != self._me:
+        """Called once for every message that is new here and rightly signed; our own ones, too."""
+        if msg_forwarder != self._host.get_id():
             self._heard(_public_key(msg_forwarder), pubsub_msg.data)
         await super().publish(msg_forwarder, pubsub_msg)
-        # libp2p 0.8.1: grow for ever, or to a thousand messages, for features that are off or that signatures give.
+        # libp2p 0.8.1: grow without end, or to a thousand messages, for what is off, or is given by signatures.
         self.recent_message_deliveries.clear()
         self.equivocation_detection.clear()
 
     async def handle_rpc(self, rpc: rpc_pb2.RPC, sender_peer_id: ID) -> None:
-        # libp2p 0.8.1: remembers for ever any topic that a peer names, dials the strangers that a PRUNE recommends,
-        # and sends the same messages as often as they are asked for.
-        told, topic = rpc.control, self._topic
-        link = self._links.get(sender_peer_id)
-        wanted = [message_id for entry in told.iwant for message_id in entry.messageIDs][:CONTROL_ENTRIES]
-        held = [(message_id, self.mcache.get(message_id)) for message_id in wanted]
-        now = trio.current_time()
-        given = [i for i, message in held if message and link and link.affords(len(message.data), now)]
-        offered = [
-            message_id for entry in told.ihave if entry.topicID == topic for message_id in entry.messageIDs
-        ]
+        # libp2p 0.8.1: remembers any topic that a peer names, dials the strangers that a PRUNE recommends, and sends a
+        # message as often as it is asked for.
+        link = self._host.links.get(sender_peer_id)
+        if link is None:
+            return
+        told, topic, now = rpc.control, self._topic, trio.current_time()
+        offered = [known for entry in told.ihave if entry.topicID == topic for known in entry.messageIDs]
+        wanted = [unknown for entry in told.iwant for unknown in entry.messageIDs]
+        held = [(name, self.mcache.get(name)) for name in wanted[:CONTROL_IDS]]
+        given = [name for name, message in held if message and link.affords(len(message.data), now)]
+        prune = [entry.backoff for entry in told.prune if entry.topicID == topic]
         control = rpc_pb2.ControlMessage(
             graft=[entry for entry in told.graft if entry.topicID == topic][:1],
-            prune=[
-                rpc_pb2.ControlPrune(topicID=topic, backoff=entry.backoff)
-                for entry in told.prune
-                if entry.topicID == topic
-            ][:1],
-            ihave=[rpc_pb2.ControlIHave(topicID=topic, messageIDs=offered[:CONTROL_ENTRIES])]
-            if offered
-            else [],
+            prune=[rpc_pb2.ControlPrune(topicID=topic, backoff=backoff) for backoff in prune[:1]],
+            ihave=[rpc_pb2.ControlIHave(topicID=topic, messageIDs=offered[:CONTROL_IDS])] if offered else [],
             iwant=[rpc_pb2.ControlIWant(messageIDs=given)] if given else [],
         )
         await super().handle_rpc(rpc_pb2.RPC(control=control), sender_peer_id)
 
     async def heartbeat(self) -> None:
-        # libp2p 0.8.1: a failure in here ends gossipsub and with it the host. It begins with a short sleep.
+        # libp2p 0.8.1: a failure in here ends gossipsub, and with it the host. Each beat begins with a short sleep.
         while True:
             try:
                 await super().heartbeat()
@@ -700,7 +1065,7 @@ class _Router(GossipSub):
 
 
 class _Pubsub(Pubsub):
-    """Gossipsub's streams. Peers are registered by the transport when their link is up, and by nothing else."""
+    """Gossipsub's streams and its seen messages. Peers come and go by `join` and `part` alone."""
 
     def __init__(self, host: _Host, router: _Router, topic: str, limits: Limits, traffic: Traffic) -> None:
         super().__init__(host, router, strict_signing=True, allowed_topics={topic})
@@ -708,11 +1073,21 @@ class _Pubsub(Pubsub):
         self._links = host.links
         self._limits = limits
         self._traffic = traffic
-        # libp2p 0.8.1: counts from the second of its start, so after a restart its next ids may be known as old.
+        # libp2p 0.8.1: counts on from the second of its start, so that after a restart its ids may be known already.
         self.counter = secrets.randbits(62)
 
+    async def join(self, link: _Link) -> bool:
+        return await self.ensure_peer_stream(link.id, self._limits.handshake_s)
+
+    def part(self, link: _Link) -> None:
+        self._handle_dead_peer(link.id)
+
+    def _peer_is_connected(self, peer_id: ID) -> bool:
+        return peer_id in self._links
+
     async def stream_handler(self, stream: INetStream) -> None:
-        # libp2p 0.8.1: makes a task of each message of a frame and stores each sender's signed record.
+        # libp2p 0.8.1: ends the host by what is no protobuf, makes a task of every message in a frame, and stores each
+        # sender's signed record.
         if (link := cast(_Yamux, stream.muxed_conn).link) is None:
             return
         with trio.fail_after(self._limits.handshake_s):
@@ -723,9 +1098,9 @@ class _Pubsub(Pubsub):
             for message in rpc.publish:
                 await self._hear(link, message)
             for subscription in rpc.subscriptions:
-                self.handle_subscription(link.peer_id, subscription)
+                self.handle_subscription(link.id, subscription)
             if rpc.HasField("control"):
-                await self.router.handle_rpc(rpc, link.peer_id)
+                await self.router.handle_rpc(rpc, link.id)
 
     async def _hear(self, link: _Link, message: rpc_pb2.Message) -> None:
         if list(message.topicIDs) != [self._topic]:
@@ -737,10 +1112,22 @@ class _Pubsub(Pubsub):
         self._traffic.announcements_received += len(message.data)
         # Before anything marks it as seen: another neighbour may still bring it.
         if link.affords(len(message.data), trio.current_time()):
-            await self.push_msg(link.peer_id, message)
+            await self.push_msg(link.id, message)
 
     def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
-        """libp2p 0.8.1: a subscription is a queue of 32 that drops the rest, without the forwarder. See _Router."""
+        """libp2p 0.8.1: a subscription holds 32 messages, drops the rest, and does not know who brought them. What is
+        heard comes from `_Router.publish`.
+        """
+
+    async def _send_recent_messages_to_new_peer(self, peer_id: ID) -> None:
+        # libp2p 0.8.1: 32 messages may wait for a peer, and the rest is dropped without a word.
+        self.peer_queues[peer_id]._queue.max_size = ANNOUNCEMENTS_WAITING  # noqa: SLF001
+        await super()._send_recent_messages_to_new_peer(peer_id)
+
+    async def _replay_recent_messages(self, peer_id: ID, topic: str) -> None:
+        # libp2p 0.8.1: what comes between this replay and the peer's place in the mesh never reaches it.
+        await self.router.on_peer_subscribed(peer_id, topic)
+        await super()._replay_recent_messages(peer_id, topic)
 
     def get_hello_packet(self) -> rpc_pb2.RPC:
         hello = super().get_hello_packet()
@@ -748,423 +1135,9 @@ class _Pubsub(Pubsub):
         return hello
 
     async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
-        rpc_msg.ClearField("senderRecord")  # libp2p 0.8.1: about 100 bytes with every frame
-        self._traffic.announcements_sent += sum(len(message.data) for message in rpc_msg.publish)
+        # libp2p 0.8.1: sends its signed record with every frame, and a key that the sender's id spells out already.
+        rpc_msg.ClearField("senderRecord")
+        for message in rpc_msg.publish:
+            message.ClearField("key")
+            self._traffic.announcements_sent += len(message.data)
         return await super().write_msg(stream, rpc_msg)
-
-    def _peer_is_connected(self, peer_id: ID) -> bool:
-        return peer_id in self._links
-
-    async def _send_recent_messages_to_new_peer(self, peer_id: ID) -> None:
-        # libp2p 0.8.1: 32 may wait for a peer, and the rest is dropped without a word.
-        self.peer_queues[peer_id]._queue.max_size = GOSSIP_QUEUE  # noqa: SLF001
-        await super()._send_recent_messages_to_new_peer(peer_id)
-
-    async def _replay_recent_messages(self, peer_id: ID, topic: str) -> None:
-        # libp2p 0.8.1: what comes after the replay and before the peer is in the mesh never reaches it.
-        await self.router.on_peer_subscribed(peer_id, topic)
-        await super()._replay_recent_messages(peer_id, topic)
-
-    async def join(self, link: _Link) -> None:
-        """Open our stream to a new neighbour."""
-        await self.ensure_peer_stream(link.peer_id, self._limits.handshake_s)
-
-    def part(self, link: _Link) -> None:
-        self._handle_dead_peer(link.peer_id)
-
-
-class Libp2pTransport:
-    """The neighbours of one node. All methods belong to the trio thread; `run` must be running for most."""
-
-    def __init__(
-        self,
-        *,
-        identity_seed: bytes,
-        swarm: bytes,
-        listen: Sequence[str],
-        limits: Limits,
-        inbox: Inbox,
-        manifest: Callable[[], bytes],
-        log: Log,
-    ) -> None:
-        if len(swarm) != 32:
-            raise MisuseError(f"a swarm's id has 32 bytes, not {len(swarm)}")
-        if limits.queue_bytes < limits.message_bytes:
-            raise MisuseError("a queue must have room for the largest message")
-        self._me = Identity(identity_seed)
-        self._listen = listen
-        self._limits = limits
-        self._inbox = inbox
-        self._manifest = manifest
-        self._log = log
-        self._traffic = Traffic()
-        self._messages = TProtocol(f"/gossamer/1/{swarm.hex()[:32]}/messages")
-        self._topic = f"gossamer/1/{swarm.hex()}"
-        self._host = _Host(
-            identity_seed,
-            limits,
-            self._traffic,
-            {self._messages: self._receive, MANIFEST_PROTOCOL: self._tell_manifest},
-            self._blame,
-        )
-        self._gossip: _Pubsub | None = None
-        self._nursery: trio.Nursery | None = None
-        self._links: dict[_Yamux, _Link] = {}  # the chosen ones and those that are not, or not yet
-        self._dials: dict[bytes, trio.CancelScope] = {}
-        self._foreigners: OrderedDict[bytes, None] = OrderedDict()
-        self._announce, self._announced = trio.open_memory_channel[bytes](ANNOUNCEMENTS_WAITING)
-        self.addresses: list[str] = []
-
-    # --- what the daemon calls ----------------------------------------------------------------------------------
-
-    async def run(
-        self,
-        *,
-        task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,  # type: ignore[name-defined] # old stubs
-    ) -> None:
-        """Listen and talk until cancelled; starts with the addresses to reach us by. PortInUse; ValueError for a
-        listening address that is no /ip4 or /ip6 with /tcp."""
-        host = self._host
-        host.tcp.bound = await _bind(self._listen)
-        host.swarm.register_notifee(_Observer(self._meet, self._part))
-        router = _Router(self._topic, host.get_id(), host.links, self._inbox.heard, self._log)
-        gossip = self._gossip = _Pubsub(host, router, self._topic, self._limits, self._traffic)
-        listening = [Multiaddr(text) for text in host.tcp.bound]
-        try:
-            async with (
-                host.run(listening),
-                background_trio_service(gossip),
-                background_trio_service(router),
-                trio.open_nursery() as nursery,
-            ):
-                await gossip.subscribe(self._topic)
-                self._nursery = nursery
-                nursery.start_soon(self._publish_announcements, gossip)
-                # libp2p 0.8.1: announces 0.0.0.0, which others then find themselves under.
-                concrete = [address for wild in listening for address in get_thin_waist_addresses(wild)]
-                self.addresses = [f"{address}/p2p/{self._me.peer_id}" for address in concrete]
-                task_status.started(self.addresses)
-                await trio.sleep_forever()
-        finally:
-            self._nursery = None
-            host.tcp.hang_up()
-            gossip.seen_messages.stop()  # libp2p 0.8.1: a thread for every Pubsub
-
-    def send(self, peer: bytes, data: bytes) -> None:
-        """Queue a message of at most `Limits.message_bytes`. If it is not delivered, `send_failed` may come from
-        within this call (not connected, queue full) or later."""
-        if len(data) > self._limits.message_bytes:
-            raise MisuseError(
-                f"a message of {len(data)} bytes; at most {self._limits.message_bytes} are allowed"
-            )
-        link = self._host.links.get(_peer_id(peer))
-        refused = link.offer(data) if link is not None and link.up.is_set() else "not connected"
-        if refused:
-            self._inbox.send_failed(peer, data, refused)
-
-    def publish(self, data: bytes) -> None:
-        """Announce at most 64 KiB to the swarm; neighbours that come within about three seconds hear it, too."""
-        # libp2p 0.8.1: more than 1 MiB is dropped without a word.
-        if len(data) > ANNOUNCEMENT_BYTES:
-            raise MisuseError(
-                f"an announcement of {len(data)} bytes; at most {ANNOUNCEMENT_BYTES} are allowed"
-            )
-        try:
-            self._announce.send_nowait(data)
-        except trio.WouldBlock:
-            self._log("announcement_dropped", {"waiting": ANNOUNCEMENTS_WAITING})
-
-    def dial(self, peer: bytes, addresses: Sequence[str]) -> None:
-        """Try the addresses one after the other; within `Limits.dial_s` comes `peer_up`, or `peer_down` with what
-        was wrong with each. Nothing happens if the peer is up or being dialled."""
-        if peer == self._me.public_key:
-            raise MisuseError("a node does not dial itself")
-        link = self._host.links.get(_peer_id(peer))
-        if peer in self._dials or (link is not None and link.up.is_set()):
-            return
-        if self._nursery is None:
-            self._inbox.peer_down(peer, "could not connect: this node's transport is not running")
-            return
-        self._dials[peer] = trio.CancelScope(deadline=trio.current_time() + self._limits.dial_s)
-        self._nursery.start_soon(self._dial, peer, list(addresses[:ADDRESSES_TRIED]))
-
-    def disconnect(self, peer: bytes, reason: str) -> None:
-        """End the link at once; what waits in its queue fails. `peer_down` comes with this reason."""
-        if (link := self._host.links.get(_peer_id(peer))) is not None:
-            link.close(reason)
-
-    def traffic(self) -> Traffic:
-        return replace(self._traffic)
-
-    @property
-    def peers(self) -> list[tuple[bytes, str]]:
-        """The neighbours that are up, sorted, and the address of each connection's other end."""
-        return sorted((link.peer, link.address) for link in self._host.links.values() if link.up.is_set())
-
-    # --- a link's life ------------------------------------------------------------------------------------------
-
-    def _meet(self, conn: SwarmConn) -> _Link | None:
-        """The link of a connection, made at the first sight of it: its notice, or its first stream."""
-        muxed = cast(_Yamux, conn.muxed_conn)
-        if muxed.link is not None or self._nursery is None:
-            return muxed.link
-        try:
-            link = _Link(conn, self._limits, trio.current_time())
-        except ValueError:  # a key that is not Ed25519
-            muxed.socket.abort()
-            return None
-        if self._me.public_key < link.peer:
-            chosen = self._host.links.get(link.peer_id)
-            if chosen is not None and link.born - chosen.born < SIMULTANEOUS_S:
-                muxed.socket.abort()
-                return None
-            self._choose(link)
-        muxed.link = self._links[muxed] = link
-        self._nursery.start_soon(self._live, link)
-        return link
-
-    def _choose(self, link: _Link) -> None:
-        for other in [
-            other for other in self._links.values() if other.peer == link.peer and other is not link
-        ]:
-            other.close("replaced by a newer connection")
-            self._end(other)
-        self._host.links[link.peer_id] = link
-
-    def _part(self, conn: SwarmConn) -> None:
-        # libp2p 0.8.1: a connection that dies while it is being added stays in its table.
-        self._host.swarm.remove_conn(conn)
-        if (link := cast(_Yamux, conn.muxed_conn).link) is not None:
-            link.close("connection lost")
-
-    def _blame(self, muxed: _Yamux, reason: str) -> None:
-        self._log("peer_violation", {"peer": muxed.peer_id.to_base58(), "reason": reason})
-        if muxed.link is not None:
-            muxed.link.close(f"broke the rules: {reason}")
-        muxed.socket.abort()
-
-    async def _live(self, link: _Link) -> None:
-        with link.scope:
-            try:
-                with trio.fail_after(self._limits.handshake_s):
-                    stream = await self._host.open(link.conn, self._messages)
-                    await link.inbound.wait()
-                self._welcome(link)
-                await self._write(link, stream)
-            except ProtocolNotSupportedError:
-                await self._part_from_foreigner(link)
-            except trio.TooSlowError:
-                link.close(
-                    "too slow" if link.up.is_set() else f"no answer within {self._limits.handshake_s:g} s"
-                )
-            except Exception as error:  # noqa: BLE001 - whatever libp2p raises, one link ends and no more
-                link.close("connection lost")
-                self._log("link_failed", {"peer": link.name, "error": repr(error)})
-        link.close("connection lost")
-        self._end(link)
-
-    def _welcome(self, link: _Link) -> None:
-        assert self._nursery is not None
-        link.socket.neighbour = True
-        link.up.set()
-        self._log("peer_up", {"peer": link.name, "address": link.address})
-        self._inbox.peer_up(link.peer)
-        if (dial := self._dials.get(link.peer)) is not None:
-            dial.cancel()
-        self._nursery.start_soon(self._join_gossip, link)
-
-    async def _part_from_foreigner(self, link: _Link) -> None:
-        if link.peer not in self._foreigners:
-            self._foreigners[link.peer] = None
-            if len(self._foreigners) > FOREIGNERS_REMEMBERED:
-                self._foreigners.popitem(last=False)
-            self._log("peer_refused", {"peer": link.name, "reason": FOREIGN})
-        if link.peer not in self._dials:  # it may have come for the manifest
-            with trio.move_on_after(self._limits.handshake_s):
-                await link.socket.closed.wait()
-        link.close(FOREIGN)
-
-    def _end(self, link: _Link) -> None:
-        if link.ended.is_set():
-            return
-        link.ended.set()
-        del self._links[cast(_Yamux, link.conn.muxed_conn)]
-        if self._host.links.get(link.peer_id) is link:
-            del self._host.links[link.peer_id]
-        if link.up.is_set():
-            assert self._gossip is not None
-            self._gossip.part(link)
-            self._log("peer_down", {"peer": link.name, "reason": link.reason})
-            for message in link.undelivered():
-                self._inbox.send_failed(link.peer, message, link.reason)
-            self._inbox.peer_down(link.peer, link.reason)
-
-    async def _join_gossip(self, link: _Link) -> None:
-        assert self._gossip is not None
-        try:
-            await self._gossip.join(link)
-        except Exception as error:  # noqa: BLE001 - libp2p raises of every kind
-            self._log("gossip_failed", {"peer": link.name, "error": repr(error)})
-
-    def _allowance_s(self, size: int) -> float:
-        return self._limits.handshake_s + size / self._limits.slowest_bytes_per_s
-
-    async def _write(self, link: _Link, stream: NetStream) -> None:
-        while True:
-            if not link.waiting:
-                with trio.move_on_after(self._limits.keepalive_s):
-                    await link.wake.wait()
-            messages = link.take()
-            data = framed(messages) if messages else SIGN_OF_LIFE
-            with trio.fail_after(self._allowance_s(len(data))):
-                for piece in pieces(data):
-                    await stream.write(piece)
-            self._traffic.messages_sent += sum(len(message) for message in messages)
-            link.sending = []
-
-    # --- what peers open ----------------------------------------------------------------------------------------
-
-    async def _receive(self, stream: INetStream) -> None:
-        """The peer's messages stream. It is read without a pause: libp2p 0.8.1 ends a sender's stream when nothing
-        was read for 5 s, and does not notice a peer that has stopped; hence the signs of life."""
-        link = self._meet(cast(SwarmConn, cast(NetStream, stream).swarm_conn))
-        if link is None:
-            return
-        if link.inbound.is_set():
-            raise PeerViolation("a second messages stream")
-        link.inbound.set()
-        if self._me.public_key > link.peer:
-            self._choose(link)
-        try:
-            with trio.fail_after(self._limits.handshake_s):
-                await link.up.wait()
-            await self._read(link, stream)
-        except trio.TooSlowError:
-            link.close(f"silent for {self._limits.silence_s:g} s, or too slow")
-        except BaseLibp2pError:
-            link.close("connection lost")
-
-    async def _read(self, link: _Link, stream: INetStream) -> None:
-        decoder = FrameDecoder(self._limits.message_bytes)
-        begun = math.inf  # when the unfinished message began
-        while True:
-            silent = trio.current_time() + self._limits.silence_s
-            with trio.fail_at(min(silent, begun + self._allowance_s(decoder.unfinished_bytes))):
-                chunk = await stream.read(READ_BYTES)
-            messages = decoder.feed(chunk)
-            if not decoder.unfinished_bytes:
-                begun = math.inf
-            elif messages or begun == math.inf:
-                begun = trio.current_time()
-            for message in messages:
-                self._traffic.messages_received += len(message)
-                self._inbox.received(link.peer, message)
-
-    async def _tell_manifest(self, stream: INetStream) -> None:
-        with trio.fail_after(self._allowance_s(MANIFEST_BYTES)):
-            for piece in pieces(framed([self._manifest()])):
-                await stream.write(piece)
-            await cast(NetStream, stream).close_write()
-            await stream.read(1)  # ends when the other side has it all
-
-    # --- what we begin ------------------------------------------------------------------------------------------
-
-    async def _publish_announcements(self, gossip: _Pubsub) -> None:
-        async for data in self._announced:
-            try:
-                await gossip.publish(self._topic, data)
-            except Exception as error:  # noqa: BLE001 - gossipsub's book-keeping about peers must not end the node
-                self._log("announcement_failed", {"error": repr(error)})
-
-    async def _dial(self, peer: bytes, addresses: Sequence[str]) -> None:
-        failures: list[str] = []
-        with self._dials[peer]:
-            # libp2p 0.8.1: would try only one of them.
-            for text in addresses:
-                failures.append(
-                    f"{text}: {await self._try(peer, text, self._limits.dial_s / len(addresses))}"
-                )
-            for link in [link for link in self._links.values() if link.peer == peer]:
-                await link.ended.wait()
-        del self._dials[peer]
-        link_now = self._host.links.get(_peer_id(peer))
-        if link_now is None or not link_now.up.is_set():
-            reason = "; ".join(failures) or f"no answer within {self._limits.dial_s:g} s"
-            self._log("dial_failed", {"peer": peer_id(peer), "reason": reason})
-            self._inbox.peer_down(peer, f"could not connect: {reason}")
-
-    async def _try(self, peer: bytes, text: str, patience_s: float) -> str:
-        """Connect, and stay with the connection until it ends; returns why it did, or why there was none."""
-        try:
-            address, named = _parsed(text)
-        except ValueError as error:
-            return str(error)
-        if named not in (None, peer):
-            return "this address names another device"
-        try:
-            with trio.fail_after(patience_s):
-                conn = await self._host.swarm.dial_addr(address, _peer_id(peer))
-        except trio.TooSlowError:
-            return f"no answer within {patience_s:g} s"
-        except Exception as error:  # noqa: BLE001 - libp2p raises of every kind
-            return _reason(error)
-        link = cast(_Yamux, conn.muxed_conn).link
-        if link is None:
-            return "there is another connection"
-        await link.ended.wait()
-        return link.reason
-
-
-async def fetch_manifest(address: str, *, identity_seed: bytes, timeout_s: float) -> tuple[bytes, bytes]:
-    """Ask the device at a multiaddr with /p2p/ for its swarm's manifest, unchecked; returns its key and the bytes.
-    Unreachable."""
-    try:
-        target, peer = _parsed(address)
-    except ValueError as error:
-        raise Unreachable(f"{address}: {error}") from error
-    if peer is None:
-        raise Unreachable(f"{address}: it must end in /p2p/ and the device's peer id")
-    host = _Host(identity_seed, Limits(), Traffic(), {}, lambda muxed, _: muxed.socket.abort())
-    messages: list[bytes] = []
-    failure = ""
-    with trio.CancelScope() as everything:
-        async with background_trio_service(host.swarm):
-            try:
-                with trio.fail_after(timeout_s):
-                    conn = await host.swarm.dial_addr(target, _peer_id(peer))
-                    stream = await host.open(cast(SwarmConn, conn), MANIFEST_PROTOCOL)
-                    decoder = FrameDecoder(MANIFEST_BYTES)
-                    while not messages:
-                        messages = decoder.feed(await stream.read(READ_BYTES))
-            except trio.TooSlowError:
-                failure = f"no answer within {timeout_s:g} s"
-            except Exception as error:  # noqa: BLE001 - libp2p raises of every kind
-                failure = _reason(error)
-            finally:
-                host.tcp.hang_up()
-            everything.cancel()
-    if failure:
-        raise Unreachable(f"{address}: {failure}")
-    return peer, messages[0]
-
-
-async def _bind(listen: Sequence[str]) -> dict[str, trio.SocketListener]:
-    """Listening sockets by their exact multiaddr."""
-    bound: dict[str, trio.SocketListener] = {}
-    try:
-        for text in listen:
-            address, _ = _parsed(text)
-            host, port = (str(value) for value in address.values())
-            try:
-                # libp2p 0.8.1: listens with SO_REUSEPORT, so that two hosts get one port and half of its callers each.
-                [listener] = await trio.open_tcp_listeners(int(port), host=host)
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    raise PortInUse(host, int(port)) from error
-                raise
-            bound[str(_multiaddr(*listener.socket.getsockname()[:2]))] = listener
-    except BaseException:
-        for listener in bound.values():
-            listener.socket.close()
-        raise
-    return bound

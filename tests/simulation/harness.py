@@ -17,7 +17,6 @@ import numpy as np
 from crypto.hashing import digest
 from crypto.identity import Identity
 from gossip.aggregate import Body, Verified, unpack_members
-from gossip.cohort import open_roster, vector_hash
 from gossip.events import (
     CancelTimer,
     Compute,
@@ -49,9 +48,8 @@ from gossip.events import (
 from gossip.fold import fold_all
 from gossip.manifest import Cohorts, Compression, Manifest, Model, Step, Swarm, Tensor, Training, found
 from gossip.membership import Settings
-from gossip.messages import Kind, Masked, Ready, Roster, SealCertificate, Shares, Unmask, open_frame
+from gossip.messages import Kind, Masked, SealCertificate, Shares, Unmask, open_frame
 from gossip.secure_sum import MaskJob, phase_place, vote_key
-from gossip.wire import pack
 from node import core as node_core
 
 STEP_S = 1.0
@@ -417,7 +415,9 @@ class Observer:
         self.plain: dict[tuple[bytes, int, int], np.ndarray] = {}  # (cohort, place, index) -> lanes unmasked
         self.masked: dict[tuple[bytes, int, bytes], bytes] = {}
         self.masks: dict[bytes, tuple[bytes, int, bytes]] = {}
-        self.contexts: dict[tuple[bytes, int, bytes], bytes] = {}
+        self.keys: dict[
+            tuple[bytes, int, bytes], tuple[int, ...]
+        ] = {}  # U1 as a vector's sender masked under it
         self.votes: dict[tuple[bytes, int, bytes], bytes] = {}
         self.openings: dict[tuple[bytes, int, bytes, int], bytes] = {}
         self.used_ready: dict[bytes, bytes] = {}
@@ -461,8 +461,8 @@ class Observer:
         message = open_frame(self.world.swarm.id, data)
         place = (message.cohort, message.phase, sender.key)
         match message.body:
-            case Masked(context, vector):
-                self._on_masked(sender, message, context, vector)
+            case Masked(_, vector):
+                self._on_masked(sender, message, vector)
             case Shares():
                 self._on_shares(sender, message)
             case Unmask(_, openings):
@@ -473,10 +473,8 @@ class Observer:
                 members = self.rosters.get(message.cohort)
                 if members:
                     contributors = unpack_members(proposal.contributors, len(members))
-                    contexts = {
-                        self.contexts.get((message.cohort, message.phase, members[i])) for i in contributors
-                    }
-                    self.require(contexts == {proposal.context}, "U1: sealed over vectors of different keys")
+                    keys = {self.keys.get((message.cohort, message.phase, members[i])) for i in contributors}
+                    self.require(len(keys) == 1, "U1: sealed over vectors of different keys")
         if message.kind in {Kind.SEAL_VOTE, Kind.ABORT_VOTE}:
             content = message.body.seal if message.kind is Kind.SEAL_VOTE else b""
             known = self.votes.setdefault(place, content)
@@ -484,11 +482,11 @@ class Observer:
             stored = sender.disk["vote"].get(vote_key(message.cohort, message.phase))
             self.require(stored == content, "rule 2: a vote was sent before it was durable")
 
-    def _on_masked(self, sender: Device, message: object, context: bytes, vector: bytes) -> None:
+    def _on_masked(self, sender: Device, message: object, vector: bytes) -> None:
         place = (message.cohort, message.phase, sender.key)
         known = self.masked.setdefault(place, vector)
         self.require(known == vector, "I1: two masked vectors in one phase")
-        self.contexts[place] = context
+        self.keys[place] = tuple(sender.core._cohorts[message.cohort].member.keys.members)
         members = self.rosters[message.cohort]
         plain = self.plain[message.cohort, message.phase, members.index(sender.key)]
         last = message.phase == len(sender.core._codec.phases) - 1

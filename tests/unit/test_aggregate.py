@@ -122,7 +122,7 @@ WITHIN = [
     Broken(
         "a byte too many", "does not fit 4 members", {"parts": (replace(part(1), contributors=b"\x0f\0"),)}
     ),
-    Broken("a support too short", "support: 0|support: 1 bytes", {"blocks": b"\x01\0"}),
+    Broken("a support too long", "support: 2 bytes for 6 blocks", {"blocks": b"\x01\0"}),
     Broken("an empty support", "no block", {"blocks": b"\0"}),
     Broken("a full support, spelt out", "all blocks spelt", {"blocks": b"\x3f"}),
     Broken("a block beyond the last", "beyond the last block", {"blocks": b"\x41"}),

@@ -1,0 +1,340 @@
+"""A scenario: a swarm on purpose, as one TOML file that says who takes part, what they train and what goes wrong.
+
+    name = "storm"
+    summary = "What it shows, in a line."
+    task = "watch"
+    test = "what the accuracy is measured on, in words"
+    rounds = 40
+
+    [swarm.cohorts]            # [swarm.training], [swarm.compression] and [swarm.cohorts] are those of a
+    n_min = 4                  # device's config.toml; what is left out has the same default
+
+    [[device]]                 # one table a device, by name ...
+    name = "Ada"
+    data = "subjects=1"
+
+    [devices]                  # ... or, instead of them, as many as `count`, with names made up
+    count = 10
+    data = "shard={index}/{count}"
+
+    [[fault]]                  # none, or several; each happens once
+    action = "restart"         # SIGKILL, and started again `after_rounds` rounds or `after_s` seconds later
+    round = 5                  # "kill": SIGKILL for good; "pause": SIGSTOP for `for_s` seconds
+    phase = "MASKED"           # as soon as one has done this step, in a sum of that round or of a later one
+    role = "aggregator"        # or node = "Ada"
+
+Nothing is guessed: what cannot work is refused before the first process starts, with the key to change.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+from gossip.aggregate import threshold
+from gossip.errors import GossamerError
+from models.datasets import DataError
+from models.messages import Seed
+from models.partition import parse
+from node.config import (
+    SPEC_CHARACTERS_MAX,
+    CohortSettings,
+    CompressionSettings,
+    ConfigError,
+    Name,
+    Seconds,
+    Section,
+    SwarmSettings,
+    TaskName,
+    TrainingSettings,
+    load_toml,
+)
+
+FOLDER = Path(__file__).parent
+DEVICES_MAX = 256  # processes that one machine is asked to run, and as many trainers
+FAULTS_MAX = 64
+ROUNDS_MAX = 1_000_000
+TEXT_MAX = 500
+SEED_END = 1 << 32
+
+# Of the devices that a scenario only counts. Further ones are called "Ada 2" and so on.
+FIRST_NAMES = (
+    *("Ada", "Bruno", "Chidi", "Dalia", "Emre", "Freya", "Goran", "Hana", "Ines", "Jonas", "Kaya", "Luca"),
+    *("Mina", "Noor", "Oskar", "Priya", "Quinn", "Rosa", "Sami", "Tuva", "Uma", "Victor", "Wanda", "Ximena"),
+    *("Yusuf", "Zoe"),
+)
+
+Phase = Literal["READY", "ROSTER", "SHARES", "KEYS_SET", "MASKED", "SEAL", "UNMASK", "RESULT"]
+Role = Literal["leader", "aggregator", "second aggregator", "member"]
+Rounds = Annotated[int, Meta(ge=1, le=ROUNDS_MAX)]
+Text = Annotated[str, Meta(min_length=1, max_length=TEXT_MAX)]
+Data = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=SPEC_CHARACTERS_MAX,
+        description='which part of the data a device holds, such as "subjects=3"',
+    ),
+]
+
+
+class OptionError(GossamerError):
+    """The command line asks for what this scenario cannot be: choose as the line says. Exit code 2."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class Unworkable(ValueError):
+    """Settings that fit one by one and not together; the message begins with the key to change."""
+
+
+class Device(Section, frozen=True):
+    name: Name
+    data: Data
+
+
+class Devices(Section, frozen=True):
+    """Devices that differ in nothing but their number."""
+
+    count: Annotated[int, Meta(ge=3, le=DEVICES_MAX)]
+    data: Data  # {index}, from 1, and {count} stand for the numbers
+
+
+class Fault(Section, frozen=True):
+    """Something that goes wrong with one device's daemon. It happens once, to the first that comes there."""
+
+    action: Literal["kill", "restart", "pause"]
+    round: Rounds
+    phase: Phase
+    role: Role | None = None
+    node: Name | None = None
+    for_s: Seconds | None = None
+    after_rounds: Rounds | None = None
+    after_s: Seconds | None = None
+
+    def __str__(self) -> str:
+        whom = self.node or f"the {self.role}"
+        return f"{self.action} {whom} after {self.phase} in round {self.round} or later"
+
+
+class SwarmTables(Section, frozen=True):
+    """The part of a founder's settings that a scenario decides."""
+
+    training: TrainingSettings = TrainingSettings()
+    compression: CompressionSettings = CompressionSettings()
+    cohorts: CohortSettings = CohortSettings()
+
+    def __post_init__(self) -> None:
+        self.settings()  # refuses what contradicts itself
+
+    def settings(self, **decided: object) -> SwarmSettings:
+        """The founder's settings, with what the scenario's run has `decided`: a name, rounds, members, a seed."""
+        return SwarmSettings(
+            training=self.training,
+            compression=self.compression,
+            cohorts=self.cohorts,
+            **decided,  # type: ignore[arg-type]
+        )
+
+
+class Scenario(Section, frozen=True):
+    """A scenario's file."""
+
+    name: Name
+    summary: Text
+    task: TaskName
+    test: Text  # what the accuracy is measured on, in words
+    rounds: Rounds
+    seed: Seed = 0
+    swarm: SwarmTables = SwarmTables()
+    device: Annotated[tuple[Device, ...], Meta(max_length=DEVICES_MAX)] = ()
+    devices: Devices | None = None
+    fault: Annotated[tuple[Fault, ...], Meta(max_length=FAULTS_MAX)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is run: a scenario with the command line's choices, found to fit together."""
+
+    name: str
+    summary: str
+    task: str
+    test: str
+    rounds: int
+    seed: int
+    swarm: SwarmTables
+    devices: tuple[Device, ...]
+    faults: tuple[Fault, ...]
+
+
+def known_scenarios() -> list[str]:
+    """The names of the scenarios that come with the program."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def find_scenario(name_or_path: str) -> Path:
+    """The file of a scenario by its name, or by its path if it ends in .toml or has a folder in it.
+
+    Raises OptionError that lists the known names, the nearest one first.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        if not path.is_file():
+            raise OptionError(f"{path}: no such file; expected a scenario's TOML file or one of its names")
+        return path
+    known = known_scenarios()
+    if name_or_path in known:
+        return FOLDER / f"{name_or_path}.toml"
+    near = difflib.get_close_matches(name_or_path, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise OptionError(f'no scenario "{name_or_path}"; {hint}known: {", ".join(known)}, or the path of a file')
+
+
+def plan(path: Path, *, nodes: int | None = None, rounds: int | None = None, seed: int | None = None) -> Plan:
+    """Read a scenario and apply the command line's choices.
+
+    Raises ConfigError for a file that could not be run as it stands, OptionError for choices that do not fit it.
+    """
+    scenario = load_toml(path, Scenario)
+    try:
+        as_written = _plan(scenario)
+    except Unworkable as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if nodes is None and rounds is None and seed is None:
+        return as_written
+    try:
+        return _plan(_chosen(scenario, nodes, rounds, seed))
+    except Unworkable as error:
+        raise OptionError(f"this does not fit scenario {scenario.name}: {error}") from error
+
+
+def _chosen(scenario: Scenario, nodes: int | None, rounds: int | None, seed: int | None) -> Scenario:
+    changes: dict[str, object] = {}
+    if rounds is not None:
+        if not 1 <= rounds <= ROUNDS_MAX:
+            raise OptionError(f"--rounds {rounds}: expected 1 to {ROUNDS_MAX}")
+        changes["rounds"] = rounds
+    if seed is not None:
+        if not 0 <= seed < SEED_END:
+            raise OptionError(f"--seed {seed}: expected 0 to {SEED_END - 1}")
+        changes["seed"] = seed
+    if nodes is not None:
+        most = DEVICES_MAX if scenario.devices else len(scenario.device)
+        if not 1 <= nodes <= most:
+            listed = "" if scenario.devices else f", the devices that scenario {scenario.name} lists"
+            raise OptionError(f"--nodes {nodes}: expected 1 to {most}{listed}")
+        if scenario.devices:
+            changes["devices"] = msgspec.structs.replace(scenario.devices, count=nodes)
+        changes["device"] = scenario.device[:nodes]
+    return msgspec.structs.replace(scenario, **changes)
+
+
+def _plan(scenario: Scenario) -> Plan:
+    """Raises Unworkable."""
+    devices = _devices(scenario)
+    fewest = fewest_devices(scenario.swarm.cohorts.n_min)
+    if len(devices) < fewest:
+        raise Unworkable(
+            f"devices: {len(devices)} are too few; with swarm.cohorts.n_min = {scenario.swarm.cohorts.n_min} "
+            f"a sum takes {fewest}"
+        )
+    for position, fault in enumerate(scenario.fault):
+        try:
+            _refuse_fault(fault, scenario.rounds, [device.name for device in devices])
+        except Unworkable as error:
+            raise Unworkable(f"fault[{position}].{error}") from error
+    for position, fault in enumerate(scenario.fault):
+        up = len(devices) - _down(scenario.fault, fault.round)
+        if up < fewest:
+            raise Unworkable(
+                f"fault[{position}].round: with this one {up} of {len(devices)} devices are left in round "
+                f"{fault.round}, and a sum takes {fewest}"
+            )
+    return Plan(
+        name=scenario.name,
+        summary=scenario.summary,
+        task=scenario.task,
+        test=scenario.test,
+        rounds=scenario.rounds,
+        seed=scenario.seed,
+        swarm=scenario.swarm,
+        devices=devices,
+        faults=scenario.fault,
+    )
+
+
+def fewest_devices(n_min: int) -> int:
+    """The smallest cohort whose sum carries anything: all of it trained the segment, and losing all but t of
+    its members leaves n_min who did (design, rule 5)."""
+    return next(size for size in range(n_min, 2 * n_min + 1) if threshold(size) >= n_min)
+
+
+def _devices(scenario: Scenario) -> tuple[Device, ...]:
+    group = scenario.devices
+    if bool(scenario.device) == (group is not None):
+        raise Unworkable("device: name them one by one as [[device]], or count them in [devices]")
+    devices = scenario.device
+    if group is not None:
+        devices = tuple(Device(_first_name(index), _data(group, index)) for index in range(group.count))
+    names: dict[str, str] = {}
+    for device in devices:
+        # Each name is a folder's too, and some disks do not tell upper case from lower.
+        if names.setdefault(device.name.casefold(), device.name) is not device.name:
+            raise Unworkable(f'device: two are called "{device.name}"')
+        if device.name in Role.__args__:  # type: ignore[attr-defined]
+            raise Unworkable(f'device: "{device.name}" is a role in a cohort; choose another name')
+        try:
+            parse(device.data)
+        except DataError as error:
+            raise Unworkable(f'device: "{device.name}": {error}') from error
+    return devices
+
+
+def _first_name(index: int) -> str:
+    again, which = divmod(index, len(FIRST_NAMES))
+    return FIRST_NAMES[which] if not again else f"{FIRST_NAMES[which]} {again + 1}"
+
+
+def _data(group: Devices, index: int) -> str:
+    return group.data.replace("{index}", str(index + 1)).replace("{count}", str(group.count))
+
+
+def _refuse_fault(fault: Fault, rounds: int, names: Sequence[str]) -> None:
+    """Raises Unworkable for a fault that could not happen, or means two things."""
+    if (fault.role is None) == (fault.node is None):
+        raise Unworkable("role: say whom it befalls, by a role or as a node, and not both")
+    if fault.node is not None and fault.node not in names:
+        near = difflib.get_close_matches(fault.node, names, n=1)
+        hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(names)}"
+        raise Unworkable(f'node: there is no device "{fault.node}"; {hint}')
+    if fault.phase == "READY" and fault.role is not None:
+        raise Unworkable("role: nobody has one yet when a READY is said; name a node")
+    if fault.phase == "ROSTER" and fault.role not in {None, "leader"}:
+        raise Unworkable(f"role: the leader says ROSTER, not the {fault.role}")
+    if fault.round > rounds:
+        raise Unworkable(f"round: {fault.round} is beyond the {rounds} rounds of the run")
+    if (fault.for_s is not None) != (fault.action == "pause"):
+        raise Unworkable('for_s: how long a pause lasts; action = "pause" takes it, and no other does')
+    after = (fault.after_rounds is not None) + (fault.after_s is not None)
+    if after != (fault.action == "restart"):
+        raise Unworkable('after_rounds: action = "restart" takes this or after_s, and no other does')
+    if fault.after_rounds is not None and fault.round + fault.after_rounds > rounds:
+        raise Unworkable(
+            f"after_rounds: {fault.after_rounds} rounds after round {fault.round} is beyond the {rounds} of the run"
+        )
+
+
+def _down(faults: Sequence[Fault], round_: int) -> int:
+    """How many devices are down in that round, if every fault comes when it may come first."""
+    return sum(
+        fault.round <= round_
+        and (
+            fault.action == "kill"
+            or (fault.after_rounds is not None and round_ < fault.round + fault.after_rounds)
+        )
+        for fault in faults
+    )

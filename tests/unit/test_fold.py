@@ -1,0 +1,319 @@
+"""The fold's arithmetic, number by number, and a replica that takes every shortcut and lands on the same bits."""
+
+import hashlib
+from fractions import Fraction
+from math import floor
+
+import numpy as np
+import pytest
+
+from gossip.errors import ManifestError, MisuseError
+from gossip.fold import Replica, fold_all, has_momentum, increment, step_at
+from gossip.history import Added, Change
+from gossip.manifest import Step
+from tests.histories import WITH_MOMENTUM, WITHOUT_MOMENTUM, body, setting, unsigned
+
+SCHEDULES = pytest.mark.parametrize("schedule", [WITHOUT_MOMENTUM, WITH_MOMENTUM], ids=["plain", "momentum"])
+
+
+def inc(swarm, *bodies, round_=1):
+    return increment([unsigned(each) for each in bodies], round_, swarm.layout, swarm.manifest)
+
+
+# --- one round ------------------------------------------------------------------------------------------------
+
+
+def test_the_increment_is_the_weighted_mean_of_the_deltas_times_the_step_size():
+    # Four devices whose deltas are all 0.5, C = 1, S = 7, W_max = 100, each with 50 examples: q = 0.5 * .5 * 7 -> 2
+    # at most; exact here with Q = 4 * 50/100 * 0.5 * 7 = 7. The mean must be 0.5 again.
+    swarm = setting()
+    assert (inc(swarm, body(swarm, [], sums=7, weights=200)) == 1 << 23).all()
+    half = setting(schedule=(Step(1, 128, 0),))
+    assert (inc(half, body(half, [], sums=7, weights=200)) == 1 << 22).all()
+
+
+def test_the_increment_equals_exact_fractions():
+    swarm = setting(schedule=(Step(1, 77, 0),))
+    layout = swarm.layout
+    generator = np.random.default_rng(5)
+    bodies = []
+    for cohort in range(4):
+        blocks = np.flatnonzero(generator.integers(0, 2, layout.blocks))
+        bodies.append(
+            body(
+                swarm,
+                [],
+                cohorts=[cohort],
+                blocks=blocks,
+                sums=generator.integers(-28, 29, layout.values_in(blocks)),
+                exponents=-generator.integers(0, 25, len(blocks)),
+                weights=generator.integers(0, 401, layout.segments),
+            )
+        )
+    expected = []
+    for parameter in range(layout.parameters):
+        block = next(k for k in range(layout.blocks) if parameter < layout.ends[k])
+        total, weight = Fraction(0), 0
+        for each in bodies:
+            blocks = layout.unpack_blocks(each.blocks).tolist()
+            if block in blocks:
+                offset = layout.indices(np.array(blocks)).tolist().index(parameter)
+                lane = np.frombuffer(each.sums, np.int8)[offset]
+                total += int(lane) * Fraction(2) ** (24 - each.exponents[blocks.index(block)])
+                weight += each.weights[layout.block_segment[block]]
+        expected.append(floor(77 * 100 * total / (256 * 7 * weight)) if weight else 0)
+    assert any(expected)
+    assert inc(swarm, *bodies).tolist() == expected
+
+
+def test_division_rounds_down_below_zero_too():
+    swarm = setting(schedule=(Step(1, 1, 0),))
+    # E W_max Q 2^0 / (256 S W) = +-100 / (256 * 7 * 10), between -1 and 1.
+    assert (inc(swarm, body(swarm, [], sums=1, exponents=-24)) == 0).all()
+    assert (inc(swarm, body(swarm, [], sums=-1, exponents=-24)) == -1).all()
+
+
+def test_the_cap_holds_on_both_sides_and_for_the_round_not_for_one_aggregate():
+    swarm = setting(cap=1000)
+    up, down = body(swarm, [], cohorts=[1], sums=28), body(swarm, [], cohorts=[2], sums=-28)
+    assert (inc(swarm, up) == 1000).all()
+    assert (inc(swarm, down) == -1000).all()
+    assert (inc(swarm, up, down) == 0).all()
+
+
+def test_a_block_without_weight_stays_as_it_is():
+    swarm = setting()
+    changed = inc(swarm, body(swarm, [], sums=28, weights=[10, 0]))
+    first_segment = swarm.layout.expand(swarm.layout.block_segment, np.arange(swarm.layout.blocks)) == 0
+    assert changed[first_segment].all()
+    assert not changed[~first_segment].any()
+
+
+def test_only_those_who_carry_a_block_share_it():
+    swarm = setting()
+    alone = inc(swarm, body(swarm, [], blocks=[0, 2], weights=100))
+    beside = inc(
+        swarm,
+        body(swarm, [], blocks=[0, 2], weights=100),
+        body(swarm, [], cohorts=[1], blocks=[5], weights=300),
+    )
+    assert np.flatnonzero(alone).tolist() == swarm.layout.indices(np.array([0, 2])).tolist()
+    assert (beside[:10] == alone[:10]).all()
+    assert beside[17:].all()
+
+
+def test_the_largest_round_that_is_allowed_does_not_overflow():
+    swarm = setting(levels=64, lane_bits=32, n_max=8, tensors=[(1, 0)])
+    heaviest = unsigned(body(swarm, [], cohorts=[0, 1], sums=512, weights=1))
+    total = increment([heaviest] * 2048, 1, swarm.layout, swarm.manifest)
+    assert total.tolist() == [1 << 30]
+    exact = 256 * 100 * 2048 * 512 * 2**24
+    assert exact < 2**63
+
+
+def test_the_schedule_changes_in_the_round_it_says():
+    manifest = setting(schedule=WITH_MOMENTUM).manifest
+    assert [step_at(manifest, round_).size for round_ in (1, 4, 5, 8, 9, 11, 12, 1000)] == [
+        256, 256, 128, 128, 200, 200, 31, 31,
+    ]  # fmt: skip
+    assert has_momentum(manifest)
+    assert not has_momentum(setting().manifest)
+
+
+# --- many rounds ----------------------------------------------------------------------------------------------
+
+
+def test_momentum_is_nesterovs_with_floors():
+    swarm = setting(tensors=[(1, 0)], schedule=(Step(1, 256, 100), Step(3, 256, 200)))
+    x, v = int(swarm.initial[0]), 0
+    rounds = []
+    for round_, q in enumerate([3, -28, 1, -1, 0, -20, 7], 1):
+        written = unsigned(body(swarm, [], sums=q, exponents=-20, weights=33))
+        rounds.append([written])
+        change = floor(Fraction(256 * 100 * q * 16, 256 * 7 * 33))
+        momentum = 100 if round_ < 3 else 200
+        v = momentum * v // 256 + change
+        x += change + momentum * v // 256
+    folded = fold_all(swarm.initial, rounds, swarm.layout, swarm.manifest)
+    assert [int(part[0]) for part in folded] == [x, v]
+
+
+def test_momentum_goes_on_through_a_round_in_which_nothing_counts():
+    swarm = setting(tensors=[(1, 0)], schedule=(Step(1, 256, 128),))
+    written = unsigned(body(swarm, [], weights=100))
+    one, _ = fold_all(swarm.initial, [[written]], swarm.layout, swarm.manifest)
+    two, _ = fold_all(swarm.initial, [[written], []], swarm.layout, swarm.manifest)
+    step = (1 << 24) // 7
+    assert int(one[0] - swarm.initial[0]) == step + step // 2
+    assert int(two[0] - one[0]) == step // 2 // 2
+
+
+def long_history(swarm, rounds=40, seed=3):
+    """A chain of one aggregate a round, and beside each another without children: (chain, beside)."""
+    generator = np.random.default_rng(seed)
+    layout, chain, beside = swarm.layout, [], []
+    for round_ in range(rounds):
+        both = []
+        for cohort in range(2):
+            blocks = np.flatnonzero(generator.integers(0, 3, layout.blocks))
+            blocks = blocks if len(blocks) else np.array([0])
+            written = body(
+                swarm,
+                chain[-1:],
+                cohorts=[2 * round_ + cohort],
+                blocks=blocks,
+                sums=generator.integers(-28, 29, layout.values_in(blocks)),
+                exponents=-generator.integers(0, 12, len(blocks)),
+                weights=generator.integers(0, 401, layout.segments),
+            )
+            both.append(unsigned(written))
+        chain.append(both[0])
+        beside.append(both[1])
+    return chain, beside
+
+
+def filled(swarm, aggregates):
+    """A history and its replica, told one aggregate at a time."""
+    history, replica = swarm.history(), swarm.replica()
+    for each in aggregates:
+        outcome = history.add(each)
+        if isinstance(outcome, Added):
+            replica.apply(outcome.changes, history.round)
+    return history, replica
+
+
+def reference(swarm, history):
+    rounds = [history.counting(round_) for round_ in range(1, history.round + 1)]
+    return fold_all(swarm.initial, rounds, swarm.layout, swarm.manifest)
+
+
+def is_fold_of(replica, swarm, history):
+    return all(map(np.array_equal, (replica.x, replica.v), reference(swarm, history)))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "golden"),
+    [(WITHOUT_MOMENTUM, "plain"), (WITH_MOMENTUM, "momentum")],
+    ids=["plain", "momentum"],
+)
+def test_the_golden_fold(schedule, golden):
+    """These bits may change only together with the protocol's version: every node of a swarm must agree on them."""
+    swarm = setting(schedule=schedule, cap=3 << 24)
+    chain, beside = long_history(swarm)
+    _, replica = filled(swarm, chain + beside)
+    assert hashlib.sha256(replica.x.astype("<i8").tobytes()).hexdigest() == golden
+
+
+@SCHEDULES
+def test_a_replica_is_the_fold_of_its_history_after_each_aggregate(schedule):
+    swarm = setting(schedule=schedule, cap=1 << 24)
+    history, replica = swarm.history(), swarm.replica()
+    for pair in zip(*long_history(swarm, 20), strict=True):
+        for each in pair:
+            before = replica.x
+            told = replica.apply(history.add(each).changes, history.round)
+            assert np.array_equal(replica.x, before + told)
+            assert is_fold_of(replica, swarm, history)
+    assert replica.round == 20
+    assert np.array_equal(replica.model(), (replica.x / 2**24).astype(np.float32))
+
+
+@SCHEDULES
+@pytest.mark.parametrize("round_", [1, 2, 22, 34, 39, 40])
+def test_a_late_aggregate_of_any_age_is_folded_as_if_it_had_come_in_time(schedule, round_):
+    swarm = setting(schedule=schedule, cap=1 << 24)
+    chain, beside = long_history(swarm)
+    history, replica = filled(swarm, chain)
+    before = replica.x
+    assert replica.apply(history.add(beside[round_ - 1]).changes, history.round).any()
+    assert not np.array_equal(before, replica.x)
+    assert is_fold_of(replica, swarm, history)
+
+
+def test_without_momentum_a_late_aggregate_moves_its_own_blocks_alone():
+    swarm = setting(cap=1 << 24)
+    chain, beside = long_history(swarm)
+    history, replica = filled(swarm, chain)
+    carried = swarm.layout.indices(swarm.layout.unpack_blocks(beside[4].body.blocks))
+    moved = np.flatnonzero(replica.apply(history.add(beside[4]).changes, history.round))
+    assert len(moved)
+    assert np.isin(moved, carried).all()
+
+
+@SCHEDULES
+def test_many_additions_may_be_folded_in_one_go(schedule):
+    swarm = setting(schedule=schedule, cap=1 << 24)
+    chain, beside = long_history(swarm)
+    history, replica = filled(swarm, chain)
+    changes = [change for each in reversed(beside) for change in history.add(each).changes]
+    changes += [change for each in beside for change in getattr(history.add(each), "changes", ())]
+    replica.apply(changes, history.round)
+    assert is_fold_of(replica, swarm, history)
+
+
+@SCHEDULES
+def test_an_aggregate_that_a_lower_one_replaces_is_unfolded(schedule):
+    swarm = setting(schedule=schedule)
+    rivals = sorted((unsigned(body(swarm, [], sums=q)) for q in (3, 5, 7)), key=lambda each: each.id)
+    history, replica = swarm.history(), swarm.replica()
+    for each in reversed(rivals):
+        replica.apply(history.add(each).changes, history.round)
+        expected = fold_all(swarm.initial, [[each]], swarm.layout, swarm.manifest)
+        assert np.array_equal(replica.x, expected[0])
+
+
+@SCHEDULES
+def test_folding_twice_is_a_bug_of_ours_and_not_a_silent_one(schedule):
+    swarm = setting(schedule=schedule)
+    chain, _ = long_history(swarm, 3)
+    history, replica = filled(swarm, chain[:2])
+    outcome = history.add(chain[2])
+    replica.apply(outcome.changes, history.round)
+    x = replica.x
+    with pytest.raises(MisuseError, match="round 3: a change from what is not folded here"):
+        replica.apply(outcome.changes, history.round)
+    with pytest.raises(MisuseError, match="round 2"):
+        replica.apply([Change(2, (), (chain[1],))], history.round)
+    assert np.array_equal(replica.x, x)
+
+
+def test_with_momentum_a_round_of_which_nothing_was_said_is_a_bug_of_ours():
+    swarm = setting(schedule=WITH_MOMENTUM)
+    chain, _ = long_history(swarm, 2)
+    with pytest.raises(MisuseError, match="round 1: nobody said"):
+        swarm.replica().apply([Change(2, (), (chain[1],))], 2)
+
+
+@SCHEDULES
+def test_a_state_can_be_asked_for_without_becoming_it(schedule):
+    swarm = setting(schedule=schedule, cap=1 << 24)
+    chain, beside = long_history(swarm)
+    history, replica = filled(swarm, chain + beside)
+    past = history.ancestors([chain[30].id])
+    assert past == tuple((each.id,) for each in chain[:31])
+    before = replica.x, replica.v
+    x, v = replica.state_after(history.changes_to(past), 31)
+    expected = fold_all(swarm.initial, [[each] for each in chain[:31]], swarm.layout, swarm.manifest)
+    assert np.array_equal(x, expected[0])
+    assert np.array_equal(v, expected[1])
+    assert (replica.x is before[0], replica.v is before[1], replica.round) == (True, True, 40)
+
+
+def test_snapshots_thin_out_and_no_age_costs_more_than_eight_times_itself():
+    swarm = setting(tensors=[(1, 0)], schedule=(Step(1, 256, 128),))
+    replica = swarm.replica()
+    for newest in range(1, 700):
+        replica.apply([Change(newest, (), ())], newest)
+        kept = sorted(replica._snapshots)
+        powers_of_four = 1 + (newest.bit_length() - 1) // 2
+        assert len(kept) <= 1 + 2 * powers_of_four
+        for age in range(1, newest + 1):
+            start = max(round_ for round_ in kept if round_ < newest - age + 1)
+            assert newest - start <= 8 * age
+
+
+def test_another_initial_model_than_the_manifests_is_refused():
+    swarm = setting()
+    for other in (swarm.initial + 1, swarm.initial[:-1]):
+        with pytest.raises(ManifestError, match="initial model"):
+            Replica(swarm.manifest, swarm.layout, other)
