@@ -50,12 +50,13 @@ class ConfigError(GossamerError):
     exit_code: ClassVar[int] = 4
 
 
-class _Unfit(ValueError):
-    """A value that its type cannot refuse; msgspec carries it to `_convert` as a cause."""
+class _Unfit(ConfigError, ValueError):
+    """A value that its type alone cannot refuse. As a ValueError, msgspec carries it to `parse_toml` as a cause."""
 
     def __init__(self, place: Place, problem: str) -> None:
-        super().__init__(problem)
+        super().__init__(f"{_spelt(place)}{problem}")
         self.place = place
+        self.problem = problem
 
 
 _LISTEN_FORM = "/ip4/ADDRESS/tcp/PORT"
@@ -213,7 +214,7 @@ _ANY_FOUNDER = bytes(32)
 
 
 class SwarmSettings(Section, frozen=True):
-    """What a founder decides: everything of a manifest but the model."""
+    """What a founder decides: everything of a manifest but the model. ConfigError where settings contradict."""
 
     name: Name = "gossamer"
     rounds: Annotated[int, Meta(ge=0)] = 0
@@ -318,8 +319,8 @@ def parse_toml(text: str, kind: type[T], path: Path) -> T:
         return msgspec.convert(tree, kind, strict=True)
     except msgspec.ValidationError as error:
         place = _place_in(str(error))
-        if isinstance(error.__cause__, _Unfit):
-            raise _error(path, text, (*place, *error.__cause__.place), str(error.__cause__)) from error
+        if isinstance(unfit := error.__cause__, _Unfit):
+            raise _error(path, text, (*place, *unfit.place), unfit.problem) from error
         raise _error(path, text, place, _expectation(tree, inspect.type_info(kind), place)) from error
 
 

@@ -30,7 +30,7 @@ class OpenedModel(Protocol):
 def found_swarm(settings: SwarmSettings, task: str, opened: OpenedModel, founder: Identity) -> Swarm:
     """Sign a new swarm into being, whose model is the one that the trainer opened under `settings.seed`.
 
-    Raises ManifestError for settings that contradict each other, PeerViolation for a model beyond the bounds.
+    `opened` comes from a trainer that was given this seed. Raises PeerViolation for a model beyond the bounds.
     """
     return found(settings.manifest(_model(task, settings.seed, opened), founder.public_key), founder)
 

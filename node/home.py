@@ -149,12 +149,14 @@ def read_identity(home: Home) -> Identity:
         descriptor = os.open(home.key, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:
         raise HomeError(f"{home.key}: cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise HomeError(f"{home.key}: not a plain file")
         _refuse_shared(home.key, status, "600")
-        seed = file.read(SEED_BYTES + 1)
+        seed = os.read(descriptor, SEED_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(seed) != SEED_BYTES:
         raise HomeError(
             f"{home.key}: {status.st_size} bytes instead of {SEED_BYTES}; restore it from a copy, "

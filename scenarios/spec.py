@@ -269,7 +269,8 @@ def _plan(scenario: Scenario) -> Plan:
 
 def fewest_devices(n_min: int) -> int:
     """The smallest cohort whose sum carries anything: all of it trained the segment, and losing all but t of
-    its members leaves n_min who did (design, rule 5)."""
+    its members leaves n_min who did (design, rule 5).
+    """
     return next(size for size in range(n_min, 2 * n_min + 1) if threshold(size) >= n_min)
 
 

@@ -33,6 +33,30 @@ WITHOUT_MOMENTUM = (Step(1, 256, 0),)
 WITH_MOMENTUM = (Step(1, 256, 179), Step(5, 128, 230), Step(9, 200, 0), Step(12, 31, 64))
 
 
+class Dice:
+    """Numbers from a seed: the same under any version of any library, so that a seed and a golden hash stay good."""
+
+    def __init__(self, *seed: object) -> None:
+        self._key = repr(seed).encode()
+        self._rolls = 0
+
+    def integers(self, low: int, high: int, count: int) -> np.ndarray:
+        """int64[count] in [low, high)."""
+        self._rolls += 1
+        stream = hashlib.shake_128(self._key + self._rolls.to_bytes(8, "big")).digest(4 * count)
+        return low + np.frombuffer(stream, "<u4").astype(np.int64) % (high - low)
+
+    def below(self, high: int) -> int:
+        return int(self.integers(0, high, 1)[0])
+
+    def chance(self, percent: int) -> bool:
+        return self.below(100) < percent
+
+    def shuffled(self, items: Sequence) -> list:
+        order = np.argsort(self.integers(0, 1 << 32, len(items)), kind="stable")
+        return [items[place] for place in order]
+
+
 @dataclass(frozen=True)
 class Setting:
     """A swarm's manifest and what follows from it."""

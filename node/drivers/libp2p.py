@@ -1,26 +1,28 @@
 """Neighbours over libp2p: direct messages on streams, announcements by gossipsub, on TCP + Noise + yamux.
 
-**What it gives.** Noise proves the Ed25519 key at the other end, so a peer is its 32-byte key and nobody can speak
-in its name. Messages to one neighbour arrive whole, in order, at most once. Delivery is never promised:
-`send_failed` names what was waiting or being written when the connection ended, and whatever was written shortly
-before a `peer_down` may be lost, too. An announcement is heard at most once, from the neighbour that brought it
-first. Who wrote it, and who is a member, is the core's to check: anyone who knows the swarm's id can connect.
+**What it gives.** Noise proves the Ed25519 key at the other end, so a peer is its 32-byte key and nobody can
+speak in its name. Messages to one neighbour arrive whole, in order, at most once. Delivery is never promised:
+`send_failed` names what was waiting or being written when the connection ended, and whatever was written
+shortly before a `peer_down` may be lost, too. An announcement is heard at most once, from the neighbour that
+brought it first. Who wrote it, and who is a member, is the core's to check: anyone who knows the swarm's id
+can connect.
 
-**One connection per pair.** Both sides may dial at once. The peer with the lower key chooses: it keeps the first
-connection, refuses another one within `SIMULTANEOUS_S`, and lets a later one replace it, since the other side must
-have lost the old one. The peer with the higher key takes the connection on which the lower one opens its messages
-stream. So one side decides, and two dials that cross never cut each other off. On each connection each side opens
-one stream for what it says; `peer_up` comes when both are open. When any of it ends, all of it does. The streams'
-protocol holds the swarm's id: with a node of another swarm the negotiation fails, and the link ends for that reason.
+**One connection per pair.** Both sides may dial at once. The peer with the lower key chooses: it keeps the
+first connection, refuses another one within `SIMULTANEOUS_S`, and lets a later one replace it, since the
+other side must have lost the old one. The peer with the higher key takes the connection on which the lower
+one opens its messages stream. So one side decides, and two dials that cross never cut each other off. On each
+connection each side opens one stream for what it says; `peer_up` comes when both are open. When any of it
+ends, all of it does. The streams' protocol holds the swarm's id: with a node of another swarm the negotiation
+fails, and the link ends for that reason.
 
-**What a peer can take** is bounded by `Limits` and the constants below, whatever it sends. Whoever breaks a rule
-loses its connection.
+**What a peer can take** is bounded by `Limits` and the constants below, whatever it sends. Whoever breaks a
+rule loses its connection.
 
-**libp2p 0.8.1** has faults, some of which let any stranger end the process. Each guard begins with "libp2p 0.8.1:"
-and names its fault, so that a later release can shed it. Left out, being open doors or bytes without a use here:
-identify, ping, signed peer records, peer exchange, libp2p's own dialling, its resource manager. Gossipsub signs:
-its ids are (origin, number), so without signatures anyone could use up another's next ids and silence it; that
-costs 100 bytes, one signature at the origin and one verification a node.
+**libp2p 0.8.1** has faults, some of which let any stranger end the process. Each guard begins with "libp2p
+0.8.1:" and names its fault, so that a later release can shed it. Left out, being open doors or bytes without
+a use here: identify, ping, signed peer records, peer exchange, libp2p's own dialling, its resource manager.
+Gossipsub signs: its ids are (origin, number), so without signatures anyone could use up another's next ids
+and silence it; that costs 100 bytes, one signature at the origin and one verification a node.
 """
 
 from __future__ import annotations
@@ -370,10 +372,10 @@ class Libp2pTransport:
 
     async def _write(self, link: _Link, stream: NetStream) -> None:
         while True:
+            link.wake = trio.Event()
             if not link.outbox:
                 with trio.move_on_after(self._limits.keepalive_s):
                     await link.wake.wait()
-                link.wake = trio.Event()
             messages = link.outbox.take()
             data = framed(messages) if messages else SIGN_OF_LIFE
             with trio.fail_after(self._allowance_s(len(data))):
@@ -990,10 +992,10 @@ class _Observer(INotifee):
         self._connected = connected
         self._disconnected = disconnected
 
-    async def connected(self, network: INetwork, conn: INetConn) -> None:
+    async def connected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002
         self._connected(cast(SwarmConn, conn))
 
-    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002
         self._disconnected(cast(SwarmConn, conn))
 
     async def opened_stream(self, network: INetwork, stream: INetStream) -> None: ...

@@ -11,7 +11,7 @@ from gossip.errors import ManifestError, MisuseError
 from gossip.fold import Replica, fold_all, has_momentum, increment, step_at
 from gossip.history import Added, Change
 from gossip.manifest import Step
-from tests.histories import WITH_MOMENTUM, WITHOUT_MOMENTUM, body, setting, unsigned
+from tests.histories import WITH_MOMENTUM, WITHOUT_MOMENTUM, Dice, body, setting, unsigned
 
 SCHEDULES = pytest.mark.parametrize("schedule", [WITHOUT_MOMENTUM, WITH_MOMENTUM], ids=["plain", "momentum"])
 
@@ -35,19 +35,19 @@ def test_the_increment_is_the_weighted_mean_of_the_deltas_times_the_step_size():
 def test_the_increment_equals_exact_fractions():
     swarm = setting(schedule=(Step(1, 77, 0),))
     layout = swarm.layout
-    generator = np.random.default_rng(5)
+    dice = Dice(5)
     bodies = []
     for cohort in range(4):
-        blocks = np.flatnonzero(generator.integers(0, 2, layout.blocks))
+        blocks = np.flatnonzero(dice.integers(0, 2, layout.blocks))
         bodies.append(
             body(
                 swarm,
                 [],
                 cohorts=[cohort],
                 blocks=blocks,
-                sums=generator.integers(-28, 29, layout.values_in(blocks)),
-                exponents=-generator.integers(0, 25, len(blocks)),
-                weights=generator.integers(0, 401, layout.segments),
+                sums=dice.integers(-28, 29, layout.values_in(blocks)),
+                exponents=-dice.integers(0, 25, len(blocks)),
+                weights=dice.integers(0, 401, layout.segments),
             )
         )
     expected = []
@@ -150,21 +150,21 @@ def test_momentum_goes_on_through_a_round_in_which_nothing_counts():
 
 def long_history(swarm, rounds=40, seed=3):
     """A chain of one aggregate a round, and beside each another without children: (chain, beside)."""
-    generator = np.random.default_rng(seed)
+    dice = Dice(seed)
     layout, chain, beside = swarm.layout, [], []
     for round_ in range(rounds):
         both = []
         for cohort in range(2):
-            blocks = np.flatnonzero(generator.integers(0, 3, layout.blocks))
+            blocks = np.flatnonzero(dice.integers(0, 3, layout.blocks))
             blocks = blocks if len(blocks) else np.array([0])
             written = body(
                 swarm,
                 chain[-1:],
                 cohorts=[2 * round_ + cohort],
                 blocks=blocks,
-                sums=generator.integers(-28, 29, layout.values_in(blocks)),
-                exponents=-generator.integers(0, 12, len(blocks)),
-                weights=generator.integers(0, 401, layout.segments),
+                sums=dice.integers(-28, 29, layout.values_in(blocks)),
+                exponents=-dice.integers(0, 12, len(blocks)),
+                weights=dice.integers(0, 401, layout.segments),
             )
             both.append(unsigned(written))
         chain.append(both[0])

@@ -1,0 +1,219 @@
+"""What a run has shown: figures for a file, a table for a person, and whether it kept the promises.
+
+Accuracies are shares of the scenario's public test set, from 0 to 1, on all devices the same one. Bytes are those
+that crossed the sockets, with all that encryption and libp2p add. Seconds of a sum's phases are medians over the
+sums of a device, then over the devices. What a crashed process had counted is added as it was last heard.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from gossip.errors import GossamerError
+
+WIDTH_MIN = 100  # columns of the table where no terminal says how wide it is
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """A device's two processes apart; None where the system does not tell."""
+
+    daemon: float | None
+    trainer: float | None
+
+
+class Bytes(msgspec.Struct, frozen=True):
+    sent: int
+    received: int
+
+
+class NodeReport(msgspec.Struct, frozen=True):
+    name: str
+    peer_id: str
+    accuracy_alone: float  # the same model, trained only on this device's data for `steps` local steps
+    accuracy_swarm: float
+    replica_sha256: str
+    history_digest: str
+    steps: int
+    bytes_sent: int
+    bytes_received: int
+    contributions: int
+    cohorts_aborted: int
+    cpu_s: Parts
+    pss_mb: Parts  # 10^6 bytes; shared pages count in shares
+
+
+class AggregateReport(msgspec.Struct, frozen=True):
+    id: str
+    round: int
+    roster: list[str]  # peer ids
+    contributors: list[str]
+    weight: int  # examples
+    size_bytes: int
+
+
+class FaultReport(msgspec.Struct, frozen=True):
+    fault: str
+    device: str | None  # None: it never came to it
+    at_s: float | None  # since the run began
+    over_s: float | None  # when the device went on; None: it did not
+
+
+class SwarmReport(msgspec.Struct, frozen=True):
+    scenario: str
+    task: str
+    test: str
+    seed: int
+    wall_s: float
+    rounds: int  # of the history, at the end
+    n_min: int
+    nodes: list[NodeReport]  # those that were up at the end
+    aggregates: list[AggregateReport]
+    bytes_by_kind: dict[str, Bytes]  # all devices together, before encryption
+    phases_s: dict[str, float]  # of a secure sum, in their order
+    faults: list[FaultReport]
+
+
+class ReportError(GossamerError):
+    """The figures could not be written: choose another file for --json. Exit code 1."""
+
+    exit_code = 1
+
+
+def problems(report: SwarmReport) -> list[str]:
+    """What the run promised and did not keep, a line each; none if all is well."""
+    found = []
+    if len({node.replica_sha256 for node in report.nodes}) > 1:
+        held = "; ".join(f"{node.name} {node.replica_sha256[:12]}" for node in report.nodes)
+        found.append(f"THE REPLICAS DIFFER: {held}")
+    if len({node.history_digest for node in report.nodes}) > 1:
+        found.append("the devices do not know the same aggregates")
+    if not report.aggregates:
+        found.append("no sum was made")
+    found += [
+        f"aggregate {each.id[:12]} of round {each.round} has {len(each.contributors)} contributors, "
+        f"fewer than {report.n_min}"
+        for each in report.aggregates
+        if len(each.contributors) < report.n_min
+    ]
+    found += [f"this fault never happened: {each.fault}" for each in report.faults if each.device is None]
+    return found
+
+
+def write_json(report: SwarmReport, path: Path) -> None:
+    """The whole file or none. Raises ReportError."""
+    text = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+    draft = None
+    try:
+        descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(draft).chmod(0o644)
+        Path(draft).replace(path)
+    except OSError as error:
+        if draft is not None:
+            with contextlib.suppress(OSError):
+                Path(draft).unlink()
+        raise ReportError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def print_report(report: SwarmReport, console: Console) -> None:
+    """The table and what follows from it."""
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH_MIN)
+    console.print(_table(report))
+    for line in statements(report):
+        console.print(Text(line))
+    for line in problems(report):
+        console.print(Text(line, style="bold red"))
+
+
+def statements(report: SwarmReport) -> list[str]:
+    """What the figures mean, in words."""
+    rounds = max(report.rounds, 1)
+    lines = [f"Tested on {report.test}. {report.rounds} rounds in {report.wall_s:.0f} s."]
+    if report.aggregates:
+        others = min(len(each.contributors) for each in report.aggregates) - 1
+        size = mean(each.size_bytes for each in report.aggregates)
+        lines.append(
+            f"Every sum hid each update among at least {others} others "
+            f"({len(report.aggregates)} sums, {size / 1000:.1f} KB each)."
+        )
+    if len({node.replica_sha256 for node in report.nodes}) == 1:
+        same = report.nodes[0].replica_sha256[:16]
+        lines.append(f"All {len(report.nodes)} replicas are the same to the last bit ({same}).")
+    if report.phases_s:
+        phases = "  ".join(f"{name} {seconds:.2f}" for name, seconds in report.phases_s.items())
+        lines.append(f"Seconds of a secure sum by phase: {phases}.")
+    shares = rounds * max(len(report.nodes), 1)
+    kinds = [(kind, each.sent / shares / 1000) for kind, each in report.bytes_by_kind.items() if each.sent]
+    if kinds:
+        kinds.sort(key=lambda pair: -pair[1])
+        rest = _sent(report.nodes) / shares / 1000 - sum(size for _, size in kinds)
+        shown = "  ".join(f"{kind} {size:.1f}" for kind, size in kinds)
+        lines.append(f"KB that a device sends a round: {shown}  encryption and libp2p {rest:.1f}.")
+    for each in report.faults:
+        if each.device is not None:
+            over = "" if each.over_s is None else f", on again at {each.over_s:.0f} s"
+            lines.append(f"Fault: {each.fault}: {each.device} at {each.at_s:.0f} s{over}.")
+    return lines
+
+
+def _table(report: SwarmReport) -> Table:
+    rounds = max(report.rounds, 1)
+    table = Table(title=f"{escape(report.scenario)}: accuracy alone and in the swarm", title_justify="left")
+    table.add_column("device")
+    for name in ("alone", "swarm", "gain", "sent", "received", "sums", "CPU s", "PSS MB"):
+        table.add_column(name, justify="right")
+    table.caption = "sent and received: KB a round; CPU and PSS: daemon + trainer"
+    for node in report.nodes:
+        table.add_row(
+            escape(node.name),
+            *_accuracies([node]),
+            f"{node.bytes_sent / rounds / 1000:.1f}",
+            f"{node.bytes_received / rounds / 1000:.1f}",
+            str(node.contributions),
+            _parts([node.cpu_s]),
+            _parts([node.pss_mb]),
+        )
+    if report.nodes:
+        table.add_section()
+        table.add_row(
+            "mean, total",
+            *_accuracies(report.nodes),
+            f"{_sent(report.nodes) / rounds / 1000:.1f}",
+            f"{sum(node.bytes_received for node in report.nodes) / rounds / 1000:.1f}",
+            str(sum(node.contributions for node in report.nodes)),
+            _parts([node.cpu_s for node in report.nodes]),
+            _parts([node.pss_mb for node in report.nodes]),
+        )
+    return table
+
+
+def _sent(nodes: Sequence[NodeReport]) -> int:
+    return sum(node.bytes_sent for node in nodes)
+
+
+def _accuracies(nodes: Sequence[NodeReport]) -> tuple[str, str, str]:
+    """Alone, in the swarm, and the gain in percentage points, as means."""
+    alone = 100 * mean(node.accuracy_alone for node in nodes)
+    swarm = 100 * mean(node.accuracy_swarm for node in nodes)
+    return f"{alone:.1f} %", f"{swarm:.1f} %", f"{swarm - alone:+.1f}"
+
+
+def _parts(figures: Sequence[Parts]) -> str:
+    shown = []
+    for values in ([each.daemon for each in figures], [each.trainer for each in figures]):
+        known = [value for value in values if value is not None]
+        shown.append(f"{sum(known):.0f}" if len(known) == len(values) else "-")
+    return " + ".join(shown)
