@@ -139,7 +139,7 @@ class SqliteStore:
                     )
                 (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
                 if verdict != "ok":
-                    raise self._corrupt(verdict)
+                    raise self._corrupt(" ".join(verdict.split()))  # it comes in several lines
                 connection.execute("SELECT tbl, key, value, checksum FROM facts LIMIT 0")
         except sqlite3.Error as error:
             raise self._corrupt(str(error)) from error

@@ -1,9 +1,9 @@
 """Messages on a byte stream: a 4-byte big-endian length, then that many bytes.
 
-The length 2**32 - 1 stands alone: it is the sign of life of an idle sender, and no message. The decoder refuses a
-length above its limit as soon as the four bytes are there, before anything is allocated for it, and then holds no
-more than has arrived. A stream that ends inside a message lost it: libp2p shows a killed process as a clean end of
-stream, so only the length tells a whole message from half of one.
+The length 2**32 - 1 stands alone: it is the sign of life of an idle sender, and no message. The decoder
+refuses a length above its limit as soon as the four bytes are there, before anything is allocated for it, and
+then holds no more than has arrived. A stream that ends inside a message lost it: libp2p shows a killed
+process as a clean end of stream, so only the length tells a whole message from half of one.
 """
 
 from collections import deque
@@ -13,7 +13,8 @@ from gossip.errors import PeerViolation
 
 LENGTH_BYTES = 4
 SIGN_OF_LIFE = b"\xff" * LENGTH_BYTES
-# Noise's largest plaintext (65519) less yamux's header (12): a write of this size is one frame and one ciphertext.
+# Noise's largest plaintext (65519) less yamux's header (12): a write of this size is one frame and one
+# ciphertext.
 PIECE_BYTES = 65507
 
 

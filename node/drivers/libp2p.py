@@ -25,6 +25,8 @@ Gossipsub signs: its ids are (origin, number), so without signatures anyone coul
 and silence it; that costs 100 bytes, one signature at the origin and one verification a node.
 """
 
+# ruff: noqa: TID251 - the one file that touches libp2p; the drivers are trio's room
+
 from __future__ import annotations
 
 import errno
@@ -146,8 +148,8 @@ class Limits:
 
 @dataclass
 class Traffic:
-    """Bytes so far. libp2p's own part (handshakes, framing, control, gossip's signatures) is a socket's figure less the
-    two payloads. An announcement counts once a copy.
+    """Bytes so far. libp2p's own part (handshakes, framing, control, gossip's signatures) is a socket's
+    figure less the two payloads. An announcement counts once a copy.
     """
 
     socket_sent: int = 0
@@ -159,8 +161,8 @@ class Traffic:
 
 
 class Inbox(Protocol):
-    """Where a transport reports. Called in the trio thread, at times from within `send` and `dial`; must not block or
-    raise.
+    """Where a transport reports. Called in the trio thread, at times from within `send` and `dial`; must not
+    block or raise.
     """
 
     def received(self, peer: bytes, data: bytes) -> None: ...
@@ -259,11 +261,11 @@ class Libp2pTransport:
             host.tcp.hang_up()
             gossip.seen_messages.stop()  # libp2p 0.8.1: leaves a thread behind for every Pubsub
 
-    # --- what the daemon asks for -------------------------------------------------------------------------------
+    # --- what the daemon asks for ---------------------------------------------------------------------------
 
     def send(self, peer: bytes, data: bytes) -> None:
-        """Queue a message of at most `Limits.message_bytes`. What is not delivered comes back by `send_failed`, from
-        within this call (not connected, queue full) or later.
+        """Queue a message of at most `Limits.message_bytes`. What is not delivered comes back by
+        `send_failed`, from within this call (not connected, queue full) or later.
         """
         if len(data) > self._limits.message_bytes:
             raise MisuseError(f"a message of {len(data)} bytes; {self._limits.message_bytes} are allowed")
@@ -283,8 +285,8 @@ class Libp2pTransport:
             self._log("announcement_dropped", {"waiting": ANNOUNCEMENTS_WAITING})
 
     def dial(self, peer: bytes, addresses: Sequence[str]) -> None:
-        """Try the addresses one by one; within `Limits.dial_s` comes `peer_up`, or `peer_down` with what was wrong
-        with each. Does nothing if the peer is up or being dialled.
+        """Try the addresses one by one; within `Limits.dial_s` comes `peer_up`, or `peer_down` with what was
+        wrong with each. Does nothing if the peer is up or being dialled.
         """
         if peer == self._me.public_key:
             raise MisuseError("a node does not dial itself")
@@ -310,10 +312,12 @@ class Libp2pTransport:
         """Sorted: the neighbours that are up, and the address of each connection's other end."""
         return sorted((link.peer, link.address) for link in self._host.links.values() if link.up.is_set())
 
-    # --- a link's life ------------------------------------------------------------------------------------------
+    # --- a link's life --------------------------------------------------------------------------------------
 
     def _meet(self, conn: SwarmConn) -> _Link | None:
-        """The link of a connection, made when the connection is first seen: by its notice, or by its first stream."""
+        """The link of a connection, made when the connection is first seen: by its notice, or by its first
+        stream.
+        """
         muxed = cast(_Yamux, conn.muxed_conn)
         if muxed.link is not None or self._nursery is None:
             return muxed.link
@@ -422,13 +426,13 @@ class Libp2pTransport:
                 self._inbox.send_failed(link.peer, message, link.reason)
             self._inbox.peer_down(link.peer, link.reason)
 
-    # --- what peers open ----------------------------------------------------------------------------------------
+    # --- what peers open ------------------------------------------------------------------------------------
 
     async def _receive(self, stream: INetStream) -> None:
         """The peer's messages stream, read without a pause.
 
-        libp2p 0.8.1: ends a sender's stream when nothing was read from it for 5 s, and never notices a peer that was
-        stopped or unplugged; hence the signs of life.
+        libp2p 0.8.1: ends a sender's stream when nothing was read from it for 5 s, and never notices a peer
+        that was stopped or unplugged; hence the signs of life.
         """
         link = self._meet(cast(SwarmConn, cast(NetStream, stream).swarm_conn))
         if link is None:
@@ -473,7 +477,7 @@ class Libp2pTransport:
     def _allowance_s(self, size: int) -> float:
         return self._limits.handshake_s + size / self._limits.slowest_bytes_per_s
 
-    # --- what we begin ------------------------------------------------------------------------------------------
+    # --- what we begin --------------------------------------------------------------------------------------
 
     async def _dial(self, peer: bytes, addresses: Sequence[str]) -> None:
         failures: list[str] = []
@@ -527,8 +531,8 @@ class Libp2pTransport:
 
 
 async def fetch_manifest(address: str, *, identity_seed: bytes, timeout_s: float) -> tuple[bytes, bytes]:
-    """Ask the device at a multiaddr with /p2p/ for its swarm's manifest. Returns the device's key, and the bytes, which
-    nobody has checked. Unreachable.
+    """Ask the device at a multiaddr with /p2p/ for its swarm's manifest. Returns the device's key, and the
+    bytes, which nobody has checked. Unreachable.
     """
     try:
         target, peer = _parsed(address)
@@ -567,7 +571,8 @@ async def _bind(listen: Sequence[str]) -> dict[str, trio.SocketListener]:
         for text in listen:
             host, port = (str(value) for value in _parsed(text)[0].values())
             try:
-                # libp2p 0.8.1: listens with SO_REUSEPORT, so two nodes can have one port, and half of its callers each.
+                # libp2p 0.8.1: listens with SO_REUSEPORT, so two nodes can have one port, and half of its
+                # callers each.
                 [listener] = await trio.open_tcp_listeners(int(port), host=host)
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
@@ -666,8 +671,8 @@ class _Link:
 
 
 def _silence() -> logging.Logger:
-    """libp2p 0.8.1: a peer's garbage is logged as warnings and errors, in part by the root logger, whose first use even
-    installs a handler for stderr. What a reader should know is in our own log.
+    """libp2p 0.8.1: a peer's garbage is logged as warnings and errors, in part by the root logger, whose
+    first use even installs a handler for stderr. What a reader should know is in our own log.
     """
     logger = logging.getLogger("libp2p")
     logger.setLevel(logging.CRITICAL + 1)
@@ -693,9 +698,11 @@ class _Socket(ReadWriteCloser):
         self.host, self.port = stream.socket.getpeername()[:2]
 
     async def read(self, n: int | None = None) -> bytes:
-        """Exactly `n` bytes; ConnectionClosedError if they do not come. One system call fetches many small frames."""
-        # libp2p 0.8.1: believes a stranger's length prefix, gives up a read that comes in more than 101 parts, and
-        # believes the end of a stream when it has seen it 101 times.
+        """Exactly `n` bytes; ConnectionClosedError if they do not come. One system call fetches many small
+        frames.
+        """
+        # libp2p 0.8.1: believes a stranger's length prefix, gives up a read that comes in more than 101
+        # parts, and believes the end of a stream when it has seen it 101 times.
         wanted = MAX_NOISE_MESSAGE_LEN if n is None else n
         if wanted > MAX_NOISE_MESSAGE_LEN:
             raise ConnectionClosedError(
@@ -722,8 +729,8 @@ class _Socket(ReadWriteCloser):
         self._traffic.socket_sent += len(data)
 
     def abort(self) -> None:
-        """libp2p 0.8.1: a polite end waits for ever behind a peer that does not read. When its socket is closed, its
-        own tasks clear up.
+        """libp2p 0.8.1: a polite end waits for ever behind a peer that does not read. When its socket is
+        closed, its own tasks clear up.
         """
         self._stream.socket.close()
         self.closed.set()
@@ -806,7 +813,9 @@ class _Tcp(ITransport):
         return RawConnection(socket, initiator=True)
 
     def hang_up(self) -> None:
-        """libp2p 0.8.1: a host that is cancelled leaves its sockets open; one that is closed takes 0.3 s for each."""
+        """libp2p 0.8.1: a host that is cancelled leaves its sockets open; one that is closed takes 0.3 s for
+        each.
+        """
         for socket in list(self.sockets):
             socket.abort()
         for listener in self.bound.values():
@@ -842,8 +851,8 @@ class _Yamux(yamux.Yamux):
         return await super()._read_data_body(length)
 
     async def _write_frame(self, data: bytes) -> None:
-        # libp2p 0.8.1: answers every read, of a single byte, too, with a window update: 30 bytes on the wire. The
-        # first window is four steps wide, so a sender never waits for what is held back here.
+        # libp2p 0.8.1: answers every read, of a single byte, too, with a window update: 30 bytes on the wire.
+        # The first window is four steps wide, so a sender never waits for what is held back here.
         _, kind, flags, number, length = YAMUX_HEADER.unpack_from(data)
         stream = self.streams.get(number)
         if kind == yamux.TYPE_WINDOW_UPDATE and flags == 0 and stream is not None:
@@ -867,18 +876,21 @@ class _Upgrader(TransportUpgrader):
 
 class _Swarm(Swarm):
     async def dial_peer(self, peer_id: ID) -> list[INetConn]:
-        # libp2p 0.8.1: refuses a peer that restarted for 60 s, tries one address, and waits 250 ms for a second one
-        # that is not there. It also dials for anyone who asks for a stream to a peer that has just left.
+        # libp2p 0.8.1: refuses a peer that restarted for 60 s, tries one address, and waits 250 ms for a
+        # second one that is not there. It also dials for anyone who asks for a stream to a peer that has just
+        # left.
         raise SwarmException(f"not connected to {peer_id}")
 
     async def notify_disconnected(self, conn: INetConn) -> None:
-        # libp2p 0.8.1: remembers every peer that ever left, for dialling of its own, which never happens here.
+        # libp2p 0.8.1: remembers every peer that ever left, for dialling of its own, which never happens
+        # here.
         await self._notify("disconnected", conn)
 
 
 class _Negotiation(MultiselectCommunicator):
     async def read(self) -> str:
-        # libp2p 0.8.1: reads a line of any length, and what is not UTF-8 becomes an exception that ends the host.
+        # libp2p 0.8.1: reads a line of any length, and what is not UTF-8 becomes an exception that ends the
+        # host.
         try:
             line = await read_varint_prefixed_bytes_limited(self.read_writer, NEGOTIATION_BYTES)
             return line.decode().removesuffix("\n")
@@ -915,8 +927,8 @@ class _Host(BasicHost):
             ),
             transports=[self.tcp],
             retry_config=RetryConfig(max_retries=0),
-            # libp2p 0.8.1: dials by itself up to the middle between its watermarks, and closes a peer's second
-            # connection by rules that differ between the two sides. With these values it does neither.
+            # libp2p 0.8.1: dials by itself up to the middle between its watermarks, and closes a peer's
+            # second connection by rules that differ between the two sides. With these values it does neither.
             connection_config=ConnectionConfig(
                 max_connections=limits.connections,
                 min_connections=0,
@@ -1033,13 +1045,14 @@ class _Router(GossipSub):
         if msg_forwarder != self._host.get_id():
             self._heard(_public_key(msg_forwarder), pubsub_msg.data)
         await super().publish(msg_forwarder, pubsub_msg)
-        # libp2p 0.8.1: grow without end, or to a thousand messages, for what is off, or is given by signatures.
+        # libp2p 0.8.1: grow without end, or to a thousand messages, for what is off, or is given by
+        # signatures.
         self.recent_message_deliveries.clear()
         self.equivocation_detection.clear()
 
     async def handle_rpc(self, rpc: rpc_pb2.RPC, sender_peer_id: ID) -> None:
-        # libp2p 0.8.1: remembers any topic that a peer names, dials the strangers that a PRUNE recommends, and sends a
-        # message as often as it is asked for.
+        # libp2p 0.8.1: remembers any topic that a peer names, dials the strangers that a PRUNE recommends,
+        # and sends a message as often as it is asked for.
         link = self._host.links.get(sender_peer_id)
         if link is None:
             return
@@ -1058,7 +1071,8 @@ class _Router(GossipSub):
         await super().handle_rpc(rpc_pb2.RPC(control=control), sender_peer_id)
 
     async def heartbeat(self) -> None:
-        # libp2p 0.8.1: a failure in here ends gossipsub, and with it the host. Each beat begins with a short sleep.
+        # libp2p 0.8.1: a failure in here ends gossipsub, and with it the host. Each beat begins with a short
+        # sleep.
         while True:
             try:
                 await super().heartbeat()
@@ -1075,7 +1089,8 @@ class _Pubsub(Pubsub):
         self._links = host.links
         self._limits = limits
         self._traffic = traffic
-        # libp2p 0.8.1: counts on from the second of its start, so that after a restart its ids may be known already.
+        # libp2p 0.8.1: counts on from the second of its start, so that after a restart its ids may be known
+        # already.
         self.counter = secrets.randbits(62)
 
     async def join(self, link: _Link) -> bool:
@@ -1088,8 +1103,8 @@ class _Pubsub(Pubsub):
         return peer_id in self._links
 
     async def stream_handler(self, stream: INetStream) -> None:
-        # libp2p 0.8.1: ends the host by what is no protobuf, makes a task of every message in a frame, and stores each
-        # sender's signed record.
+        # libp2p 0.8.1: ends the host by what is no protobuf, makes a task of every message in a frame, and
+        # stores each sender's signed record.
         if (link := cast(_Yamux, stream.muxed_conn).link) is None:
             return
         with trio.fail_after(self._limits.handshake_s):
@@ -1117,8 +1132,8 @@ class _Pubsub(Pubsub):
             await self.push_msg(link.id, message)
 
     def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
-        """libp2p 0.8.1: a subscription holds 32 messages, drops the rest, and does not know who brought them. What is
-        heard comes from `_Router.publish`.
+        """libp2p 0.8.1: a subscription holds 32 messages, drops the rest, and does not know who brought them.
+        What is heard comes from `_Router.publish`.
         """
 
     async def _send_recent_messages_to_new_peer(self, peer_id: ID) -> None:
@@ -1137,7 +1152,8 @@ class _Pubsub(Pubsub):
         return hello
 
     async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
-        # libp2p 0.8.1: sends its signed record with every frame, and a key that the sender's id spells out already.
+        # libp2p 0.8.1: sends its signed record with every frame, and a key that the sender's id spells out
+        # already.
         rpc_msg.ClearField("senderRecord")
         for message in rpc_msg.publish:
             message.ClearField("key")

@@ -1,11 +1,8 @@
-"""The core's alarms: one task, one heap, one alarm a tag."""
+"""The core's alarms: a heap, one alarm a tag. The core's own task looks here, so a cancelled alarm never fires late."""
 
 import heapq
 import itertools
 import math
-from collections.abc import Callable
-
-import trio  # noqa: TID251 - the drivers are trio's room
 
 from gossip.events import Tag
 
@@ -13,17 +10,13 @@ SPARE = 64  # replaced alarms that may stay in the heap before it is swept
 
 
 class Timers:
-    def __init__(self, fire: Callable[[Tag], None]) -> None:
-        self._fire = fire
+    def __init__(self) -> None:
         self._heap: list[tuple[float, int, Tag]] = []
         self._current: dict[Tag, int] = {}  # the entry that counts, by its number
         self._numbers = itertools.count()
-        self._earlier = trio.Event()
 
     def set(self, tag: Tag, at: float) -> None:
-        """Fire at `at` on trio's clock; replaces an earlier alarm of the same tag."""
-        if not self._heap or at < self._heap[0][0]:
-            self._earlier.set()
+        """Ring at `at`; replaces an earlier alarm of the same tag."""
         self._current[tag] = number = next(self._numbers)
         heapq.heappush(self._heap, (at, number, tag))
         if len(self._heap) > 2 * len(self._current) + SPARE:
@@ -33,13 +26,16 @@ class Timers:
     def cancel(self, tag: Tag) -> None:
         self._current.pop(tag, None)
 
-    async def run(self) -> None:
-        while True:
-            self._earlier = trio.Event()
-            with trio.CancelScope(deadline=self._heap[0][0] if self._heap else math.inf):
-                await self._earlier.wait()
-            while self._heap and self._heap[0][0] <= trio.current_time():
-                _, number, tag = heapq.heappop(self._heap)
-                if self._current.get(tag) == number:
-                    del self._current[tag]
-                    self._fire(tag)
+    def next_at(self) -> float:
+        """When to look again; infinity when no alarm is set."""
+        while self._heap and self._current.get(self._heap[0][2]) != self._heap[0][1]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else math.inf
+
+    def take_due(self, now: float) -> Tag | None:
+        """The earliest alarm that is due, which is then no longer set."""
+        if self.next_at() > now:
+            return None
+        _, _, tag = heapq.heappop(self._heap)
+        del self._current[tag]
+        return tag

@@ -156,8 +156,8 @@ def test_a_disk_that_fails_otherwise_stops_the_daemon(store, path):
 
 
 def test_a_file_that_cannot_be_made_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
     with pytest.raises(StoreFailed, match="cannot be made: Not a directory"):
-        (tmp_path / "file").write_text("")
         SqliteStore(tmp_path / "file" / "state.db")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -172,8 +172,7 @@ def test_a_crash_while_the_file_was_made_does_not_matter(path):
 @pytest.fixture
 def filled(path):
     store = SqliteStore(path)
-    for number in range(40):
-        store.commit([Put("facts", number.to_bytes(2), bytes([number]) * 3000)])
+    store.commit([Put("facts", number.to_bytes(2), bytes([number]) * 3000) for number in range(40)])
     store.close()
     assert [each.name for each in path.parent.iterdir()] == ["state.db"]
     return path
