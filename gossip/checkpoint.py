@@ -86,12 +86,15 @@ def restore(
     ids = [identity for ids in checkpoint.rounds for identity in ids]
     if len(set(ids)) != len(ids) or not set(ids).issuperset(body.parents):
         raise PeerViolation("checkpoint: an id twice, or a parent of the signed aggregate not at all")
+    if len(checkpoint.rounds) != body.round - 1:
+        raise PeerViolation(
+            f"checkpoint: of {len(checkpoint.rounds)} rounds, but signed in round {body.round}"
+        )
     history = History(manifest, body.swarm, Base(checkpoint.rounds, body.parents))
     state = _decode(checkpoint.x), _decode(checkpoint.v)
     replica = Replica(manifest, layout, initial, (len(checkpoint.rounds), state))
     added = history.add(signed)
-    if not isinstance(added, Added):
-        raise PeerViolation("checkpoint: it holds the aggregate that signs it")
+    assert isinstance(added, Added), "its parents are in the base, and its round is above it"
     replica.apply(added.changes, history.round)
     return history, replica
 

@@ -172,10 +172,9 @@ class History:
         if aggregate.id in self._round_of:
             self._hold_again(aggregate)
         else:
-            lacks = self._lacks(aggregate)
-            if lacks:
+            if not self._is_ready(aggregate):
                 self._buffer(aggregate)
-                return Waiting(self._not_buffered(lacks))
+                return Waiting(self._not_buffered(self._lacks(aggregate)))
             if not self._follows(aggregate):
                 raise PeerViolation(
                     f"aggregate: round {aggregate.body.round} does not follow its parents' rounds"
@@ -184,7 +183,7 @@ class History:
             added.append(aggregate.id)
         # Rounds rise along the links, so one pass in their order frees all that can be freed.
         for orphan in sorted(self._orphans.values(), key=lambda orphan: (orphan.body.round, orphan.id)):
-            if self._lacks(orphan):
+            if not self._is_ready(orphan):
                 continue
             self._release(orphan)
             if self._follows(orphan):
@@ -246,6 +245,14 @@ class History:
         """The rounds whose bodies a change in this one needs, besides those that came after the base."""
         return range(1, self._base_round + 1) if self._momentum and round_ <= self._base_round else (round_,)
 
+    def _is_ready(self, aggregate: Verified) -> bool:
+        return not self._hides(aggregate.body.round) and not self.missing(aggregate.body.parents)
+
+    def _hides(self, round_: int) -> bool:
+        """Whether a change in this round needs bodies of the base that are not held."""
+        carried_on = self._momentum and round_ <= self._base_round
+        return bool(self._unheld) if carried_on else round_ in self._unheld
+
     def _lacks(self, aggregate: Verified) -> list[bytes]:
         unheld = (self._unheld.get(place, {}) for place in self._refolded(aggregate.body.round))
         return [*self.missing(aggregate.body.parents), *itertools.chain.from_iterable(unheld)]
@@ -274,7 +281,10 @@ class History:
         if self._round_of[aggregate.id] != aggregate.body.round:
             raise PeerViolation("aggregate: its round is not the one that the signed checkpoint gives")
         self._held[aggregate.id] = aggregate
-        del self._unheld[aggregate.body.round][aggregate.id]
+        of_round = self._unheld[aggregate.body.round]
+        del of_round[aggregate.id]
+        if not of_round:
+            del self._unheld[aggregate.body.round]
 
     def _buffer(self, aggregate: Verified) -> None:
         if aggregate.id in self._orphans:

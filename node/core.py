@@ -82,6 +82,7 @@ from gossip.sync import Learned, Sync
 from gossip.wire import pack
 from node.ports import Entropy
 
+WAITING_MAX = 32  # messages to a peer that is being dialled, and peers that are
 EARLY_MAX = 128  # messages of a cohort whose roster has not come yet
 COHORTS_MAX = 16  # remembered, the running one among them, to answer members who were away
 VIOLATIONS_MAX = 16  # of one peer, until it is disconnected
@@ -152,6 +153,7 @@ class NodeCore:
             swarm.id, self._me, manifest.cohorts, lambda: self._membership.live(self._clock)
         )
         self._cohorts: dict[bytes, Running] = {}  # by id, oldest first, at most COHORTS_MAX
+        self._waiting: dict[bytes, deque[bytes]] = {}  # by peer, WAITING_MAX of them, as many messages each
         self._early: deque[Message] = deque(maxlen=EARLY_MAX)
         self._secrets: Secrets | None = None  # of the READY that is out
         self._frozen_for: bytes | None = None  # whose contribution the books hold frozen
@@ -197,10 +199,18 @@ class NodeCore:
         return out
 
     def _route(self, action: Action) -> list[Action]:
-        """A direct message may need a connection first."""
-        if isinstance(action, Send) and action.peer not in self._membership.neighbours:
-            return [Dial(action.peer, self._membership.addresses_of(action.peer)), action]
-        return [action]
+        """A direct message may need a connection first, and waits for it here."""
+        if not isinstance(action, Send) or action.peer in self._membership.neighbours:
+            return [action]
+        waiting = self._waiting.get(action.peer)
+        if waiting is not None:
+            waiting.append(action.data)
+            return []
+        addresses = self._membership.addresses_of(action.peer)
+        if not addresses or len(self._waiting) >= WAITING_MAX:
+            return [Report("unreachable", {"peer": action.peer.hex()[:16]})]
+        self._waiting[action.peer] = deque([action.data], maxlen=WAITING_MAX)
+        return [Dial(action.peer, addresses)]
 
     def _inside(self, action: object, now: float) -> list[object] | None:
         """What an action that stays inside this node leads to; None for one that the world carries out."""
@@ -228,14 +238,13 @@ class NodeCore:
             case Received(peer, data) | Heard(peer, data):
                 return self._on_received(peer, data, now)
             case PeerUp(peer):
+                waited = [Send(peer, data) for data in self._waiting.pop(peer, ())]
                 reminders = [each.member.remind(peer) for each in self._cohorts.values()]
-                return [
-                    *self._membership.handle(event, now),
-                    *itertools.chain(*reminders),
-                    *self._consider(now),
-                ]
-            case PeerDown():
-                return [*self._membership.handle(event, now)]
+                greeted = self._membership.handle(event, now)
+                return [*greeted, *waited, *itertools.chain(*reminders), *self._consider(now)]
+            case PeerDown(peer):
+                self._waiting.pop(peer, None)
+                return [*self._membership.handle(event, now), *self._rendezvous.failed(peer, now)]
             case SendFailed(peer, _, reason):
                 failed = self._rendezvous.failed(peer, now)
                 return [Report("send_failed", {"peer": peer.hex()[:16], "reason": reason}), *failed]

@@ -119,24 +119,29 @@ class SqliteStore:
                 f"{self.path}: cannot be made: {error.strerror}"
             ) from error
         finally:
-            draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                draft.unlink()
 
     def _refuse_corrupt(self) -> None:
         """Check a file without writing to it; the shared-memory index beside its log is no part of the state."""
         log = self._beside("-wal")
+        logged = log.exists() and log.stat().st_size > 0
         # A read-only connection makes a log where there is none, but for a file that it takes for immutable.
-        options = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
+        options = "mode=ro" if logged else "mode=ro&immutable=1"
         try:
             with contextlib.closing(_connect(self.path, options)) as connection:
                 (application,) = connection.execute("PRAGMA application_id").fetchone()
                 (version,) = connection.execute("PRAGMA user_version").fetchone()
-                if application != APPLICATION_ID:
+                if application != APPLICATION_ID or not version:
                     raise self._corrupt("it is not a Gossamer state file")
                 if version > SCHEMA_VERSION:
                     raise StoreCorrupt(
                         f"{self.path}: written by a newer Gossamer (schema {version}, this one knows "
                         f"{SCHEMA_VERSION}); nothing was changed; upgrade Gossamer"
                     )
+                (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+                if not logged and self.path.stat().st_size % page_bytes:
+                    raise self._corrupt("its last page is cut short")  # which SQLite would fill up with zeros
                 (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
                 if verdict != "ok":
                     raise self._corrupt(" ".join(verdict.split()))  # it comes in several lines

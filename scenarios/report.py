@@ -80,6 +80,7 @@ class SwarmReport(msgspec.Struct, frozen=True):
     bytes_by_kind: dict[str, Bytes]  # all devices together, before encryption
     phases_s: dict[str, float]  # of a secure sum, in their order
     faults: list[FaultReport]
+    homes: str | None  # where the devices' homes are kept
 
 
 class ReportError(GossamerError):
@@ -166,6 +167,8 @@ def statements(report: SwarmReport) -> list[str]:
         if each.device is not None:
             over = "" if each.over_s is None else f", on again at {each.over_s:.0f} s"
             lines.append(f"Fault: {each.fault}: {each.device} at {each.at_s:.0f} s{over}.")
+    if report.homes is not None:
+        lines.append(f"The devices' homes are kept in {report.homes}")
     return lines
 
 

@@ -202,7 +202,9 @@ async def test_dialling_each_other_at_once_ends_in_one_working_connection(nurser
 
 
 @pytest.mark.parametrize("chooser_dials", [True, False])
-async def test_a_neighbour_that_stops_is_reported_at_once_and_met_again_at_once(nursery, two_seeds, chooser_dials):
+async def test_a_neighbour_that_stops_is_reported_at_once_and_met_again_at_once(
+    nursery, two_seeds, chooser_dials
+):
     lower, higher = two_seeds
     stays_seed, leaves_seed = (lower, higher) if chooser_dials else (higher, lower)
     stays, leaves = Node(stays_seed), Node(leaves_seed)
@@ -406,7 +408,7 @@ async def test_misuse_is_refused_before_anything_happens():
     with pytest.raises(MisuseError, match="does not dial itself"):
         ann.transport.dial(ann.key, [])
     ann.transport.dial(Node(2).key, [])
-    assert ann.diary.of("down") == [(Node(2).key, "could not connect: this node's transport is not running")]
+    assert ann.diary.of("down") == [(Node(2).key, "could not connect: the transport is not running")]
 
 
 async def test_a_stopped_node_leaves_no_socket_and_no_thread_behind(nursery):

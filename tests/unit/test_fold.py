@@ -193,7 +193,10 @@ def is_fold_of(replica, swarm, history):
 
 @pytest.mark.parametrize(
     ("schedule", "golden"),
-    [(WITHOUT_MOMENTUM, "plain"), (WITH_MOMENTUM, "momentum")],
+    [
+        (WITHOUT_MOMENTUM, "2bdf60f88f63c87c43ba154227433dcb1aa37655502812d63f47471584adb31d"),
+        (WITH_MOMENTUM, "36129a18a11989e2c1d52527bb5befa335f449357847a725ee63ea596be088fd"),
+    ],
     ids=["plain", "momentum"],
 )
 def test_the_golden_fold(schedule, golden):

@@ -1,0 +1,129 @@
+"""The local control API: JSON over HTTP on a unix socket in the home, which nobody but its owner can open.
+
+    GET /status  /peers  /aggregates        POST /evaluate  /alone {"steps": 100}  /down
+
+It answers from the first moment of a daemon's life, also while the slow parts of the start are still under way. An error
+is {"error": "one line"}: 400 for a question that makes no sense, 503 for one that cannot be answered now, 504 for one that
+took too long.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import hypercorn
+import hypercorn.trio
+import msgspec
+import trio  # noqa: TID251 - the drivers are trio's room
+from msgspec import Meta
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from structlog.stdlib import BoundLogger
+
+from gossip.errors import GossamerError
+from models.messages import STEPS_MAX
+from node.drivers.trainer import TrainerDown
+
+EVALUATE_S = 120.0
+ALONE_S = 600.0
+CLOSE_S = 0.5  # for answers under way when the daemon stops
+PRIVATE = 0o177  # umask: the socket is for its owner alone
+
+
+class NotYet(GossamerError):
+    """The node is still starting: ask again."""
+
+
+class Node(Protocol):
+    """What can be asked of a daemon."""
+
+    def status(self) -> dict[str, object]: ...
+    def peers(self) -> list[dict[str, object]]: ...
+    def aggregates(self) -> list[dict[str, object]]: ...
+    async def evaluate(self) -> dict[str, object]: ...
+    async def alone(self, steps: int) -> dict[str, object]: ...
+    def stop(self) -> None: ...
+
+
+class AloneRequest(msgspec.Struct, forbid_unknown_fields=True):
+    steps: Annotated[int, Meta(ge=1, le=STEPS_MAX)]
+
+
+async def serve(
+    node: Node,
+    socket: Path,
+    log: BoundLogger,
+    *,
+    task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer on `socket` until cancelled; started once it can be connected to."""
+    config = hypercorn.Config()
+    config.bind = [f"unix:{socket}"]
+    config.umask = PRIVATE
+    config.errorlog = None
+    config.graceful_timeout = CLOSE_S
+    config.include_server_header = False
+    await hypercorn.trio.serve(
+        _app(node, log), config, shutdown_trigger=trio.sleep_forever, task_status=task_status
+    )
+
+
+def _app(node: Node, log: BoundLogger) -> Starlette:
+    def get(path: str, answer: Callable[[], object]) -> Route:
+        async def handle(_request: Request) -> Response:
+            return JSONResponse(answer())
+
+        return Route(path, handle, methods=["GET"])
+
+    async def evaluate(_request: Request) -> Response:
+        return await _within(EVALUATE_S, node.evaluate)
+
+    async def alone(request: Request) -> Response:
+        try:
+            asked = msgspec.json.decode(await request.body(), type=AloneRequest)
+        except msgspec.DecodeError as error:
+            raise HTTPException(400, f"/alone: {error}") from error
+        return await _within(ALONE_S, partial(node.alone, asked.steps))
+
+    async def down(_request: Request) -> Response:
+        return JSONResponse({"stopping": True}, background=BackgroundTask(node.stop))
+
+    async def refused(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return JSONResponse({"error": error.detail}, error.status_code)
+
+    async def unavailable(_request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, 503)
+
+    async def failed(request: Request, error: Exception) -> Response:
+        log.error("control_failed", path=request.url.path, exc_info=error)
+        return JSONResponse({"error": f"a bug: {type(error).__name__}; see daemon.log"}, 500)
+
+    routes = [
+        get("/status", node.status),
+        get("/peers", node.peers),
+        get("/aggregates", node.aggregates),
+        Route("/evaluate", evaluate, methods=["POST"]),
+        Route("/alone", alone, methods=["POST"]),
+        Route("/down", down, methods=["POST"]),
+    ]
+    handlers: dict[Any, Any] = {
+        HTTPException: refused,
+        NotYet: unavailable,
+        TrainerDown: unavailable,
+        Exception: failed,
+    }
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+async def _within(patience_s: float, answer: Callable[[], Awaitable[dict[str, object]]]) -> Response:
+    try:
+        with trio.fail_after(patience_s):
+            return JSONResponse(await answer())
+    except trio.TooSlowError as error:
+        raise HTTPException(504, f"no answer within {patience_s:.0f} s") from error

@@ -1,0 +1,208 @@
+"""One core in the world: a single task feeds it events and carries out its actions, in order.
+
+Every event goes through the mailbox, every alarm through the heap beside it, and the core is called from nowhere else. What
+takes time happens elsewhere and answers with an event: records become durable in a thread, in order, several `Persist`
+in one transaction when they have piled up; jobs run in threads; the trainer is a process. Where the core wants more of
+these at once than is allowed, its task waits, and peers feel that in the mailbox's bounds, not in this device's memory.
+
+An exception out of the core or out of a job is a bug, and a disk that fails leaves durability unknown: both end the
+daemon, which is safe at any moment, whereas going on in an unknown state is not.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import trio  # noqa: TID251 - the drivers are trio's room
+from structlog.stdlib import BoundLogger
+
+from gossip.events import (
+    Action,
+    CancelTimer,
+    Compute,
+    Computed,
+    Dial,
+    Disconnect,
+    Evaluate,
+    Freeze,
+    Persist,
+    Persisted,
+    PersistFailed,
+    Publish,
+    Rebase,
+    Report,
+    Send,
+    SetTimer,
+    TimerFired,
+    Train,
+)
+from node.drivers.faults import FLUSH_S, Faults
+from node.drivers.figures import StepTimes
+from node.drivers.mailbox import Mailbox
+from node.drivers.timers import Timers
+from node.ports import Core, Store
+from node.store import StoreFull
+
+SLICE_S = 0.02  # of the core at a time; then whoever reads from neighbours has a turn
+PERSISTS_WAITING = 256
+PERSISTS_AT_ONCE = 64  # in one transaction
+JOBS_WAITING = 16
+JOBS_AT_ONCE = 2
+FLUSH_LOOK_S = 0.01
+
+QUIET = {"phase", "send_failed"}  # reports that are only for debugging
+ALARMING = {"violation", "persist_failed", "trainer_failed", "delta_dropped"}
+
+
+class Sent(Protocol):
+    @property
+    def messages_sent(self) -> int:
+        """Bytes of direct messages that have left."""
+
+
+class Transport(Protocol):
+    """As far as the core's actions go; see `node.drivers.libp2p.Libp2pTransport`."""
+
+    def send(self, peer: bytes, data: bytes) -> None: ...
+    def publish(self, data: bytes) -> None: ...
+    def dial(self, peer: bytes, addresses: Sequence[str]) -> None: ...
+    def disconnect(self, peer: bytes, reason: str) -> None: ...
+    def traffic(self) -> Sent: ...
+
+
+class Trainer(Protocol):
+    def apply(self, action: Train | Rebase | Freeze | Evaluate) -> None: ...
+
+
+class Daemon:
+    def __init__(
+        self,
+        *,
+        core: Core,
+        transport: Transport,
+        trainer: Trainer,
+        store: Store,
+        mailbox: Mailbox,
+        log: BoundLogger,
+        faults: Faults | None = None,
+    ) -> None:
+        self.times = StepTimes()
+        self._core = core
+        self._transport = transport
+        self._trainer = trainer
+        self._store = store
+        self._mailbox = mailbox
+        self._log = log
+        self._faults = faults
+        self._timers = Timers()
+        self._said_bytes = 0  # of direct messages, to the transport
+        self._to_persist, self._persists = trio.open_memory_channel[Persist](PERSISTS_WAITING)
+        self._to_compute, self._jobs = trio.open_memory_channel[Compute](JOBS_WAITING)
+
+    async def run(self) -> None:
+        """Until cancelled. Whatever the core, a job or a failing disk raises comes out of here."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._persist)
+            for _ in range(JOBS_AT_ONCE):
+                nursery.start_soon(self._compute)
+            await self._carry_out(self._core.start(trio.current_time()))
+            while True:
+                await self._serve()
+                with trio.CancelScope(deadline=self._timers.next_at()):
+                    await self._mailbox.wait()
+
+    async def _serve(self) -> None:
+        """Whatever has happened, for at most a slice; alarms first, so that no flood of messages delays them."""
+        until = trio.current_time() + SLICE_S
+        while (now := trio.current_time()) < until:
+            self._shut_out()
+            tag = self._timers.take_due(now)
+            if tag is not None:
+                await self._carry_out(self._core.handle(TimerFired(tag), now))
+            elif self._mailbox:
+                await self._carry_out(self._core.handle(self._mailbox.take(), now))
+            else:
+                return
+
+    def _shut_out(self) -> None:
+        while self._mailbox.overrun:
+            peer, _ = self._mailbox.overrun.popitem()
+            self._log.warning("peer_overran", peer=peer)
+            self._transport.disconnect(peer, "sends more than this device can take")
+
+    async def _carry_out(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(peer, data):
+                    self._said_bytes += len(data)
+                    self._mailbox.traffic_of(data).sent += len(data)
+                    self._transport.send(peer, data)
+                case Publish(data):
+                    self._mailbox.traffic_of(data).sent += len(data)
+                    self._transport.publish(data)
+                case Dial(peer, addresses):
+                    self._transport.dial(peer, addresses)
+                case Disconnect(peer, reason):
+                    self._transport.disconnect(peer, reason)
+                case SetTimer(tag, at):
+                    self._timers.set(tag, at)
+                case CancelTimer(tag):
+                    self._timers.cancel(tag)
+                case Persist():
+                    await self._to_persist.send(action)
+                case Compute():
+                    await self._to_compute.send(action)
+                case Train() | Rebase() | Freeze() | Evaluate():
+                    self._trainer.apply(action)
+                case Report():
+                    await self._report(action)
+
+    # --- what takes time --------------------------------------------------------------------------------------
+
+    async def _persist(self) -> None:
+        async for first in self._persists:
+            batch = [first]
+            while len(batch) < PERSISTS_AT_ONCE:
+                try:
+                    batch.append(self._persists.receive_nowait())
+                except trio.WouldBlock:
+                    break
+            records = [record for persist in batch for record in persist.records]
+            try:
+                await trio.to_thread.run_sync(self._store.commit, records)
+            except StoreFull as error:
+                for persist in batch:
+                    self._mailbox.put(PersistFailed(persist.tag, str(error)))
+            else:
+                for persist in batch:
+                    self._mailbox.put(Persisted(persist.tag))
+
+    async def _compute(self) -> None:
+        async for compute in self._jobs:
+            result = await trio.to_thread.run_sync(compute.job.run, abandon_on_cancel=True)
+            self._mailbox.put(Computed(compute.tag, result))
+
+    # --- what is told -----------------------------------------------------------------------------------------
+
+    async def _report(self, report: Report) -> None:
+        level = "warning" if report.name in ALARMING else "debug" if report.name in QUIET else "info"
+        getattr(self._log, level)(report.name, **report.fields)
+        step = {"phase": report.fields.get("phase"), "settled": "SETTLED"}.get(report.name)
+        if step is not None:
+            self.times.note(str(step), str(report.fields["cohort"]), trio.current_time())
+        if self._faults is not None and report.name == "phase":
+            index = self._faults.reached(report.fields)
+            if index is not None:
+                await self._flush()
+                self._log.warning("fault", index=index, **report.fields)
+                self._faults.stop(index)
+
+    async def _flush(self) -> None:
+        """Let what the core has said leave this process."""
+        with trio.move_on_after(FLUSH_S):
+            while self._unsent_bytes:
+                await trio.sleep(FLUSH_LOOK_S)
+
+    @property
+    def _unsent_bytes(self) -> int:
+        left = self._transport.traffic().messages_sent + self._mailbox.undelivered_bytes
+        return self._said_bytes - left

@@ -1,0 +1,496 @@
+"""A scenario on real processes: one daemon a device, over libp2p on loopback, from nothing to a report.
+
+    found -> first device up -> all up -> (rounds, faults) -> settled and of one history -> compare -> stop
+
+The runner is no part of the swarm: it sees what each device tells its own user, and the swarm would go on without it.
+It founds the swarm in the name of the first device and lists the members, because on one machine nothing else could
+keep a stranger's daemon out. Every wait has an end and an error that names the device and shows its last words.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+from typing import TypeVar
+
+import msgspec
+import trio  # noqa: TID251 - scenarios run real processes
+
+from crypto.hashing import digest
+from crypto.identity import Identity
+from models import messages
+from node.config import Config, NetworkSettings, TaskSettings, config_text
+from node.drivers.trainer import TaskRefused, Trainer
+from node.founding import found_swarm
+from node.home import init_home
+from node.telemetry import logging_to
+from scenarios.daemons import Daemon, Status, SwarmFailed, end_all
+from scenarios.mishaps import Course, meet
+from scenarios.progress import Display, Snapshot
+from scenarios.report import AggregateReport, Bytes, NodeReport, Parts, SwarmReport, problems
+from scenarios.spec import OptionError, Plan
+
+TICK_S = 0.1
+START_S = 90.0  # for a daemon to start: all of them share the machine's cores
+SILENCE_S = 60.0  # of a daemon that is up
+SETTLE_S = 60.0  # for all to know the same history, once the last round is done
+COMPARE_S = 600.0  # for a device to train alone as long as it did in the swarm
+DOWN_S = 10.0  # for a daemon to stop when asked to
+STEPS_OF_A_SUM = 8  # design, section 4
+BOOTSTRAP_MAX = 4  # devices that one which starts again is told of
+
+T = TypeVar("T")
+
+
+def run(plan: Plan, keep: Path | None, display: Display) -> SwarmReport:
+    """Run a swarm to its end and leave no process behind.
+
+    The homes go to `keep`, which is made or must be empty, and stay there; or to a temporary folder, which stays if
+    the run fails. Raises SwarmFailed, TaskRefused, and KeyboardInterrupt on SIGINT, SIGTERM and SIGHUP. For the
+    main thread.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="gossamer-")) if keep is None else _made(keep)
+    stays = keep is not None
+    try:
+        report = _trio_run(partial(_until_a_signal, partial(_run, plan, folder, display)))
+        stays = stays or bool(problems(report))
+        told: SwarmReport = msgspec.structs.replace(report, homes=str(folder) if stays else None)
+        return told
+    except (TaskRefused, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        stays = True
+        error.add_note(f"The devices' homes are kept in {folder}")
+        raise
+    finally:
+        if not stays:
+            shutil.rmtree(folder)
+
+
+def _made(keep: Path) -> Path:
+    """Raises OptionError for a folder that cannot be made or holds anything."""
+    try:
+        keep.mkdir(mode=0o700, parents=True, exist_ok=True)
+        occupied = any(keep.iterdir())
+    except OSError as error:
+        raise OptionError(f"--keep {keep}: cannot be used: {error.strerror}") from error
+    if occupied:
+        raise OptionError(f"--keep {keep}: not empty; name a new folder, as no run overwrites another")
+    return keep.absolute()
+
+
+def _trio_run(work: Callable[[], Awaitable[T]]) -> T:
+    """trio.run, with the first error of a group in place of the group: the others follow from it."""
+    try:
+        return trio.run(work)
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+async def _until_a_signal(work: Callable[[], Awaitable[T]]) -> T:
+    """Raises KeyboardInterrupt, after `work` has cleaned up, if a signal to end came before it was done."""
+    done: list[T] = []
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(wait)
+            done.append(await work())
+            nursery.cancel_scope.cancel()
+    if not done:
+        raise KeyboardInterrupt
+    return done[0]
+
+
+async def _run(plan: Plan, folder: Path, display: Display) -> SwarmReport:
+    swarm = Run(plan, display, trio.current_time())
+    try:
+        async with trio.open_nursery() as nursery:
+            await swarm.found(folder)
+            for daemon in swarm.daemons:
+                nursery.start_soon(daemon.follow)
+            await swarm.start()
+            await swarm.train()
+            results = await swarm.compare()
+            nursery.cancel_scope.cancel()
+        await swarm.stop()
+    finally:
+        left = await end_all(swarm.daemons)
+    if left:
+        raise SwarmFailed(f"these processes of the run could not be ended: {left}")
+    return swarm.report(results)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregates:
+    aggregates: list[AggregateReport]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """By device, in the order of those that are up."""
+
+    daemons: list[Daemon]
+    in_swarm: list[float]
+    alone: list[float]
+    aggregates: list[AggregateReport]
+
+
+@dataclass(slots=True)
+class Run:
+    plan: Plan
+    display: Display
+    began: float
+    daemons: list[Daemon] = field(default_factory=list)
+    courses: list[Course] = field(default_factory=list)
+    identities: list[Identity] = field(default_factory=list)
+    manifest: bytes = b""
+    stage: str = "founding"
+
+    # --- the beginning ---------------------------------------------------------------------------------------
+
+    async def found(self, folder: Path) -> None:
+        """Identities, and the one manifest that all of them hold."""
+        plan = self.plan
+        self._show()
+        self.identities = [_identity(plan.seed, index) for index in range(len(plan.devices))]
+        settings = plan.swarm.settings(
+            name=plan.name,
+            rounds=plan.rounds,
+            admit="members",
+            members=tuple(identity.peer_id for identity in self.identities),
+            seed=plan.seed,
+        )
+        opened = await _open_model(plan, folder)
+        self.manifest = found_swarm(settings, plan.task, opened, self.identities[0]).signed
+        self.courses = [Course(fault) for fault in plan.faults]
+        self.daemons = [
+            Daemon(device, folder / device.name, identity.peer_id)
+            for device, identity in zip(plan.devices, self.identities, strict=True)
+        ]
+
+    async def start(self) -> None:
+        """The first device, and then, through it, all others at once."""
+        self.stage = "starting"
+        first, *others = self.daemons
+        self._make_home(first, ())
+        await first.start(self.plan.faults)
+        await self._until(lambda: bool(first.heard and first.heard.addresses))
+        assert first.heard is not None
+        for daemon in others:
+            self._make_home(daemon, tuple(first.heard.addresses))
+            await daemon.start(self.plan.faults)
+        await self._until(lambda: all(daemon.heard for daemon in self.daemons))
+
+    def _make_home(self, daemon: Daemon, bootstrap: tuple[str, ...]) -> None:
+        identity = self.identities[self.daemons.index(daemon)]
+        init_home(daemon.home, self._config(daemon, bootstrap), identity.seed)
+        (daemon.home / "swarm.manifest").write_bytes(self.manifest)
+
+    def _config(self, daemon: Daemon, bootstrap: tuple[str, ...]) -> str:
+        order = digest("scenario order", _number(self.plan.seed), daemon.peer_id.encode())
+        return config_text(
+            Config(
+                name=daemon.device.name,
+                task=TaskSettings(
+                    name=self.plan.task, data=daemon.device.data, seed=int.from_bytes(order[:4], "big")
+                ),
+                network=NetworkSettings(bootstrap=bootstrap),
+            )
+        )
+
+    # --- the rounds ------------------------------------------------------------------------------------------
+
+    async def train(self) -> None:
+        """Until all that shall be up have done the last round and know the same history."""
+        self.stage = "training"
+        cohorts = self.plan.swarm.cohorts
+        patience_s = SILENCE_S + 2 * (cohorts.gather_s + STEPS_OF_A_SUM * cohorts.step_s)
+        before, moved_at = None, trio.current_time()
+        done_at: float | None = None
+        while True:
+            await self._tick()
+            now = trio.current_time()
+            heard = [daemon.heard for daemon in self._up]
+            rounds = [status and status.round for status in heard]
+            if rounds != before:
+                before, moved_at = rounds, now
+            settled = all(status is not None and status.settled for status in heard)
+            if settled and not any(course.awaited for course in self.courses):
+                done_at = now if done_at is None else done_at
+                if len({status.history_digest for status in heard if status}) == 1:
+                    return
+                if now > done_at + SETTLE_S:
+                    return  # the report says that they differ, and of whom
+            elif now > moved_at + patience_s:
+                raise SwarmFailed(f"no device has come any further for {patience_s:.0f} s:{self._laments()}")
+
+    def _laments(self) -> str:
+        """What the devices that are behind are doing."""
+        behind = min(self._up, key=lambda daemon: daemon.heard.round if daemon.heard else -1)
+        lines = [
+            f"\n    {daemon.device.name} {daemon.heard.doing} and waits for {daemon.heard.waits_for}"
+            for daemon in self._up
+            if daemon.heard and not daemon.heard.settled
+        ]
+        return "".join(lines) + behind.last_words()
+
+    @property
+    def _up(self) -> list[Daemon]:
+        return [daemon for daemon in self.daemons if daemon.process is not None]
+
+    @property
+    def _now_s(self) -> float:
+        return trio.current_time() - self.began
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        """Each daemon's own deadlines are the end of this wait."""
+        while not reached():
+            await self._tick()
+
+    async def _tick(self) -> None:
+        """Look after the processes and the faults, and tell how things stand."""
+        await trio.sleep(TICK_S)
+        round_ = max((daemon.heard.round for daemon in self._up if daemon.heard), default=0)
+        for course in await meet(self.courses, self._up, self._now_s, round_):
+            assert course.daemon is not None
+            self.display.say(f"{self._now_s:5.0f} s  {course.daemon.device.name}: {course.fault}")
+        idle = all(daemon.heard is not None and daemon.heard.settled for daemon in self._up)
+        for course in self.courses:
+            if course.due(self._now_s, round_, idle=idle):
+                await self._go_on(course)
+        paused = [
+            course.daemon for course in self.courses if course.fault.action == "pause" and course.awaited
+        ]
+        for daemon in self._up:
+            _refuse_death(daemon)
+            if daemon not in paused:
+                _refuse_silence(daemon)
+        self._show()
+
+    async def _go_on(self, course: Course) -> None:
+        daemon = course.daemon
+        assert daemon is not None
+        if course.fault.action == "pause":
+            daemon.go_on()
+        else:
+            # Devices listen on any free port, and the one they had may be another's by now.
+            known = [other.heard.addresses[0] for other in self._up if other.heard and other.heard.addresses]
+            (daemon.home / "config.toml").write_text(self._config(daemon, tuple(known[:BOOTSTRAP_MAX])))
+            await daemon.start(self.plan.faults)
+        course.over_s = self._now_s
+        self.display.say(f"{self._now_s:5.0f} s  {daemon.device.name}: goes on")
+
+    def _show(self) -> None:
+        heard = [daemon.heard for daemon in self._up if daemon.heard]
+        known = [status.accuracy for status in heard if status.accuracy is not None]
+        self.display.show(
+            Snapshot(
+                stage=self.stage,
+                at_s=self._now_s,
+                up=len(heard),
+                devices=len(self.plan.devices),
+                round=max((status.round for status in heard), default=0),
+                rounds=self.plan.rounds,
+                accuracy=mean(known) if known else None,
+                sent_bytes=sum(
+                    status.traffic.sent for daemon in self.daemons for status in daemon.all_heard()
+                ),
+            )
+        )
+
+    # --- the end ---------------------------------------------------------------------------------------------
+
+    async def compare(self) -> Results:
+        """What each device's replica is worth, and what the device could have come to by itself."""
+        self.stage = "comparing"
+        up = self._up
+        async with self._watched():
+            in_swarm = await _of_each(up, partial(_evaluation, path="/evaluate"))
+            alone = await _of_each(up, _alone)
+            listed = await up[0].ask("GET", "/aggregates", Aggregates)
+            await _of_each(up, Daemon.refresh)
+        return Results(up, in_swarm, alone, listed.aggregates)
+
+    @contextlib.asynccontextmanager
+    async def _watched(self) -> AsyncIterator[None]:
+        """Go on looking after the processes meanwhile."""
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                await self._until(lambda: False)
+
+            nursery.start_soon(watch)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def stop(self) -> None:
+        """Ask all to stop. Raises SwarmFailed for one that does not, or ends in another way than well."""
+        self.stage = "stopping"
+        self._show()
+
+        async def down(daemon: Daemon) -> None:
+            assert daemon.process is not None
+            await daemon.ask("POST", "/down", dict)
+            with trio.move_on_after(DOWN_S):
+                await daemon.process.wait()
+            if daemon.process.returncode is None:
+                raise SwarmFailed(
+                    f"{daemon.device.name} did not stop within {DOWN_S:.0f} s{daemon.last_words()}"
+                )
+            if daemon.process.returncode:
+                raise SwarmFailed(f"{_obituary(daemon)}{daemon.last_words()}")
+
+        await _of_each(self._up, down)
+
+    def report(self, results: Results) -> SwarmReport:
+        plan = self.plan
+        every = [status for daemon in self.daemons for status in daemon.all_heard()]
+        last = [daemon.heard for daemon in results.daemons if daemon.heard]
+        return SwarmReport(
+            scenario=plan.name,
+            task=plan.task,
+            test=plan.test,
+            seed=plan.seed,
+            wall_s=round(self._now_s, 2),
+            rounds=max(status.round for status in last),
+            n_min=plan.swarm.cohorts.n_min,
+            nodes=[
+                _node_report(daemon, alone, in_swarm)
+                for daemon, alone, in_swarm in zip(
+                    results.daemons, results.alone, results.in_swarm, strict=True
+                )
+            ],
+            aggregates=results.aggregates,
+            bytes_by_kind=_bytes_by_kind(every),
+            phases_s={
+                phase: round(median(status.times_s[phase] for status in last if phase in status.times_s), 4)
+                for phase in dict.fromkeys(phase for status in last for phase in status.times_s)
+            },
+            homes=None,
+            faults=[course.report() for course in self.courses],
+        )
+
+
+async def _open_model(plan: Plan, folder: Path) -> messages.Opened:
+    """x_0 and the model's schema, which only a trainer knows. Raises TaskRefused, TrainerDown."""
+    with logging_to(folder / "first-model.log", "info", foreground=False) as log:
+        trainer = Trainer(lambda _event: None, log)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trainer.run)
+            opened = await trainer.open(
+                messages.Open(plan.task, plan.devices[0].data, None, seed=0, model_seed=plan.seed)
+            )
+            nursery.cancel_scope.cancel()
+    return opened
+
+
+def _identity(seed: int, index: int) -> Identity:
+    """The same devices in every run of one seed: who leads and who adds up follows from the keys."""
+    return Identity(digest("scenario identity", _number(seed), _number(index)))
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(8, "big")
+
+
+def _refuse_death(daemon: Daemon) -> None:
+    if daemon.process is not None and daemon.process.poll() is not None:
+        raise SwarmFailed(f"{_obituary(daemon)}{daemon.last_words()}")
+
+
+def _obituary(daemon: Daemon) -> str:
+    code = daemon.process.returncode if daemon.process is not None else None
+    how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
+    return f"{daemon.device.name}'s daemon ended {how}, which nobody asked it to"
+
+
+def _refuse_silence(daemon: Daemon) -> None:
+    limit_s = START_S if daemon.heard is None else SILENCE_S
+    if trio.current_time() > daemon.heard_at + limit_s:
+        what = "was not up within" if daemon.heard is None else "has not answered for"
+        raise SwarmFailed(f"{daemon.device.name} {what} {limit_s:.0f} s{daemon.last_words()}")
+
+
+async def _of_each(daemons: Sequence[Daemon], ask: Callable[[Daemon], Awaitable[T]]) -> list[T]:
+    """The answers in order, with no more questions at a time than the machine has cores."""
+    cores = trio.CapacityLimiter(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    answers: dict[str, T] = {}
+
+    async def one(daemon: Daemon) -> None:
+        async with cores:
+            answers[daemon.peer_id] = await ask(daemon)
+
+    async with trio.open_nursery() as nursery:
+        for daemon in daemons:
+            nursery.start_soon(one, daemon)
+    return [answers[daemon.peer_id] for daemon in daemons]
+
+
+async def _evaluation(daemon: Daemon, path: str, json: object = None) -> float:
+    return (await daemon.ask("POST", path, Evaluation, json=json, timeout_s=COMPARE_S)).accuracy
+
+
+async def _alone(daemon: Daemon) -> float:
+    steps = max(1, sum(status.steps for status in daemon.all_heard()))
+    return await _evaluation(daemon, "/alone", {"steps": steps})
+
+
+def _node_report(daemon: Daemon, alone: float, in_swarm: float) -> NodeReport:
+    every = daemon.all_heard()
+    last = every[-1]
+    return NodeReport(
+        name=daemon.device.name,
+        peer_id=daemon.peer_id,
+        accuracy_alone=alone,
+        accuracy_swarm=in_swarm,
+        replica_sha256=last.replica_sha256,
+        history_digest=last.history_digest,
+        steps=sum(status.steps for status in every),
+        bytes_sent=sum(status.traffic.sent for status in every),
+        bytes_received=sum(status.traffic.received for status in every),
+        contributions=sum(status.contributions for status in every),
+        cohorts_aborted=sum(status.cohorts_aborted for status in every),
+        cpu_s=Parts(
+            _total([status.cpu_s.daemon for status in every]),
+            _total([status.cpu_s.trainer for status in every]),
+        ),
+        pss_mb=last.pss_mb,
+    )
+
+
+def _total(figures: Sequence[float | None]) -> float | None:
+    """None if any of them is not known."""
+    known = [figure for figure in figures if figure is not None]
+    return round(sum(known), 2) if len(known) == len(figures) else None
+
+
+def _bytes_by_kind(every: Sequence[Status]) -> dict[str, Bytes]:
+    kinds = sorted(dict.fromkeys(kind for status in every for kind in status.traffic.by_kind))
+    none = Bytes(0, 0)
+    return {
+        kind: Bytes(
+            sum(status.traffic.by_kind.get(kind, none).sent for status in every),
+            sum(status.traffic.by_kind.get(kind, none).received for status in every),
+        )
+        for kind in kinds
+    }
