@@ -361,7 +361,8 @@ class Aggregator:
         vectors = [phase.masked[index].vector for index in contributors]
         lanes = self.member.plan().lanes
         place = self.member.place
-        job = UnmaskJob(self.cohort, place, lanes, vectors, contributors, keys.commitments, phase.shares)
+        shares = {owner: dict(held) for owner, held in phase.shares.items()}  # a thread reads it
+        job = UnmaskJob(self.cohort, place, lanes, vectors, contributors, keys.commitments, shares)
         return [Compute(self._tag("unmask", place), job)]
 
     def _show(self, vector: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> list[Action]:

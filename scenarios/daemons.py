@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ import trio  # noqa: TID251 - scenarios run real processes
 
 from gossip.errors import GossamerError
 from node import control
+from node.home import Home
 from scenarios.report import Bytes, Parts
 from scenarios.spec import Device, Fault
 
@@ -78,7 +79,7 @@ class Daemon:
     """One device, and the process that is its daemon just now, if one is."""
 
     device: Device
-    home: Path
+    home: Home
     peer_id: str
     process: trio.Process | None = None
     heard: Status | None = None  # of this process
@@ -87,12 +88,8 @@ class Daemon:
     groups: list[int] = field(default_factory=list)  # of all processes that there ever were
 
     @property
-    def log(self) -> Path:
-        return self.home / "daemon.log"
-
-    @property
     def stderr(self) -> Path:
-        return self.home / "stderr.log"
+        return self.home.path / "stderr.log"
 
     async def start(self, faults: Sequence[Fault]) -> None:
         told = [
@@ -102,7 +99,7 @@ class Daemon:
         # Shielded: a process that has begun must not be forgotten.
         with self.stderr.open("ab") as stderr, trio.CancelScope(shield=True):
             self.process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "node", "up", "--home", str(self.home)],
+                [sys.executable, "-m", "node", "up", "--home", str(self.home.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,
@@ -113,7 +110,13 @@ class Daemon:
         self.heard_at = trio.current_time()
 
     async def ask(
-        self, method: str, path: str, answer: type[T], *, json: object = None, timeout_s: float = ANSWER_S
+        self,
+        method: str,
+        path: str,
+        answer: type[T],
+        *,
+        json: Mapping[str, object] | None = None,
+        timeout_s: float = ANSWER_S,
     ) -> T:
         """Raises SwarmFailed when there is no answer, or none that fits."""
         call = partial(control.call, self.home, method, path, json=json, timeout_s=timeout_s)
@@ -168,7 +171,9 @@ class Daemon:
             lines = self.stderr.read_text(errors="replace").splitlines()[-LAST_LINES:]
         except OSError:
             lines = []
-        return "".join(f"\n    {self.device.name} | {line}" for line in lines) + f"\n    more in {self.log}"
+        return (
+            "".join(f"\n    {self.device.name} | {line}" for line in lines) + f"\n    more in {self.home.log}"
+        )
 
     def all_heard(self) -> list[Status]:
         """The last that each of its processes said."""

@@ -73,4 +73,4 @@ async def meet(
 
 
 def _file(daemon: Daemon, position: int) -> Path:
-    return daemon.home / f"fault.{position}"
+    return daemon.home.path / f"fault.{position}"

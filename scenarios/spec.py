@@ -104,6 +104,9 @@ class Devices(Section, frozen=True):
     data: Data  # {index}, from 1, and {count} stand for the numbers
 
 
+UNCOUNTED = Devices(count=0, data="")  # what a file without [devices] has
+
+
 class Fault(Section, frozen=True):
     """Something that goes wrong with one device's daemon. It happens once, to the first that comes there."""
 
@@ -152,7 +155,7 @@ class Scenario(Section, frozen=True):
     seed: Seed = 0
     swarm: SwarmTables = SwarmTables()
     device: Annotated[tuple[Device, ...], Meta(max_length=DEVICES_MAX)] = ()
-    devices: Devices | None = None
+    devices: Devices = UNCOUNTED
     fault: Annotated[tuple[Fault, ...], Meta(max_length=FAULTS_MAX)] = ()
 
 
@@ -223,11 +226,12 @@ def _chosen(scenario: Scenario, nodes: int | None, rounds: int | None, seed: int
             raise OptionError(f"--seed {seed}: expected 0 to {SEED_END - 1}")
         changes["seed"] = seed
     if nodes is not None:
-        most = DEVICES_MAX if scenario.devices else len(scenario.device)
+        counted = scenario.devices is not UNCOUNTED
+        most = DEVICES_MAX if counted else len(scenario.device)
         if not 1 <= nodes <= most:
-            listed = "" if scenario.devices else f", the devices that scenario {scenario.name} lists"
+            listed = "" if counted else f", the devices that scenario {scenario.name} lists"
             raise OptionError(f"--nodes {nodes}: expected 1 to {most}{listed}")
-        if scenario.devices:
+        if counted:
             changes["devices"] = msgspec.structs.replace(scenario.devices, count=nodes)
         changes["device"] = scenario.device[:nodes]
     return msgspec.structs.replace(scenario, **changes)
@@ -276,11 +280,11 @@ def fewest_devices(n_min: int) -> int:
 
 def _devices(scenario: Scenario) -> tuple[Device, ...]:
     group = scenario.devices
-    if bool(scenario.device) == (group is not None):
+    if bool(scenario.device) == (group is not UNCOUNTED):
         raise Unworkable("device: name them one by one as [[device]], or count them in [devices]")
-    devices = scenario.device
-    if group is not None:
-        devices = tuple(Device(_first_name(index), _data(group, index)) for index in range(group.count))
+    devices = scenario.device or tuple(
+        Device(_first_name(index), _data(group, index)) for index in range(group.count)
+    )
     names: dict[str, str] = {}
     for device in devices:
         # Each name is a folder's too, and some disks do not tell upper case from lower.

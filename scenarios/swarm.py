@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from models import messages
 from node.config import Config, NetworkSettings, TaskSettings, config_text
 from node.drivers.trainer import TaskRefused, Trainer
 from node.founding import found_swarm
-from node.home import init_home
+from node.home import Home, init_home
 from node.telemetry import logging_to
 from scenarios.daemons import Daemon, Status, SwarmFailed, end_all
 from scenarios.mishaps import Course, meet
@@ -60,14 +60,15 @@ def run(plan: Plan, keep: Path | None, display: Display) -> SwarmReport:
     try:
         report = _trio_run(partial(_until_a_signal, partial(_run, plan, folder, display)))
         stays = stays or bool(problems(report))
-        told: SwarmReport = msgspec.structs.replace(report, homes=str(folder) if stays else None)
-        return told
     except (TaskRefused, KeyboardInterrupt):
         raise
     except BaseException as error:
         stays = True
         error.add_note(f"The devices' homes are kept in {folder}")
         raise
+    else:
+        told: SwarmReport = msgspec.structs.replace(report, homes=str(folder) if stays else None)
+        return told
     finally:
         if not stays:
             shutil.rmtree(folder)
@@ -184,7 +185,7 @@ class Run:
         self.manifest = found_swarm(settings, plan.task, opened, self.identities[0]).signed
         self.courses = [Course(fault) for fault in plan.faults]
         self.daemons = [
-            Daemon(device, folder / device.name, identity.peer_id)
+            Daemon(device, Home(folder / device.name), identity.peer_id)
             for device, identity in zip(plan.devices, self.identities, strict=True)
         ]
 
@@ -203,8 +204,8 @@ class Run:
 
     def _make_home(self, daemon: Daemon, bootstrap: tuple[str, ...]) -> None:
         identity = self.identities[self.daemons.index(daemon)]
-        init_home(daemon.home, self._config(daemon, bootstrap), identity.seed)
-        (daemon.home / "swarm.manifest").write_bytes(self.manifest)
+        init_home(daemon.home.path, self._config(daemon, bootstrap), identity.seed)
+        (daemon.home.path / "swarm.manifest").write_bytes(self.manifest)
 
     def _config(self, daemon: Daemon, bootstrap: tuple[str, ...]) -> str:
         order = digest("scenario order", _number(self.plan.seed), daemon.peer_id.encode())
@@ -295,7 +296,7 @@ class Run:
         else:
             # Devices listen on any free port, and the one they had may be another's by now.
             known = [other.heard.addresses[0] for other in self._up if other.heard and other.heard.addresses]
-            (daemon.home / "config.toml").write_text(self._config(daemon, tuple(known[:BOOTSTRAP_MAX])))
+            daemon.home.config.write_text(self._config(daemon, tuple(known[:BOOTSTRAP_MAX])))
             await daemon.start(self.plan.faults)
         course.over_s = self._now_s
         self.display.say(f"{self._now_s:5.0f} s  {daemon.device.name}: goes on")
@@ -446,7 +447,7 @@ async def _of_each(daemons: Sequence[Daemon], ask: Callable[[Daemon], Awaitable[
     return [answers[daemon.peer_id] for daemon in daemons]
 
 
-async def _evaluation(daemon: Daemon, path: str, json: object = None) -> float:
+async def _evaluation(daemon: Daemon, path: str, json: Mapping[str, object] | None = None) -> float:
     return (await daemon.ask("POST", path, Evaluation, json=json, timeout_s=COMPARE_S)).accuracy
 
 

@@ -10,12 +10,13 @@ took too long.
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, cast
 
 import hypercorn
 import hypercorn.trio
 import msgspec
 import trio  # noqa: TID251 - the drivers are trio's room
+from hypercorn.typing import ASGIFramework
 from msgspec import Meta
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -59,7 +60,7 @@ async def serve(
     socket: Path,
     log: BoundLogger,
     *,
-    task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,  # type: ignore[name-defined] # old stubs
 ) -> None:
     """Answer on `socket` until cancelled; started once it can be connected to."""
     config = hypercorn.Config()
@@ -68,9 +69,8 @@ async def serve(
     config.errorlog = None
     config.graceful_timeout = CLOSE_S
     config.include_server_header = False
-    await hypercorn.trio.serve(
-        _app(node, log), config, shutdown_trigger=trio.sleep_forever, task_status=task_status
-    )
+    app = cast(ASGIFramework, _app(node, log))  # two spellings of one protocol
+    await hypercorn.trio.serve(app, config, shutdown_trigger=trio.sleep_forever, task_status=task_status)
 
 
 def _app(node: Node, log: BoundLogger) -> Starlette:

@@ -122,11 +122,14 @@ async def stranger(
     if accept is not None:
         host.set_stream_handler(MESSAGES, accept)
     async with host.run([]):
+        network = host.get_network()
         try:
             await host.connect(info_from_p2p_addr(Multiaddr(victim.transport.addresses[0])))
             yield host
         finally:
-            await host.close()
+            for conn in network.get_connections():
+                conn.muxed_conn.secured_conn.conn.conn.stream.stream.socket.close()  # host.close() takes 0.4 s
+            network.connections.clear()
 
 
 @dataclass

@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 import trio
@@ -430,17 +431,19 @@ async def test_a_stopped_node_leaves_no_socket_and_no_thread_behind(nursery):
 
 
 def open_files() -> Iterator[str]:
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            yield os.readlink(f"/proc/self/fd/{number}")
-        except OSError:  # the listing's own
-            continue
+    for number in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the listing's own
+            yield str(number.readlink())
 
 
 @asynccontextmanager
 async def silent_port() -> AsyncIterator[str]:
     """Somebody who accepts and never says a word."""
+
+    async def accept(_: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, lambda _: trio.sleep_forever(), 0)
+        listeners = await nursery.start(trio.serve_tcp, accept, 0)
         yield f"/ip4/127.0.0.1/tcp/{listeners[0].socket.getsockname()[1]}"
         nursery.cancel_scope.cancel()
