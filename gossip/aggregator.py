@@ -8,7 +8,7 @@ from the roster and the seal; so it does not matter whose body the members sign.
 
     collects                          until                           then sends to all members
     --------------------------------  ------------------------------  ---------------------------
-    SHARES                            all, or time and max(t, n_min)  KEYS_SET, each with its envelopes
+    SHARES, or DECLINE                all, or time and max(t, n_min)  KEYS_SET, each with its envelopes
     MASKED of the same context        all of U1, or time and as many  SEAL_PROPOSAL
     SEAL_VOTE                         t                               SEAL_CERTIFICATE
     UNMASK, each share checked        t shares of every owner         (UnmaskJob) LOOK or BODY_PROPOSAL
@@ -33,6 +33,7 @@ from gossip.messages import (
     BodyProposal,
     BodyVote,
     Commitment,
+    Decline,
     KeysSet,
     Look,
     Masked,
@@ -126,7 +127,7 @@ class Aggregator:
         self.rank = self.cohort.aggregators.index(identity.public_key)
         self._identity = identity
         self._shares: dict[int, Shares] = {}
-        self._commitments: dict[int, Commitment] = {}
+        self._declined: dict[int, None] = {}
         self._phases = [Phase() for _ in member.ballots]
         self._patient_for_keys = True
         self._keys_sent = False
@@ -164,6 +165,8 @@ class Aggregator:
         match message.body:
             case Shares() as shares:
                 return self._on_shares(sender, shares)
+            case Decline():
+                return self._on_decline(sender)
             case KeysSet() if message.sender in self.cohort.aggregators:
                 return self._on_keys_known(now)
             case Masked() as masked:
@@ -190,28 +193,35 @@ class Aggregator:
     def _on_shares(self, sender: int, shares: Shares) -> list[Action]:
         if sender in self._shares or self._keys_sent:
             return []
-        owner, commitment = open_commitment(self.cohort, shares.commitment)
+        owner, _ = open_commitment(self.cohort, shares.commitment)
         if owner != sender or len(shares.envelopes) != self.cohort.size:
             raise PeerViolation("SHARES: not the sender's own, or not one envelope a member")
-        self._shares[sender], self._commitments[sender] = shares, commitment
+        self._shares[sender] = shares
+        return self._offer_keys()
+
+    def _on_decline(self, sender: int) -> list[Action]:
+        self._declined[sender] = None
         return self._offer_keys()
 
     def _offer_keys(self) -> list[Action]:
         """The second aggregator offers nothing as long as it may still hear the first."""
-        complete = len(self._shares) == self.cohort.size and self.rank == 0
+        answered = {**self._shares, **self._declined}
+        complete = len(answered) == self.cohort.size and self.rank == 0
         if self._keys_sent or self.member.keys is not None or not (complete or not self._patient_for_keys):
-            return []
-        if len(self._shares) < self.cohort.least:
             return []
         self._keys_sent = True
         owners = sorted(self._shares)
+        if len(owners) < self.cohort.least:
+            return [self._send(self.cohort.members[owner], KeysSet((), ()), 0) for owner in owners]
         commitments = tuple(self._shares[owner].commitment for owner in owners)
-        actions: list[Action] = []
-        for index, peer in enumerate(self.cohort.members):
-            if index in self._shares:
-                envelopes = tuple(self._shares[owner].envelopes[index] for owner in owners)
-                actions.append(self._send(peer, KeysSet(commitments, envelopes), 0))
-        return actions
+        return [
+            self._send(
+                self.cohort.members[receiver],
+                KeysSet(commitments, tuple(self._shares[owner].envelopes[receiver] for owner in owners)),
+                0,
+            )
+            for receiver in owners
+        ]
 
     def _on_keys_known(self, now: float) -> list[Action]:
         if self.member.keys is None:

@@ -6,7 +6,7 @@ message that a third party forwards is as good as one from its author. Byte stri
 collections have bounds, and `gossip.wire` refuses everything that is not the one canonical encoding.
 
     rendezvous   READY  ROSTER
-    secure sum   SHARES KEYS_SET MASKED SEAL_PROPOSAL SEAL_VOTE ABORT_VOTE SEAL_CERTIFICATE ABORT_CERTIFICATE
+    secure sum   SHARES DECLINE KEYS_SET MASKED SEAL_PROPOSAL SEAL_VOTE ABORT_VOTE SEAL_CERTIFICATE ABORT_CERTIFICATE
                  UNMASK LOOK BODY_PROPOSAL BODY_VOTE RESULT  (COMMITMENT travels inside SHARES and KEYS_SET)
     history      ANNOUNCE COMPARE HAVE PULL AGGREGATES
     membership   PRESENCE GREETING ALIVE
@@ -67,6 +67,7 @@ class Kind(IntEnum):
     PRESENCE = 22
     GREETING = 23
     ALIVE = 24
+    DECLINE = 25
 
 
 # --- rendezvous -----------------------------------------------------------------------------------------------
@@ -108,11 +109,15 @@ class Shares(Wire, frozen=True):
     ]  # by member; own: empty
 
 
-class KeysSet(Wire, frozen=True):
-    """U1: whose keys take part, with this receiver's envelope from each of them."""
+class Decline(Wire, frozen=True):
+    """My READY has gone into another roster, or has lapsed: do not wait for my shares."""
 
-    commitments: Annotated[tuple[bytes, ...], Meta(min_length=3, max_length=COHORT_MAX)]  # frames, by sender
-    envelopes: Annotated[tuple[bytes, ...], Meta(min_length=3, max_length=COHORT_MAX)]
+
+class KeysSet(Wire, frozen=True):
+    """U1: whose keys take part, with this receiver's envelope from each of them. Empty: too few dealt, it is over."""
+
+    commitments: Annotated[tuple[bytes, ...], Meta(max_length=COHORT_MAX)]  # frames, by sender
+    envelopes: Annotated[tuple[bytes, ...], Meta(max_length=COHORT_MAX)]
 
 
 class Masked(Wire, frozen=True):
@@ -247,6 +252,7 @@ Body = (
     | Roster
     | Commitment
     | Shares
+    | Decline
     | KeysSet
     | Masked
     | SealProposal
@@ -274,6 +280,7 @@ BODY_TYPES: dict[Kind, type[Body]] = {
     Kind.ROSTER: Roster,
     Kind.COMMITMENT: Commitment,
     Kind.SHARES: Shares,
+    Kind.DECLINE: Decline,
     Kind.KEYS_SET: KeysSet,
     Kind.MASKED: Masked,
     Kind.SEAL_PROPOSAL: SealProposal,
@@ -297,7 +304,7 @@ BODY_TYPES: dict[Kind, type[Body]] = {
 }
 KIND_OF = {body: kind for kind, body in BODY_TYPES.items()}
 
-COHORT_KINDS = frozenset(Kind(k) for k in range(Kind.COMMITMENT, Kind.RESULT + 1))
+COHORT_KINDS = frozenset({Kind.DECLINE, *(kind for kind in Kind if Kind.COMMITMENT <= kind <= Kind.RESULT)})
 
 
 class Frame(Wire, frozen=True):

@@ -6,8 +6,11 @@ the lowest; when that one fails or stays silent, to the next. A leader gathers R
 bag is full, when everybody who is known to live is in it, or when its waiting time is over with n_min or more. With fewer
 it hands the bag to a live candidate strictly lower in the ranking, so handing on ends; the lowest keeps waiting.
 
+When the history grows, all ranks change at once: whoever waits asks the new first candidate with the same READY, and a
+leader that is no longer the first forgets its bag.
+
 A leader has no power but to leave somebody out: the roster holds the members' own signed READYs, and a member signs one
-roster for each READY. Two leaders who hold the same READY therefore cost a dropout at the first step, and nothing else.
+roster for each READY. Two leaders who hold the same READY therefore cost a DECLINE at the first step, and nothing else.
 """
 
 from collections.abc import Callable
@@ -82,6 +85,19 @@ class Rendezvous:
         """A roster took the READY, or the device has nothing to give any more."""
         self.asked = None
         return [CancelTimer(("rendezvous", "asked"))]
+
+    def advance(self, round_: int, now: float) -> list[Action]:
+        """The history has grown: READYs are for `round_` from now on."""
+        actions: list[Action] = []
+        if self._bag and ranking(self._swarm, round_, sorted({*self._live(), self._me}))[0] != self._me:
+            self._bag.clear()
+            self._closing_at = None
+            actions.append(CancelTimer(("rendezvous", "gather")))
+        if self.asked is not None and round_ > self.asked.round:
+            self.asked.round = round_
+            self.asked.tried.clear()
+            actions += self._ask_next(now)
+        return actions
 
     def failed(self, peer: bytes, now: float) -> list[Action]:
         """The candidate asked last cannot be reached."""

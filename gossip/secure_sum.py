@@ -397,6 +397,8 @@ class Member:
         self._from_aggregator(sender)
         if self.state is not State.AWAIT_KEYS:
             return []
+        if not keys_set.commitments:
+            return self._end("too few members dealt their keys")
         keys, faults = self._open_keys(keys_set)
         self.keys = keys
         self.context = keys.context

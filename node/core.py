@@ -62,7 +62,17 @@ from gossip.layout import Layout
 from gossip.ledger import Read
 from gossip.manifest import Swarm
 from gossip.membership import Membership, Settings
-from gossip.messages import COHORT_KINDS, Kind, Message, Ready, Result, Roster, open_frame, sign_frame
+from gossip.messages import (
+    COHORT_KINDS,
+    Decline,
+    Kind,
+    Message,
+    Ready,
+    Result,
+    Roster,
+    open_frame,
+    sign_frame,
+)
 from gossip.rendezvous import Close, Rendezvous
 from gossip.residual import Books
 from gossip.secure_sum import (
@@ -386,7 +396,7 @@ class NodeCore:
             return []
         self._rendezvous.taken(roster.readies)
         if asked is None or asked.frame not in roster.readies or self._finished:
-            return []
+            return self._decline(message)
         missing = self._history.missing(roster.parents)
         if missing:
             # The leader must hold all ancestors of the parents it names: it is the one to ask.
@@ -398,6 +408,13 @@ class NodeCore:
         self._pending = None
         self._check_place(roster)
         return [CancelTimer(("roster",)), *self._join(open_roster(self._swarm, message), now)]
+
+    def _decline(self, message: Message) -> list[object]:
+        cohort = open_roster(self._swarm, message)
+        if self._me not in cohort.members or cohort.id in self._cohorts:
+            return []
+        frame = sign_frame(self._identity, self._swarm.id, Decline(), cohort=cohort.id)
+        return [Send(peer, frame) for peer in cohort.aggregators]
 
     def _check_place(self, roster: Roster) -> None:
         known = [self._history.get(parent) for parent in roster.parents]
@@ -528,6 +545,8 @@ class NodeCore:
         if self._finished:
             self._phase = None
             actions += self._rendezvous.withdraw()
+        else:
+            actions += self._rendezvous.advance(self._history.round + 1, now)
         return [*actions, *self._evaluate(after, now), *self._consider(now)]
 
     def _inform_members(self, known: Verified) -> list[object]:

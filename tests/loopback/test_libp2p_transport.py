@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -165,7 +166,7 @@ async def test_messages_of_every_size_arrive_whole_and_in_order_in_both_directio
 async def test_announcements_reach_everyone_in_a_line_exactly_once(nursery):
     line = [Node(seed) for seed in range(1, 6)]
     await started(nursery, *line)
-    for left, right in zip(line, line[1:], strict=False):
+    for left, right in pairwise(line):
         await connected(left, right)
     first, last = [f"from the first {n}".encode() for n in range(100)], [b"from the last", b"the end"]
     for announcement in first:
