@@ -454,6 +454,7 @@ class Observer:
             place = phase_place(job.codec, job.phase)
             self.plain[job.cohort.id, place, job.owner] = encoded.vector
             self.rosters[job.cohort.id] = job.cohort.members
+            self.keys[job.cohort.id, place, device.key] = tuple(job.members)
 
     # --- the wire --------------------------------------------------------------------------------------------
 
@@ -486,7 +487,6 @@ class Observer:
         place = (message.cohort, message.phase, sender.key)
         known = self.masked.setdefault(place, vector)
         self.require(known == vector, "I1: two masked vectors in one phase")
-        self.keys[place] = tuple(sender.core._cohorts[message.cohort].member.keys.members)
         members = self.rosters[message.cohort]
         plain = self.plain[message.cohort, message.phase, members.index(sender.key)]
         last = message.phase == len(sender.core._codec.phases) - 1
