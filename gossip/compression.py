@@ -13,8 +13,8 @@ fit a lane as signed values when 2 n S + 1 <= 2^b.
 
 Codecs that do not look first must know C before anybody encodes. So every member adds, for each tensor, a *range code*,
 16 (log2 RMS + 32), to lanes of its own: the public sum tells the mean log-RMS over the cohort and nothing about one
-device, and sets the exponents of the next cohort that names this one as parent. C is 2^RANGE_MARGIN_LOG2 times that mean:
-wide enough that little clips, narrow enough that few levels suffice (docs/decisions/0002-ranges.md).
+device, and sets the exponents of the next cohort that names this one as parent. C is 2^1.5 times that mean:
+wide enough that little clips, narrow enough that few levels suffice (docs/decisions/0002-ranges-without-looking.md).
 
 A codec that looks first runs one more secure sum before the payload's, of a sketch, and plans with what that one showed.
 """

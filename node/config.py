@@ -484,7 +484,10 @@ def _place_in(message: str) -> Place:
 
 def _error(path: Path, text: str, place: Place, problem: str, *, line_of: Place | None = None) -> ConfigError:
     line = _line(text, place if line_of is None else line_of)
-    return ConfigError(f"{path}{f', line {line}' if line else ''}: {_spelt(place)}{problem}")
+    message = f"{path}{f', line {line}' if line else ''}: {_spelt(place)}{problem}"
+    # What is quoted may hold newlines and a terminal's control characters.
+    printable = (each if each.isprintable() else ascii(each)[1:-1] for each in message)
+    return ConfigError("".join(printable))
 
 
 def _spelt(place: Place) -> str:

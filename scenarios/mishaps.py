@@ -26,13 +26,13 @@ class Course:
     over_s: float | None = None
 
     @property
-    def awaited(self) -> bool:
+    def unfinished(self) -> bool:
         """Whether the device it has met will go on and has not yet."""
         return self.daemon is not None and self.fault.action != "kill" and self.over_s is None
 
     def due(self, now_s: float, round_: int, *, idle: bool) -> bool:
         """Whether that device goes on now; `idle`: no round will come any more."""
-        if not self.awaited:
+        if not self.unfinished:
             return False
         wait_s = self.fault.for_s or self.fault.after_s
         if wait_s is not None:

@@ -35,7 +35,6 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from gossip.aggregate import threshold
 from gossip.errors import GossamerError
 from models.datasets import DataError
 from models.messages import Seed
@@ -240,12 +239,9 @@ def _chosen(scenario: Scenario, nodes: int | None, rounds: int | None, seed: int
 def _plan(scenario: Scenario) -> Plan:
     """Raises Unworkable."""
     devices = _devices(scenario)
-    fewest = fewest_devices(scenario.swarm.cohorts.n_min)
-    if len(devices) < fewest:
-        raise Unworkable(
-            f"devices: {len(devices)} are too few; with swarm.cohorts.n_min = {scenario.swarm.cohorts.n_min} "
-            f"a sum takes {fewest}"
-        )
+    n_min = scenario.swarm.cohorts.n_min
+    if len(devices) < n_min:
+        raise Unworkable(f"devices: {len(devices)} are too few for swarm.cohorts.n_min = {n_min}")
     for position, fault in enumerate(scenario.fault):
         try:
             _refuse_fault(fault, scenario.rounds, [device.name for device in devices])
@@ -253,10 +249,10 @@ def _plan(scenario: Scenario) -> Plan:
             raise Unworkable(f"fault[{position}].{error}") from error
     for position, fault in enumerate(scenario.fault):
         up = len(devices) - _down(scenario.fault, fault.round)
-        if up < fewest:
+        if up < n_min:
             raise Unworkable(
                 f"fault[{position}].round: with this one {up} of {len(devices)} devices are left in round "
-                f"{fault.round}, and a sum takes {fewest}"
+                f"{fault.round}, too few for swarm.cohorts.n_min = {n_min}"
             )
     return Plan(
         name=scenario.name,
@@ -269,13 +265,6 @@ def _plan(scenario: Scenario) -> Plan:
         devices=devices,
         faults=scenario.fault,
     )
-
-
-def fewest_devices(n_min: int) -> int:
-    """The smallest cohort whose sum carries anything: all of it trained the segment, and losing all but t of
-    its members leaves n_min who did (design, rule 5).
-    """
-    return next(size for size in range(n_min, 2 * n_min + 1) if threshold(size) >= n_min)
 
 
 def _devices(scenario: Scenario) -> tuple[Device, ...]:

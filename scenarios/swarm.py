@@ -28,7 +28,7 @@ from models import messages
 from node.config import Config, NetworkSettings, TaskSettings, config_text
 from node.drivers.trainer import TaskRefused, Trainer
 from node.founding import found_swarm
-from node.home import Home, init_home
+from node.home import Home, init_home, keep_manifest
 from node.telemetry import logging_to
 from scenarios.daemons import Daemon, Status, SwarmFailed, end_all
 from scenarios.mishaps import Course, meet
@@ -205,7 +205,7 @@ class Run:
     def _make_home(self, daemon: Daemon, bootstrap: tuple[str, ...]) -> None:
         identity = self.identities[self.daemons.index(daemon)]
         init_home(daemon.home.path, self._config(daemon, bootstrap), identity.seed)
-        (daemon.home.path / "swarm.manifest").write_bytes(self.manifest)
+        keep_manifest(daemon.home, self.manifest)
 
     def _config(self, daemon: Daemon, bootstrap: tuple[str, ...]) -> str:
         order = digest("scenario order", _number(self.plan.seed), daemon.peer_id.encode())
@@ -236,7 +236,7 @@ class Run:
             if rounds != before:
                 before, moved_at = rounds, now
             settled = all(status is not None and status.settled for status in heard)
-            if settled and not any(course.awaited for course in self.courses):
+            if settled and not any(course.unfinished for course in self.courses):
                 done_at = now if done_at is None else done_at
                 if len({status.history_digest for status in heard if status}) == 1:
                     return
@@ -280,7 +280,7 @@ class Run:
             if course.due(self._now_s, round_, idle=idle):
                 await self._go_on(course)
         paused = [
-            course.daemon for course in self.courses if course.fault.action == "pause" and course.awaited
+            course.daemon for course in self.courses if course.fault.action == "pause" and course.unfinished
         ]
         for daemon in self._up:
             _refuse_death(daemon)

@@ -1,86 +1,82 @@
 """The life of a daemon from its start to its end: everything is opened here, in this order, and closed the other way.
 
-    lock -> settings -> log -> control API -> state file -> trainer, manifest -> transport -> core -> running
+    lock -> settings -> log -> control API -> state file -> manifest, trainer -> transport -> core -> running
 
-The control API comes before the slow parts, so `gossamer status` always has an answer. A swarm's manifest is the one in the
-state file; else that of the first device in the bootstrap list that answers, taken on first use and kept for ever; else,
-where there is nobody to join, a new one. It is kept only after this device's model is found to fit it.
+The control API comes before the slow parts, so `gossamer status` always has an answer. The manifest is the one in the home;
+else that of the first device in the bootstrap list that answers; else, where there is nobody to join, that of a new swarm. It
+is kept only once this device's model is found to fit it.
 
 Stopping is cancelling: whatever is under way is safe to lose at any moment, because the core asks for every fact to be
-durable before it acts on it. STOP_S after the wish to stop the kernel ends what is left of the process.
+durable before it acts on it. STOP_S after the wish to stop, the kernel ends what is left of the process.
 """
 
+import importlib
 import os
-import resource
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import ModuleType
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import psutil
 import trio  # noqa: TID251 - the drivers are trio's room
 from structlog.stdlib import BoundLogger
 
-from crypto.identity import Identity, peer_id
-from gossip.errors import GossamerError, ManifestError, MisuseError, PeerViolation
+from crypto.identity import Identity
+from gossip.errors import GossamerError, MisuseError
 from gossip.events import Put
-from gossip.manifest import Swarm, open_manifest
+from gossip.fold import UNIT
+from gossip.manifest import Swarm
 from gossip.membership import Settings
 from gossip.messages import ADDRESSES_MAX, FRAME_BYTES
 from models import messages
 from node.config import Config, bootstrap_peer, load_config
 from node.core import NodeCore
 from node.drivers import api
+from node.drivers.account import Account, Running
 from node.drivers.daemon import Daemon
 from node.drivers.faults import Faults, read_faults
+from node.drivers.joining import check_admission, fetch_swarm, keep_manifest, kept_manifest
 from node.drivers.mailbox import Mailbox
 from node.drivers.trainer import Trainer
 from node.founding import check_trainer_fits, found_swarm
-from node.home import Home, Running, hold, read_identity
+from node.home import Home, hold, read_identity
 from node.store import SqliteStore
-from node.telemetry import logging_to, process_figures
+from node.telemetry import logging_to
+
+if TYPE_CHECKING:
+    from node.drivers.libp2p import Libp2pTransport
 
 PARENT_VARIABLE = "GOSSAMER_PARENT"  # a process without which this daemon shall not live on
 PARENT_LOOK_S = 1.0
-FETCH_S = 10.0  # for one device in the bootstrap list to hand over the manifest
-FETCH_PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # between two rounds through the list; the last one repeats
 STOP_S = 4  # whole seconds, as alarm(2) has them
-BOOT_SHIFT = 32  # a boot's presences are numbered from boot << 32: none can be mistaken for an earlier boot's
+BOOT_SHIFT = 32  # presences count from boot << 32 on, so that each boot's come after all earlier ones
 
 Announce = Callable[[Sequence[str]], None]
 
 
-class NotAdmitted(GossamerError):
-    """This swarm admits only devices that its founder listed: ask to be listed in a new one."""
-
-
 class NodeBug(GossamerError):
-    """Our own mistake: please report it with the traceback that is in the log."""
-
-
-class StillStarting(api.NotYet):
-    """The node is not that far yet: ask again."""
+    """Our own mistake: please report it, with the traceback that is in the log."""
 
 
 def run_node(
     home: Home, bootstrap: Sequence[str], *, foreground: bool, announce: Announce, environ: Mapping[str, str]
 ) -> bool:
-    """Be the daemon of a home until told to stop; whether it was by SIGINT.
+    """Be the daemon of a home until told to stop; whether it was by SIGINT. For the main thread.
 
-    `bootstrap` adds to the settings' own; `announce` hears where this node listens. Raises GossamerError: whatever is wrong,
-    in one line, which is in the log as well.
+    `bootstrap` adds to the settings' own; `announce` hears where this node listens. Raises GossamerError: whatever is
+    wrong, in one line, which is in the log as well.
     """
-    with hold(home) as running:
+    with hold(home) as held:
         config = load_config(home.config)
         identity = read_identity(home)
         faults = read_faults(environ, config.name, home.path)
         try:
             with logging_to(home.log, config.log.level, foreground=foreground) as log:
-                life = Life(home, running, config, identity, bootstrap, announce, faults, log)
-                trio.run(life.run, _pid(environ))
-        except BaseException as error:
+                life = Life(home, config, identity, faults, log)
+                trio.run(life.run, held.socket, bootstrap, announce, environ.get(PARENT_VARIABLE))
+        except BaseException as error:  # noqa: BLE001 - the process's edge
             _explain(error, home, config.log.level)
         finally:
             signal.alarm(0)
@@ -89,11 +85,9 @@ def run_node(
 
 def _explain(error: BaseException, home: Home, level: str) -> NoReturn:
     """Log why the daemon ended, and raise it as one line."""
-    cause = error
-    while isinstance(cause, BaseExceptionGroup):
-        cause = next((each for each in cause.exceptions if isinstance(each, GossamerError)), cause.exceptions[0])
+    cause = _first_cause(error)
     if not isinstance(cause, Exception):
-        raise cause  # SystemExit, KeyboardInterrupt
+        raise cause
     with logging_to(home.log, level, foreground=False) as log:
         if isinstance(cause, GossamerError) and not isinstance(cause, MisuseError):
             log.error("ended", reason=str(cause))
@@ -102,60 +96,45 @@ def _explain(error: BaseException, home: Home, level: str) -> NoReturn:
     raise NodeBug(f"a bug ended the node: {type(cause).__name__}: {cause}; see {home.log}") from error
 
 
-def _pid(environ: Mapping[str, str]) -> int | None:
-    return int(environ[PARENT_VARIABLE]) if PARENT_VARIABLE in environ else None
+def _first_cause(error: BaseException) -> BaseException:
+    """Of several tasks' errors one that says in words what is wrong, if there is any; the others follow from it."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    causes = [_first_cause(each) for each in error.exceptions]
+    return next((cause for cause in causes if isinstance(cause, GossamerError)), causes[0])
 
 
 class Life:
-    """One daemon's life, and what can be asked of it meanwhile (`node.drivers.api.Node`)."""
-
     def __init__(
-        self,
-        home: Home,
-        running: Running,
-        config: Config,
-        identity: Identity,
-        bootstrap: Sequence[str],
-        announce: Announce,
-        faults: Faults | None,
-        log: BoundLogger,
+        self, home: Home, config: Config, identity: Identity, faults: Faults | None, log: BoundLogger
     ) -> None:
         self.interrupted = False
         self._home = home
-        self._running = running
         self._config = config
         self._identity = identity
-        self._announce = announce
         self._faults = faults
         self._log = log
-        self._bootstrap = _by_peer((*config.network.bootstrap, *bootstrap), identity.public_key)
         self._stop = trio.Event()
         self._mailbox = Mailbox()
         self._trainer = Trainer(self._mailbox.put, log)
-        self._swarm: Swarm | None = None
-        self._initial: np.ndarray[tuple[int], np.dtype[np.int64]] | None = None
-        self._transport: "Libp2pTransport | None" = None
-        self._core: NodeCore | None = None
-        self._daemon: Daemon | None = None
-        self._state, self._doing, self._waits_for = "starting", "starts", "its state file"
+        self._account = Account(config, identity, self._mailbox, self._trainer, self._stop.set)
 
-    async def run(self, parent: int | None) -> None:
+    async def run(
+        self, socket: Path, bootstrap: Sequence[str], announce: Announce, parent: str | None
+    ) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._watch_signals)
             if parent is not None:
-                nursery.start_soon(self._watch_parent, parent)
-            await nursery.start(api.serve, self, self._running.socket, self._log)
-            nursery.start_soon(self._live)
+                nursery.start_soon(self._watch_parent, int(parent))
+            await nursery.start(api.serve, self._account, socket, self._log)
+            nursery.start_soon(self._live, bootstrap, announce)
             await self._stop.wait()
             signal.alarm(STOP_S)
-            self._state, self._doing, self._waits_for = "stopping", "stops", "nothing"
+            self._account.stopping()
             self._log.info("stopping")
             nursery.cancel_scope.cancel()
 
     # --- when to stop -----------------------------------------------------------------------------------------
-
-    def stop(self) -> None:
-        self._stop.set()
 
     async def _watch_signals(
         self,
@@ -166,10 +145,10 @@ class Life:
             task_status.started()
             async for number in signals:
                 self.interrupted = self.interrupted or number == signal.SIGINT
-                self.stop()
+                self._stop.set()
 
     async def _watch_parent(self, pid: int) -> None:
-        """Psutil compares the time of birth too: process numbers are used again."""
+        """Process numbers are used again; psutil compares the time of birth as well."""
         try:
             parent = psutil.Process(pid)
             while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
@@ -177,125 +156,119 @@ class Life:
         except psutil.NoSuchProcess:
             pass
         self._log.warning("parent_gone", pid=pid)
-        self.stop()
+        self._stop.set()
 
     # --- from the start to a running core ---------------------------------------------------------------------
 
-    async def _live(self) -> None:
+    async def _live(self, bootstrap: Sequence[str], announce: Announce) -> None:
         store = await trio.to_thread.run_sync(SqliteStore, self._home.state)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._trainer.run)
-                libp2p = await trio.to_thread.run_sync(_libp2p)
+                self._account.starting("its libraries")
+                # Seconds of importing, in which the control API shall answer.
+                await trio.to_thread.run_sync(importlib.import_module, "node.drivers.libp2p")
                 boot = await trio.to_thread.run_sync(_count_boot, store)
                 self._log.info("started", name=self._config.name, peer=self._identity.peer_id, boot=boot)
-                swarm, opened = await self._belong(store, libp2p)
-                await self._connect(swarm, opened, boot, store, libp2p, nursery)
-                assert self._daemon is not None
-                await self._daemon.run()
+                known = self._known((*self._config.network.bootstrap, *bootstrap))
+                swarm, opened = await self._belong(known)
+                transport = await nursery.start(self._connect, swarm)
+                running = await self._compose(swarm, opened, boot, known, store, transport)
+                self._account.running = running
+                self._log.info("listening", addresses=transport.addresses)
+                announce(transport.addresses)
+                await running.daemon.run()
         finally:
             store.close()
 
-    async def _belong(self, store: SqliteStore, libp2p: ModuleType) -> tuple[Swarm, messages.Opened]:
+    def _known(self, bootstrap: Sequence[str]) -> dict[bytes, tuple[str, ...]]:
+        """Whom to join through, and at which addresses."""
+        known: dict[bytes, tuple[str, ...]] = {}
+        for address in bootstrap:
+            peer = bootstrap_peer(address)
+            if peer != self._identity.public_key and address not in known.get(peer, ()):
+                known[peer] = (*known.get(peer, ()), address)
+        return known
+
+    async def _belong(self, known: Mapping[bytes, Sequence[str]]) -> tuple[Swarm, messages.Opened]:
         """The swarm that this device belongs to from now on, and its model as the trainer has it."""
-        swarm = await trio.to_thread.run_sync(_stored_swarm, store)
-        known = swarm is not None
-        if swarm is None and self._bootstrap:
-            swarm = await self._fetch(libp2p)
-        task = self._config.task
-        self._waits_for = "its trainer to load the task"
+        kept = swarm = kept_manifest(self._home)
+        if swarm is None and known:
+            addresses = [address for addresses in known.values() for address in addresses]
+            swarm = await fetch_swarm(addresses, self._identity, self._log, self._account.joining)
+        self._account.starting("its trainer to load the task")
+        task, model_seed = self._config.task, swarm.manifest.model.seed if swarm else self._config.swarm.seed
         opened = await self._trainer.open(
             messages.Open(
-                task.name,
-                task.data,
-                task.folder,
-                task.seed,
-                swarm.manifest.model.seed if swarm else self._config.swarm.seed,
-                self._config.trainer.threads,
+                task.name, task.data, task.folder, task.seed, model_seed, self._config.trainer.threads
             )
         )
         if swarm is None:
             swarm = found_swarm(self._config.swarm, task.name, opened, self._identity)
             self._log.info("founded", swarm=swarm.manifest.name, id=swarm.id)
         check_trainer_fits(swarm, opened)
-        manifest = swarm.manifest
-        if manifest.admit == "open":
-            self._log.warning("this swarm is open: anyone who can reach it may join, with many devices too")
-        elif self._identity.public_key not in manifest.members:
-            raise NotAdmitted(
-                f'the swarm "{manifest.name}" admits only listed members; this device is {self._identity.peer_id}'
-            )
-        if not known:
-            await trio.to_thread.run_sync(store.commit, [Put("swarm", b"", swarm.signed)])
-        self._swarm = swarm
+        check_admission(swarm, self._identity, self._log)
+        if kept is None:
+            keep_manifest(self._home, swarm)
+        self._account.swarm = swarm
         return swarm, opened
-
-    async def _fetch(self, libp2p: ModuleType) -> Swarm:
-        """The manifest of the first device in the list that hands over one, however long that takes."""
-        self._state, self._doing = "joining", "looks for its swarm"
-        self._waits_for = "a device of the bootstrap list to answer"
-        pauses = iter(FETCH_PAUSES_S)
-        while True:
-            for address in (each for addresses in self._bootstrap.values() for each in addresses):
-                try:
-                    peer, signed = await libp2p.fetch_manifest(
-                        address, identity_seed=self._identity.seed, timeout_s=FETCH_S
-                    )
-                    swarm = open_manifest(signed)
-                except (libp2p.Unreachable, PeerViolation, ManifestError) as error:
-                    self._log.warning("no_manifest", reason=str(error))
-                    self._waits_for = f"a device of the bootstrap list to answer; the last one: {error}"
-                    continue
-                self._log.warning(
-                    "the manifest of this swarm is taken on first use: whoever gave the address is trusted for it",
-                    swarm=swarm.manifest.name,
-                    id=swarm.id,
-                    founder=peer_id(swarm.manifest.founder),
-                    source=peer_id(peer),
-                )
-                return swarm
-            await trio.sleep(next(pauses, FETCH_PAUSES_S[-1]))
 
     async def _connect(
         self,
         swarm: Swarm,
-        opened: messages.Opened,
-        boot: int,
-        store: SqliteStore,
-        libp2p: ModuleType,
-        nursery: trio.Nursery,
+        *,
+        task_status: "trio.TaskStatus[Libp2pTransport]" = trio.TASK_STATUS_IGNORED,  # type: ignore[name-defined] # old stubs
     ) -> None:
-        self._state, self._doing, self._waits_for = "starting", "starts", "its history"
-        transport = self._transport = libp2p.Libp2pTransport(
+        from node.drivers.libp2p import Libp2pTransport, Limits  # noqa: PLC0415 - see _live
+
+        self._account.starting("its port")
+        transport = Libp2pTransport(
             identity_seed=self._identity.seed,
             swarm=swarm.id,
             listen=self._config.network.listen,
-            limits=libp2p.Limits(message_bytes=FRAME_BYTES),
+            limits=Limits(message_bytes=FRAME_BYTES),
             inbox=self._mailbox,
             manifest=lambda: swarm.signed,
             log=self._log_transport,
         )
-        addresses = await nursery.start(transport.run)
-        self._initial = np.frombuffer(opened.initial, "<i8").astype(np.int64)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(transport.run)
+            task_status.started(transport)
+
+    def _log_transport(self, name: str, fields: Mapping[str, object]) -> None:
+        quiet = name in {"peer_up", "peer_down"}  # the core reports those, too
+        (self._log.debug if quiet else self._log.warning)(name, **fields)
+
+    async def _compose(
+        self,
+        swarm: Swarm,
+        opened: messages.Opened,
+        boot: int,
+        known: Mapping[bytes, tuple[str, ...]],
+        store: SqliteStore,
+        transport: "Libp2pTransport",
+    ) -> Running:
+        self._account.starting("its history")
+        initial = np.frombuffer(opened.initial, "<i8").astype(np.int64)
         settings = Settings(
-            addresses=tuple(addresses[:ADDRESSES_MAX]),
-            bootstrap=tuple(self._bootstrap.items()),
+            addresses=tuple(transport.addresses[:ADDRESSES_MAX]),
+            bootstrap=tuple(known.items()),
             neighbours=self._config.network.neighbours,
             sequence=boot << BOOT_SHIFT,
         )
-        make = partial(
+        compose = partial(
             NodeCore,
             identity=self._identity,
             swarm=swarm,
-            initial=self._initial,
+            initial=initial,
             settings=settings,
             entropy=os.urandom,
             read=store.read,
         )
-        # In a thread: a long history is verified again, and neighbours must not wait for that.
-        self._core = await trio.to_thread.run_sync(make)
-        self._daemon = Daemon(
-            core=self._core,
+        # In a thread: a long history is verified again, and neighbours shall not wait for that.
+        core = await trio.to_thread.run_sync(compose)
+        daemon = Daemon(
+            core=core,
             transport=transport,
             trainer=self._trainer,
             store=store,
@@ -304,53 +277,18 @@ class Life:
             faults=self._faults,
         )
         if self._faults is not None:
-            self._log.warning("this node stops itself at the fault points that its environment names")
-        self._state = "running"
-        self._log.info("listening", addresses=addresses)
-        self._announce(addresses)
+            self._log.warning("this node stops itself where its environment says", faults=str(self._faults))
+        return Running(
+            core=core,
+            daemon=daemon,
+            transport=transport,
+            first_model=(initial * UNIT).astype(np.float32),
+        )
 
-    def _log_transport(self, name: str, fields: Mapping[str, object]) -> None:
-        quiet = name in {"peer_up", "peer_down"}  # the core reports those too
-        (self._log.debug if quiet else self._log.warning)(name, **fields)
 
-    # --- what can be asked ------------------------------------------------------------------------------------
-
-    def status(self) -> dict[str, object]:
-        core, daemon, transport = self._core, self._daemon, self._transport
-        traffic = transport.traffic() if transport is not None else None
-        daemon_costs = process_figures(os.getpid())
-        trainer_costs = process_figures(self._trainer.pid) if self._trainer.pid is not None else None
-        gone = resource.getrusage(resource.RUSAGE_CHILDREN)
-        trainer_cpu_s = gone.ru_utime + gone.ru_stime
-        if trainer_costs is not None:
-            trainer_cpu_s += trainer_costs["cpu_s"] or 0.0
-        running = core.status(trio.current_time()) if core is not None else dict.fromkeys(CORE_FIELDS)
-        if self._state != "running":
-            running |= {"doing": self._doing, "waits_for": self._waits_for}
-        return {
-            "name": self._config.name,
-            "peer_id": self._identity.peer_id,
-            "swarm": None
-            if self._swarm is None
-            else {"id": self._swarm.id.hex(), "name": self._swarm.manifest.name},
-            "task": self._config.task.name,
-            "pid": os.getpid(),
-            "trainer_pid": self._trainer.pid,
-            "state": self._state,
-            **running,
-            "addresses": transport.addresses if transport is not None else [],
-            "traffic": {
-                "sent": traffic.socket_sent if traffic else 0,
-                "received": traffic.socket_received if traffic else 0,
-                "by_kind": {
-                    kind: {"sent": bytes_.sent, "received": bytes_.received}
-                    for kind, bytes_ in sorted(self._mailbox.by_kind.items())
-                },
-            },
-            "cpu_s": {"daemon": daemon_costs["cpu_s"], "trainer": trainer_cpu_s},
-            "pss_mb": {
-                "daemon": daemon_costs["pss_mb"],
-                "trainer": trainer_costs["pss_mb"] if trainer_costs else None,
-            },
-            "times_s": dict(daemon.times.medians_s()) if daemon is not None else {},
-        }
+def _count_boot(store: SqliteStore) -> int:
+    """How many times a daemon has started on this state, this one included."""
+    before = dict(store.read("boot")).get(b"", b"")
+    boot = int.from_bytes(before, "big") + 1
+    store.commit([Put("boot", b"", boot.to_bytes(8, "big"))])
+    return boot

@@ -32,6 +32,11 @@ class Faults:
         self._device = device
         self._home = home
 
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{point.role} at {point.phase} of round {point.round}" for point in self._waiting.values()
+        )
+
     def reached(self, report: Mapping[str, object]) -> int | None:
         """The index of the fault point that a "phase" report has reached, which then waits no more."""
         roles, round_ = report.get("roles"), report.get("round")
@@ -55,10 +60,8 @@ class Faults:
 
 def read_faults(environ: Mapping[str, str], device: str, home: Path) -> Faults | None:
     """None unless the environment asks for faults; ConfigError for what is no list of fault points."""
-    if VARIABLE not in environ:
-        return None
     try:
-        points = msgspec.json.decode(environ[VARIABLE], type=list[FaultPoint])
+        points = msgspec.json.decode(environ.get(VARIABLE, "[]"), type=list[FaultPoint])
     except msgspec.DecodeError as error:
         raise ConfigError(f"{VARIABLE}: {error}") from error
-    return Faults(points, device, home)
+    return Faults(points, device, home) if points else None

@@ -31,7 +31,7 @@ def refusal(path):
         (each.name, each.stat().st_mtime_ns, each.read_bytes()) for each in path.parent.iterdir()
     ] == before
     line = str(caught.value)
-    assert "\n" not in line
+    assert line.isprintable()
     assert line.startswith(str(path))
     assert caught.value.exit_code == 4
     return line.removeprefix(str(path))
@@ -144,6 +144,8 @@ WRONG = {
     "bad item": ("bootstrap = []", "bootstrap = [3]", "network.bootstrap[0]: 3 does not fit; expected a text in quotes"),
     "no listening": ('listen = ["/ip4/127.0.0.1/tcp/0"]', "listen = []", "network.listen: a list does not fit; expected a"),
     "unsigned name": ('name = "ana"', 'name = "\\u001b[31m"', "does not fit; expected 1 to 64 letters"),
+    "key of several lines": ("seed = 0", '"se\\ned" = 0', "task.se\\ned: no such key; did you mean seed?"),
+    "host of several lines": ("/ip4/127.0.0.1", "/ip4/127\\n\\u001b[2J", "is no ip4 address"),
     "unnamed": ('name = "ana"', 'name = ""', 'name: "" does not fit; expected 1 to 64 letters'),
     "path as a task": ('"watch"\n', '"../watch"\n', 'task.name: "../watch" does not fit; expected a task\'s name'),
     "endless part": ('"subjects=3"', f'"{"3" * 257}"', "task.data: "),

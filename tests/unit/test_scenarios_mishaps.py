@@ -99,7 +99,7 @@ def test_a_restart_counts_rounds_from_the_crash_and_waits_for_none_that_cannot_c
     course = Course(fault("restart", after_rounds=4))
     assert not course.due(0.0, 100, idle=True)
     course.daemon, course.at_round = object(), 5
-    assert course.awaited
+    assert course.unfinished
     assert not course.due(99.0, 8, idle=False)
     assert course.due(99.0, 9, idle=False)
     assert course.due(99.0, 6, idle=True)
@@ -111,7 +111,7 @@ def test_a_restart_after_seconds_waits_them_out_even_if_nothing_moves():
     assert course.due(6.0, 0, idle=False)
 
 
-def test_the_killed_are_not_awaited_and_the_report_says_what_never_happened():
+def test_the_killed_are_not_unfinished_and_the_report_says_what_never_happened():
     course = Course(fault(), daemon=object())
-    assert not course.awaited
+    assert not course.unfinished
     assert Course(fault()).report().device is None

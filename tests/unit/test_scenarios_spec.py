@@ -9,7 +9,6 @@ from node.config import ConfigError
 from scenarios.spec import (
     FIRST_NAMES,
     OptionError,
-    fewest_devices,
     find_scenario,
     known_scenarios,
     plan,
@@ -125,7 +124,7 @@ def test_the_command_line_chooses_devices_rounds_and_seed(written):
     ("choices", "words"),
     [
         ({"nodes": 5}, "--nodes 5: expected 1 to 4, the devices that scenario listed lists"),
-        ({"nodes": 2}, "2 are too few; with swarm.cohorts.n_min = 3 a sum takes 3"),
+        ({"nodes": 2}, "devices: 2 are too few for swarm.cohorts.n_min = 3"),
         ({"nodes": 0}, "--nodes 0: expected 1 to 4"),
         ({"rounds": 0}, "--rounds 0: expected 1 to"),
         ({"seed": -1}, "--seed -1: expected 0 to"),
@@ -200,7 +199,7 @@ def test_a_fault_that_could_not_happen_is_refused(written, before, after, words)
 def test_faults_that_leave_too_few_are_refused_unless_those_before_are_back(written):
     one = plan(written(LISTED + FAULT))
     assert len(one.faults) == 1
-    assert "2 of 4 devices are left in round 5" in refusal(
+    assert "2 of 4 devices are left in round 5, too few" in refusal(
         written(LISTED + FAULT + FAULT.replace("round = 3", "round = 5"))
     )
     back = FAULT.replace('"kill"', '"restart"\nafter_rounds = 2')
@@ -210,12 +209,6 @@ def test_faults_that_leave_too_few_are_refused_unless_those_before_are_back(writ
 
 def test_fewer_rounds_than_a_scenarios_faults_need_are_a_usage_error(written):
     assert "fault[0].round: 3 is beyond the 2 rounds" in refusal(written(LISTED + FAULT), rounds=2)
-
-
-@pytest.mark.parametrize(("n_min", "fewest"), [(3, 3), (4, 5), (5, 6), (8, 10)])
-def test_the_fewest_devices_are_those_of_which_a_loss_still_hides_the_rest(n_min, fewest):
-    """t = ceil(3n/4) of them may be all that is left, and n_min of those must have trained."""
-    assert fewest_devices(n_min) == fewest
 
 
 def test_a_fault_tells_itself_in_words(written):

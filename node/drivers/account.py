@@ -1,0 +1,150 @@
+"""What a daemon tells of itself, from the first moment of its life to the last (`node.drivers.api.Node`)."""
+
+import os
+import resource
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Literal
+
+import trio  # noqa: TID251 - the drivers are trio's room
+
+from crypto.identity import Identity, peer_id
+from gossip.events import Floats
+from gossip.manifest import Swarm
+from node.config import Config
+from node.core import NodeCore
+from node.drivers.api import NotYet
+from node.drivers.daemon import Daemon
+from node.drivers.mailbox import Mailbox
+from node.drivers.trainer import Trainer
+from node.telemetry import process_figures
+
+if TYPE_CHECKING:
+    from node.drivers.libp2p import Libp2pTransport  # takes seconds to import: see node.drivers.boot
+
+# What a core says of itself, and what is null before there is one.
+CORE_FIELDS = (
+    "doing", "waits_for", "round", "rounds", "replica_sha256", "history_digest", "heads", "aggregates", "live",
+    "neighbours", "contributions", "cohorts_aborted", "accuracy", "accuracy_round", "steps", "settled",
+)  # fmt: skip
+
+
+class Running:
+    """The parts of a node that is up."""
+
+    def __init__(
+        self, *, core: NodeCore, daemon: Daemon, transport: "Libp2pTransport", first_model: Floats
+    ) -> None:
+        self.core = core
+        self.daemon = daemon
+        self.transport = transport
+        self.first_model = first_model  # x_0
+
+
+class Account:
+    def __init__(
+        self, config: Config, identity: Identity, mailbox: Mailbox, trainer: Trainer, stop: Callable[[], None]
+    ) -> None:
+        self.swarm: Swarm | None = None
+        self.running: Running | None = None
+        self.stop = stop
+        self._config = config
+        self._identity = identity
+        self._mailbox = mailbox
+        self._trainer = trainer
+        self.starting("its state file")
+
+    # --- how far the daemon is --------------------------------------------------------------------------------
+
+    def starting(self, waits_for: str) -> None:
+        self._stand("starting", "starts", waits_for)
+
+    def joining(self, waits_for: str) -> None:
+        self._stand("joining", "looks for its swarm", waits_for)
+
+    def stopping(self) -> None:
+        self._stand("stopping", "stops", "nothing")
+
+    def _stand(self, state: Literal["starting", "joining", "stopping"], doing: str, waits_for: str) -> None:
+        self._state, self._doing, self._waits_for = state, doing, waits_for
+
+    # --- what can be asked ------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, object]:
+        """Bytes are counted at the sockets; megabytes are 10^6 bytes; null is what is not known (yet)."""
+        running = self.running
+        trainer = process_figures(self._trainer.pid) if self._trainer.pid is not None else None
+        daemon = process_figures(os.getpid())
+        of_core = dict.fromkeys(CORE_FIELDS) if running is None else running.core.status(trio.current_time())
+        if running is None or self._state == "stopping":
+            of_core |= {"doing": self._doing, "waits_for": self._waits_for}
+        return {
+            "name": self._config.name,
+            "peer_id": self._identity.peer_id,
+            "swarm": self.swarm and {"id": self.swarm.id.hex(), "name": self.swarm.manifest.name},
+            "task": self._config.task.name,
+            "pid": os.getpid(),
+            "trainer_pid": self._trainer.pid,
+            "state": "running" if running is not None and self._state != "stopping" else self._state,
+            **of_core,
+            "addresses": [] if running is None else running.transport.addresses,
+            "traffic": self._traffic(),
+            "cpu_s": {
+                "daemon": daemon["cpu_s"],
+                "trainer": _ended_children_cpu_s() + ((trainer and trainer["cpu_s"]) or 0.0),
+            },
+            "pss_mb": {"daemon": daemon["pss_mb"], "trainer": trainer and trainer["pss_mb"]},
+            "times_s": {} if running is None else running.daemon.times.medians_s(),
+        }
+
+    def _traffic(self) -> dict[str, object]:
+        """At the sockets, and of that: direct messages, announcements (every copy), and either by kind (once)."""
+        told: dict[str, object] = {"sent": 0, "received": 0}
+        if self.running is not None:
+            counted = asdict(self.running.transport.traffic())
+            told = {"sent": counted.pop("socket_sent"), "received": counted.pop("socket_received"), **counted}
+        told["by_kind"] = {kind: asdict(counts) for kind, counts in sorted(self._mailbox.by_kind.items())}
+        return told
+
+    def peers(self) -> dict[str, object]:
+        """The other members that are believed to be up; `address` is the other end of a neighbour's connection."""
+        running = self._up()
+        ends = {peer_id(peer): address for peer, address in running.transport.peers}
+        live = running.core.status(trio.current_time())["live"]
+        assert isinstance(live, list)
+        others = [peer for peer in live if peer != self._identity.peer_id]
+        return {
+            "peers": [
+                {"peer_id": peer, "neighbour": peer in ends, "address": ends.get(peer)} for peer in others
+            ]
+        }
+
+    def aggregates(self) -> dict[str, object]:
+        return {"aggregates": self._up().core.aggregates()}
+
+    async def evaluate(self) -> dict[str, object]:
+        """The replica as it is now, judged on the task's test set. Raises TrainerDown."""
+        core = self._up().core
+        round_ = core.status(trio.current_time())["round"]
+        judged = await self._trainer.evaluate(core.model())
+        return {
+            "round": round_,
+            "accuracy": judged.accuracy,
+            "loss": judged.loss,
+            "examples": judged.count,
+        }
+
+    async def alone(self, steps: int) -> dict[str, object]:
+        """What the first model is worth after local steps on this device's own data only. Raises TrainerDown."""
+        accuracy = await self._trainer.alone(self._up().first_model, steps)
+        return {"accuracy": accuracy, "steps": steps}
+
+    def _up(self) -> Running:
+        if self.running is None:
+            raise NotYet(f"the node {self._doing} and waits for {self._waits_for}")
+        return self.running
+
+
+def _ended_children_cpu_s() -> float:
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime
