@@ -151,7 +151,7 @@ class Life:
         """Process numbers are used again; psutil compares the time of birth as well."""
         try:
             parent = psutil.Process(pid)
-            while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
+            while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110 - not our child
                 await trio.sleep(PARENT_LOOK_S)
         except psutil.NoSuchProcess:
             pass

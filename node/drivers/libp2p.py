@@ -818,8 +818,6 @@ class _Tcp(ITransport):
         """
         for socket in list(self.sockets):
             socket.abort()
-        for listener in self.bound.values():
-            listener.socket.close()
 
     def create_listener(self, handler_function: THandler) -> IListener:
         return _Listener(self, handler_function)

@@ -38,7 +38,8 @@ from gossip.events import (
 from models import messages
 from models.messages import Answer, Command, FrameReader, PipeError, frame, read_answer
 
-WORKER: Final = (sys.executable, "-m", "models.worker")
+# -P: a folder of the user's that happens to be called "models" is not ours.
+WORKER: Final = (sys.executable, "-P", "-m", "models.worker")
 OPEN_S = 60.0  # to import torch, load the data and build the model
 ANSWER_S = 120.0  # to freeze or to evaluate; a local step may have to end first
 CLOSE_S = 1.0  # from the end of its input to SIGKILL

@@ -263,10 +263,13 @@ async def garbage_for_the_manifest(host: IHost, victim: Node) -> INetStream:
 
 
 @pytest.mark.parametrize("attack", [no_utf8, an_endless_line, an_unknown_protocol, garbage_for_the_manifest])
-async def test_garbage_from_a_stranger_ends_a_stream_and_not_the_node(started, attack):
+async def test_garbage_from_a_stranger_ends_a_stream_and_nothing_else(started, attack):
     victim = await started()
     async with stranger(victim) as host:
         await gone(await attack(host, victim))
+        stream = await host.new_stream(ID(victim_id(victim)), [MANIFEST])
+        assert await stream.read(65536) == framed([b"manifest"])
+    assert victim.blamed() == []
 
 
 @pytest.mark.parametrize(
@@ -395,7 +398,7 @@ async def test_idle_strangers_do_not_take_the_slots_of_others(started):
 
 
 async def test_slots_are_given_back(started):
-    victim = await started(Limits(inbound_connections=2))
+    victim = await started(Limits(connections=2, inbound_connections=2))
     for _ in range(4):
         async with neighbour(victim) as guest:
             pass

@@ -253,6 +253,19 @@ async def test_a_connection_that_only_the_other_side_lost_is_replaced(nursery, t
         await lost.stop()
 
 
+async def test_a_second_connection_at_the_same_time_is_refused_by_the_one_who_chooses(nursery, two_seeds):
+    chooser, other = (Node(seed) for seed in two_seeds)
+    await started(nursery, chooser, other)
+    await connected(other, chooser)
+    twin = Node(two_seeds[1])  # as good as a second dial of the same device
+    await started(nursery, twin)
+    twin.transport.dial(chooser.key, chooser.addresses)
+    await twin.diary.until(lambda: len(twin.diary.of("down")) == 1)
+    chooser.transport.send(other.key, b"still here")
+    await other.diary.until(lambda: other.diary.of("received") == [(chooser.key, b"still here")])
+    assert chooser.diary.of("down") == other.diary.of("down") == twin.diary.of("up") == []
+
+
 async def test_a_node_of_another_swarm_is_refused_with_the_reason_and_logged_once(nursery):
     ours, theirs = Node(1), Node(2, swarm=b"\x22" * 32)
     await started(nursery, ours, theirs)

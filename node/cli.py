@@ -1,0 +1,56 @@
+"""The command line: which commands there are, and what a process says and returns when one of them fails.
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 not running, 4 bad config, 5 already running, 130 interrupted. An error that knows its
+code carries it (`exit_code`). Data goes to stdout, all else to stderr; no user's error shows a traceback.
+
+Commands are imported when they are called, because libp2p, torch and the like take seconds to load. Other rooms add theirs
+through the entry-point group `gossamer.commands`.
+"""
+
+import sys
+from importlib.metadata import entry_points, version
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+GROUP = "gossamer.commands"
+
+
+def build_app() -> App:
+    app = App(
+        name="gossamer",
+        help="Devices train one model together, peer to peer, and nobody sees what one of them learned.",
+        version=lambda: version("gossamer"),
+        result_action="return_value",
+    )
+    app.command("node.commands:init", help="Make this device a home: its key and its settings.")
+    app.command("node.commands:up", help="Start the device's node.")
+    app.command("node.commands:down", help="Stop the node, and wait until it is gone.")
+    app.command("node.commands:status", help="What the node is doing, and what it waits for.")
+    app.command("node.commands:peers", help="The other devices of the swarm.")
+    config = App(name="config", help="The device's settings.")
+    config.command("node.commands:check", help="Whether the settings can be used; if not, why.")
+    app.command(config)
+    for command in entry_points(group=GROUP):
+        app.command(command.value, name=command.name)
+    return app
+
+
+def main() -> NoReturn:
+    try:
+        code = build_app()(exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _say(f"{error} See: gossamer --help")
+        sys.exit(USAGE)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        sys.stderr.close()
+        sys.exit(FAILED)
+    sys.exit(code or 0)
+
+
+def _say(line: str) -> None:
+    print(f"gossamer: {line}", file=sys.stderr)  # noqa: T201

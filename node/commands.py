@@ -1,0 +1,307 @@
+"""What each command of the command line does, for one device."""
+
+import contextlib
+import functools
+import json as json_text
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, ParamSpec
+
+import psutil
+from cyclopts import Parameter
+
+from crypto.identity import SEED_BYTES, Identity
+from gossip.errors import GossamerError
+from node.config import (
+    Config,
+    NetworkSettings,
+    TaskSettings,
+    bootstrap_peer,
+    config_text,
+    listen_address,
+    load_config,
+)
+from node.control import NotAnswering, call
+from node.home import AlreadyRunning, Home, NotRunning, home_path, init_home, open_home, running
+
+DEFAULT_DATA = {"watch": "subjects=1", "digits": "shard=1/10"}
+UP_S = 120  # for a node in the background to listen; several may share a slow machine
+LOOK_S = 0.5
+DOWN_S = 10.0
+LINES_SHOWN = 10
+INTERRUPTED = 130
+
+P = ParamSpec("P")
+HomeOption = Annotated[
+    Path | None, Parameter(help="The device's home; else GOSSAMER_HOME, else the user's data folder.")
+]
+JsonOption = Annotated[bool, Parameter(negative="", help="Print JSON.")]
+
+
+class UsageError(GossamerError):
+    """An option asks for what there is not. Exit code 2."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class CommandFailed(GossamerError):
+    """What was asked for did not happen: read why, and more in daemon.log."""
+
+    def __init__(self, reason: str, exit_code: int = 1) -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
+
+
+def _in_words(command: Callable[P, int | None]) -> Callable[P, int]:
+    """An error becomes one line and its exit code."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return command(*args, **kwargs) or 0
+        except GossamerError as error:
+            _say(f"gossamer: {error}")
+            return int(getattr(error, "exit_code", 1))
+
+    return run
+
+
+@_in_words
+def init(
+    *,
+    home: HomeOption = None,
+    name: str | None = None,
+    task: str = "watch",
+    data: str | None = None,
+    listen: tuple[str, ...] = (),
+    bootstrap: tuple[str, ...] = (),
+) -> None:
+    """Make this device a home: its key and its settings.
+
+    Parameters
+    ----------
+    name
+        How the device is called in its own logs and tables.
+    task
+        What it trains: watch, digits, or your own as package.module:attribute.
+    data
+        Which part of the data it holds, such as subjects=3 or shard=2/10.
+    listen
+        Where it listens, as /ip4/ADDRESS/tcp/PORT; may be repeated. By default on loopback, on any free port.
+    bootstrap
+        A device to join through, as /ip4/ADDRESS/tcp/PORT/p2p/PEER_ID; may be repeated. Without one, it founds a swarm.
+
+    """
+    part = data or DEFAULT_DATA.get(task)
+    if part is None:
+        raise UsageError(f"--data is missing: which part of {task}'s data does this device hold?")
+    _check_each("--listen", listen, listen_address)
+    _check_each("--bootstrap", bootstrap, bootstrap_peer)
+    seed = os.urandom(SEED_BYTES)
+    peer_id = Identity(seed).peer_id
+    network = NetworkSettings(bootstrap=bootstrap)
+    if listen:
+        network = NetworkSettings(listen=listen, bootstrap=bootstrap)
+    settings = Config(
+        name=name or f"device-{peer_id[-6:]}", task=TaskSettings(name=task, data=part), network=network
+    )
+    made = init_home(home_path(home, os.environ), config_text(settings), seed)
+    print(peer_id)
+    _say(f"{settings.name} lives in {made.path}; its settings are in {made.config.name}")
+    _say(f"next: gossamer up{_option(home)}")
+
+
+@_in_words
+def up(
+    *,
+    home: HomeOption = None,
+    bootstrap: tuple[str, ...] = (),
+    detach: Annotated[bool, Parameter(negative="")] = False,
+    background: Annotated[bool, Parameter(negative="", show=False)] = False,
+) -> int:
+    """Start the device's node. Ctrl-C stops it.
+
+    Parameters
+    ----------
+    bootstrap
+        A device to join through, as /ip4/ADDRESS/tcp/PORT/p2p/PEER_ID, besides those of the settings; may be repeated.
+    detach
+        Start it in the background, and return when it is up.
+    background
+        What --detach starts: log to the file alone.
+
+    """
+    _check_each("--bootstrap", bootstrap, bootstrap_peer)
+    opened = open_home(home_path(home, os.environ))
+    if detach:
+        _detach(opened, bootstrap)
+        return 0
+    from node.drivers.boot import run_node  # noqa: PLC0415 - loads what only a daemon needs
+
+    interrupted = run_node(
+        opened,
+        bootstrap,
+        foreground=not background,
+        announce=lambda addresses: None if background else _announce(addresses),
+        environ=os.environ,
+    )
+    return INTERRUPTED if interrupted else 0
+
+
+@_in_words
+def down(*, home: HomeOption = None) -> None:
+    """Stop the node, and wait until it is gone."""
+    opened = open_home(home_path(home, os.environ))
+    pid = running(opened).pid
+    call(opened, "POST", "/down")
+    try:
+        psutil.Process(pid).wait(DOWN_S)
+    except psutil.NoSuchProcess:
+        pass
+    except psutil.TimeoutExpired as error:
+        raise CommandFailed(f"{opened.path}: process {pid} is still there after {DOWN_S:.0f} s") from error
+    _say("stopped")
+
+
+@_in_words
+def status(*, home: HomeOption = None, json: JsonOption = False) -> None:
+    """What the node is doing, and what it waits for."""
+    told = call(open_home(home_path(home, os.environ)), "GET", "/status")
+    if json:
+        _print_json(told)
+    else:
+        for line in _status_lines(told):
+            print(_printable(line))
+
+
+@_in_words
+def peers(*, home: HomeOption = None, json: JsonOption = False) -> None:
+    """The other devices of the swarm that are believed to be up."""
+    told = call(open_home(home_path(home, os.environ)), "GET", "/peers")
+    if json:
+        _print_json(told)
+        return
+    if not told["peers"]:
+        _say("no other device is here")
+    for peer in told["peers"]:
+        where = peer["address"] or "known through others"
+        print(_printable(f"{peer['peer_id']}  {'neighbour' if peer['neighbour'] else 'member   '}  {where}"))
+
+
+@_in_words
+def check(file: Path | None = None, /, *, home: HomeOption = None) -> None:
+    """Whether the settings can be used; if not, why.
+
+    Parameters
+    ----------
+    file
+        A settings file, instead of the home's.
+
+    """
+    path = file if file is not None else open_home(home_path(home, os.environ)).config
+    load_config(path)
+    print(f"{path}: ok")
+
+
+def _announce(addresses: Iterable[str]) -> None:
+    for address in addresses:
+        print(address, flush=True)
+        _say(f"others join with: gossamer up --bootstrap {address}")
+
+
+def _detach(home: Home, bootstrap: Iterable[str]) -> None:
+    """Start the node in the background and wait until it is up, or looks for its swarm."""
+    load_config(home.config)
+    with contextlib.suppress(NotRunning):
+        raise AlreadyRunning(home.path, running(home).pid)
+    more = [part for address in bootstrap for part in ("--bootstrap", address)]
+    words = (
+        home.path / "daemon.err"
+    )  # what is no log: one line of error, or what an interpreter says that dies
+    with words.open("wb") as stderr:
+        # -P: a folder of the user's that happens to be called "node" is not ours.
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "node", "up", "--background", "--home", str(home.path), *more],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    told = _until_up(home, process)
+    if told is None:
+        said = words.read_text(errors="replace").splitlines()[-LINES_SHOWN:]
+        reason = "\n".join(_printable(line).removeprefix("gossamer: ") for line in said)
+        raise CommandFailed(reason or f"the node is not up; see {home.log}", process.poll() or 1)
+    _announce(told["addresses"])
+    _say(f"{told['name']} runs in the background: it {told['doing']} and waits for {told['waits_for']}")
+
+
+def _until_up(home: Home, process: "subprocess.Popen[bytes]") -> dict[str, Any] | None:
+    """The node's status once it listens or looks for its swarm; None if it ended, or is not there within UP_S."""
+    for _ in range(round(UP_S / LOOK_S)):
+        with contextlib.suppress(NotRunning, NotAnswering):
+            told: dict[str, Any] = call(home, "GET", "/status", timeout_s=LOOK_S)
+            if told["state"] in {"running", "joining"}:
+                return told
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(LOOK_S)
+            return None
+    return None
+
+
+def _status_lines(told: Mapping[str, Any]) -> Iterable[str]:
+    swarm = f'swarm "{told["swarm"]["name"]}"' if told["swarm"] else "no swarm yet"
+    yield f"{told['name']}  {told['peer_id']}  {swarm}, task {told['task']}"
+    yield f"It {told['doing']}, and waits for {told['waits_for']}."
+    if told["round"] is None:
+        return
+    rounds = f" of {told['rounds']}" if told["rounds"] else ""
+    accuracy = (
+        "no accuracy yet"
+        if told["accuracy"] is None
+        else f"accuracy {told['accuracy']:.3f} at round {told['accuracy_round']}"
+    )
+    yield f"round {told['round']}{rounds}, {accuracy}, {told['steps']} local steps"
+    yield (
+        f"{len(told['live'])} devices here, {len(told['neighbours'])} neighbours; "
+        f"{told['contributions']} contributions, {told['cohorts_aborted']} cohorts aborted"
+    )
+    traffic, memory = told["traffic"], told["pss_mb"]
+    yield (
+        f"{traffic['sent'] / 1e6:.2f} MB sent, {traffic['received'] / 1e6:.2f} MB received; memory of the node "
+        f"{_megabytes(memory['daemon'])}, of its trainer {_megabytes(memory['trainer'])}"
+    )
+    yield from told["addresses"]
+
+
+def _megabytes(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.0f} MB"
+
+
+def _check_each(option: str, addresses: Iterable[str], parse: Callable[[str], object]) -> None:
+    for address in addresses:
+        try:
+            parse(address)
+        except ValueError as error:
+            raise UsageError(f"{option}: {error}") from error
+
+
+def _option(home: Path | None) -> str:
+    return "" if home is None else f" --home {shlex.quote(str(home))}"
+
+
+def _printable(line: str) -> str:
+    """A line that may hold what a library or a peer said: no escape sequence reaches the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in line)
+
+
+def _print_json(told: object) -> None:
+    print(json_text.dumps(told, indent=2))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
