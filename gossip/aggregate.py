@@ -1,20 +1,21 @@
 """The certified sum of a cohort: what travels, what it is called, and when it holds.
 
-The *body* says which cohorts met, who of them is in the sum, and what the sum is. Its id is the hash of the body
-alone, so that an aggregate is the same aggregate under whichever t members signed it. At least t = ceil(3n/4) of each
-roster's n members sign the id; an honest member signs one body per cohort, so two bodies of one cohort need 2t - n
-dishonest members (see `crypto.certificates`).
+The *body* says which cohorts met, who of them is in the sum, and what the sum is. Its id is the hash of the
+body alone, so that an aggregate is the same aggregate under whichever t members signed it. At least t =
+ceil(3n/4) of each roster's n members sign the id; an honest member signs one body per cohort, so two bodies
+of one cohort need 2t - n dishonest members (see `crypto.certificates`).
 
-Several parts make one merged sum, of cohorts that shared parents, blocks and exponents; t of each roster sign the
-whole body, because each signs the id.
+Several parts make one merged sum, of cohorts that shared parents, blocks and exponents; t of each roster sign
+the whole body, because each signs the id.
 
-`check` is everything that can be judged without the history: form, bounds and signatures. It is a pure function of
-the bytes and the manifest and never of the clock, the arrival or local opinion, so that all nodes agree for ever.
-It is also the one maker of a `Verified`, the only thing a history takes: signatures are never checked twice, and
-never forgotten. That parents are held and that the round follows theirs is `gossip.history`'s to say.
+`check` is everything that can be judged without the history: form, bounds and signatures. It is a pure
+function of the bytes and the manifest and never of the clock, the arrival or local opinion, so that all nodes
+agree for ever. It is also the one maker of a `Verified`, the only thing a history takes: signatures are never
+checked twice, and never forgotten. That parents are held and that the round follows theirs is
+`gossip.history`'s to say.
 
-An aggregate is bounded, not trusted: members cannot see that a sum is honest. The bounds here and the fold's cap
-limit what a dishonest cohort can do to the model.
+An aggregate is bounded, not trusted: members cannot see that a sum is honest. The bounds here and the fold's
+cap limit what a dishonest cohort can do to the model.
 """
 
 import itertools
@@ -119,7 +120,7 @@ def aggregate_id(body: Body) -> bytes:
 
 
 def body_statement(swarm: bytes, roster: bytes, aggregate: bytes) -> bytes:
-    """What a member signs, in the domain "body", for its roster: three 32-byte hashes, so no length is needed."""
+    """What a member signs, in the domain "body", for its roster: three hashes of 32 bytes each."""
     return swarm + roster + aggregate
 
 

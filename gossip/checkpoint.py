@@ -1,13 +1,14 @@
 """A checkpoint: the fold of some aggregates and of all before them, to begin from instead of folding it all.
 
-Every STATE_EVERY rounds an aggregate's body carries the `state` of its parents' ancestors, and the t members who sign
-it have computed it for themselves. It is a Merkle root (RFC 6962) over
+Every STATE_EVERY rounds an aggregate's body carries the `state` of its parents' ancestors, and the t members
+who sign it have computed it for themselves. It is a Merkle root (RFC 6962) over
 
     the swarm and the ids, by round | x in chunks of CHUNK_BYTES, little-endian int64 | v in the same way
 
-so that it says what was folded as well as what came out: with other ids than were folded, a newcomer would fold some
-aggregates twice and others never. Whoever brings the checkpoint need not be trusted, only the cohort that signed; a
-careful newcomer asks for more than one. A checkpoint is a cache: it can always be made again from the aggregates.
+so that it says what was folded as well as what came out: with other ids than were folded, a newcomer would
+fold some aggregates twice and others never. Whoever brings the checkpoint need not be trusted, only the
+cohort that signed; a careful newcomer asks for more than one. A checkpoint is a cache: it can always be made
+again from the aggregates.
 """
 
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ class Checkpoint(Wire, frozen=True):
 
 
 def take(history: History, replica: Replica, parents: Sequence[bytes], swarm: bytes) -> Checkpoint | Waiting:
-    """The fold of exactly these valid aggregates and their ancestors; `replica` must be the fold of `history`.
+    """The fold of exactly these valid aggregates and their ancestors; `replica` is the fold of `history`.
 
     Waiting for bodies, where a history that began from a checkpoint cannot tell.
     """
@@ -76,7 +77,7 @@ def parse(data: bytes, manifest: Manifest, layout: Layout) -> Checkpoint:
 def restore(
     checkpoint: Checkpoint, signed: Verified, manifest: Manifest, layout: Layout, initial: Integers
 ) -> tuple[History, Replica]:
-    """A history and its replica that hold a parsed checkpoint and, on top of it, the aggregate that signed its state.
+    """A history and its replica: a parsed checkpoint and, on top of it, the aggregate that signed its state.
 
     PeerViolation if the checkpoint is not the one that was signed, or cannot be what it was signed as.
     """

@@ -1,26 +1,28 @@
-"""The fold: from a history to a model, in integers, so that the same set gives the same bits on every machine.
+"""The fold: from a history to a model, in integers, the same bits on every machine for the same set.
 
-All numbers are int64 in units of 2^-24. For each block that an aggregate of round r carries, over those that count in r
-and carry the block (`gossip.history` says which count):
+All numbers are int64 in units of 2^-24. For each block that an aggregate of round r carries, over those that
+count in r and carry the block (`gossip.history` says which count):
 
     inc_r = clip( floor( E W_max sum_a Q_a 2^(24 + e_a) / (256 S sum_a W_a[segment of the block]) ), +-cap )
     v_r   = floor(B v / 256) + inc_r           x_r = x + inc_r + floor(B v_r / 256)
 
-It is a mean of the contributors' deltas, weighted by their examples, times the step size E / 256, with Nesterov's
-momentum B / 256 in the form of Sutskever et al. (ICML 2013); E and B belong to the round. A block without weight stays
-as it is. Without momentum anywhere in the schedule there is no v, and x is a plain sum over rounds.
+It is a mean of the contributors' deltas, weighted by their examples, times the step size E / 256, with
+Nesterov's momentum B / 256 in the form of Sutskever et al. (ICML 2013); E and B belong to the round. A block
+without weight stays as it is. Without momentum anywhere in the schedule there is no v, and x is a plain sum
+over rounds.
 
-**Why any order will do.** A sum of integers knows no order, and floor and clip act on whole rounds. A late aggregate
-replaces its round's increment: `x += inc_r(after) - inc_r(before)`. With momentum later rounds round on top of it, so
-they are folded again from the last snapshot before r.
+**Why any order will do.** A sum of integers knows no order, and floor and clip act on whole rounds. A late
+aggregate replaces its round's increment: `x += inc_r(after) - inc_r(before)`. With momentum later rounds
+round on top of it, so they are folded again from the last snapshot before r.
 
-**Nothing overflows 63 bits.** A round folds FOLDED_MAX = 2^11 aggregates at most, each with |Q| <= 2^9 (SUM_MAX), so
-|sum Q 2^24| <= 2^44, and times E W_max <= 2^18 it is 2^62. The divisor is at most 2^8 2^9 times 2^11 weights of 2^18
-each (256 contributors' 2^10), so 2^46. cap <= 2^30 and B <= 255 keep |v| and a round's change of x below 2^38 + 2^9, floors
-included; fewer than 2^24 rounds (ROUND_MAX) and |x_0| <= 2^62 keep |x| below 2^63.
+**Nothing overflows 63 bits.** A round folds FOLDED_MAX = 2^11 aggregates at most, each with |Q| <= 2^9
+(SUM_MAX), so |sum Q 2^24| <= 2^44, and times E W_max <= 2^18 it is 2^62. The divisor is at most 2^8 2^9 times
+2^11 weights of 2^18 each (256 contributors' 2^10), so 2^46. cap <= 2^30 and B <= 255 keep |v| and a round's
+change of x below 2^38 + 2^9, floors included; fewer than 2^24 rounds (ROUND_MAX) and |x_0| <= 2^62 keep |x|
+below 2^63.
 
-Floor rounds down: with momentum, a v below zero comes to rest less than 256 / (256 - B) units under it and not at zero.
-That is less than 2^-16 of drift a round, and the same on all nodes.
+Floor rounds down: with momentum, a v below zero comes to rest less than 256 / (256 - B) units under it and
+not at zero. That is less than 2^-16 of drift a round, and the same on all nodes.
 """
 
 import hashlib
@@ -85,7 +87,7 @@ def advance(
 def fold_all(
     initial: Integers, rounds: Sequence[Sequence[Verified]], layout: Layout, manifest: Manifest
 ) -> State:
-    """The definition that every shortcut must equal: what counts in each round, from round 1, folded from x_0."""
+    """The definition that every shortcut must equal: what counts in each round, from round 1, on top of x_0."""
     state = _origin(initial, manifest)
     for round_, aggregates in enumerate(rounds, 1):
         state = advance(state, aggregates, round_, layout, manifest)
@@ -95,10 +97,10 @@ def fold_all(
 class Replica:
     """A node's copy of the model, kept equal to `fold_all` of what counts in its history.
 
-    Arrays are never changed in place: a caller may keep one. With momentum it keeps snapshots, thinned out so that a
-    change of age a costs at most 8 a rounds of folding: after round R the state after s stays while R - s is below
-    twice the largest power of four that divides s. So at most two for each power of four up to R, besides x_0 and
-    the base.
+    Arrays are never changed in place: a caller may keep one. With momentum it keeps snapshots, thinned out so
+    that a change of age a costs at most 8 a rounds of folding: after round R the state after s stays while R - s
+    is below twice the largest power of four that divides s. So there are at most two for each power of four up
+    to R, besides x_0 and the base.
     """
 
     def __init__(
@@ -145,7 +147,7 @@ class Replica:
         """Take the history's changes and be the fold of its rounds up to `round_`; returns what that added to x.
 
         The changes of several additions may come in one go, in their order, for one fold of all of them.
-        MisuseError for a change that does not start from what is folded here, as it would fold something twice.
+        MisuseError for a change from what is not folded here, as it would fold something twice.
         """
         x = self.x
         self._state, self._snapshots = self._after(changes, round_)
@@ -178,7 +180,7 @@ class Replica:
         return (x, v), {}
 
     def _folded_again(self, told: Mapping[int, Change], last: int) -> tuple[State, dict[int, State]]:
-        """From the last snapshot before the first change: momentum carries every round into all later ones."""
+        """From the last snapshot before the first change: momentum carries a round into all later ones."""
         changed = (change.round for change in told.values() if change.before != change.after)
         first = min(changed, default=last + 1)
         start = max(round_ for round_ in self._snapshots if round_ < first and round_ <= last)

@@ -1,26 +1,28 @@
 """The history: a grow-only set of certified aggregates, linked by hashes like commits.
 
-**One set, whatever the order.** An aggregate becomes *valid* here once all its parents are, and its round is one more
-than the highest of theirs. Both follow from hashes inside its id, so the valid set is a function of what has arrived and
-not of when: two nodes that exchanged everything hold the same set, and the fold, a pure function of that set, gives the
-same bits. Nothing here is ever undone, so there are no losing forks (a join-semilattice under union: Shapiro et al.,
-"Conflict-free replicated data types", 2011; hash links as in Sanjuan et al., "Merkle-CRDTs", 2020).
+**One set, whatever the order.** An aggregate becomes *valid* here once all its parents are, and its round is
+one more than the highest of theirs. Both follow from hashes inside its id, so the valid set is a function of
+what has arrived and not of when: two nodes that exchanged everything hold the same set, and the fold, a pure
+function of that set, gives the same bits. Nothing here is ever undone, so there are no losing forks (a
+join-semilattice under union: Shapiro et al., "Conflict-free replicated data types", 2011; hash links as in
+Sanjuan et al., "Merkle-CRDTs", 2020).
 
-**Which of them count.** A sum must not be folded twice, once alone and once merged with others. A valid aggregate counts
-iff its id is the lowest among all valid ones of every cohort that it names. This too is a function of the valid set
-alone. At most one aggregate of a cohort has the lowest id, so no cohort is ever folded twice; an aggregate that stops to
-count, because a lower one arrived, never counts again, because the lowest only falls. The price: an aggregate that is
-beaten for one of its cohorts does not count for the others either, even if nothing counts for those.
-A cohort is its roster's hash *and* its members in its round. The hash alone would let three strangers write a lower body
-in the name of a roster that they never met. The round is safe to tell apart, because the roster fixes it and honest
-members sign no body with another; so a round's aggregates decide among themselves.
+**Which of them count.** A sum must not be folded twice, once alone and once merged with others. A valid
+aggregate counts iff its id is the lowest among all valid ones of every cohort that it names. This too is a
+function of the valid set alone. At most one aggregate of a cohort has the lowest id, so no cohort is ever
+folded twice; an aggregate that stops to count, because a lower one arrived, never counts again, because the
+lowest only falls. (Of more than FOLDED_MAX in one round the lowest are folded.) The price: an aggregate that
+is beaten for one of its cohorts does not count for the others either, even if nothing counts for those. A
+cohort is its roster's hash *and* its members in its round. The hash alone would let three strangers write a
+lower body in the name of a roster that they never met. The round is safe to tell apart, because the roster
+fixes it and honest members sign no body with another; so a round's aggregates decide among themselves.
 
-**Orphans**, whose parents have not come, wait in a bounded buffer. The oldest arrival leaves first, so that nobody can
-fill it for good; what left is pulled again when it is wanted again.
+**Orphans**, whose parents have not come, wait in a bounded buffer. The oldest arrival leaves first, so that
+nobody can fill it for good; what left is pulled again when it is wanted again.
 
-**A base**: a history that began from a checkpoint knows that the ids in it are valid, and not what they say. A late
-aggregate of such a round waits until the bodies that its fold needs are held again: those of its round, or, as momentum
-carries a round into all later ones, all of the base.
+**A base**: a history that began from a checkpoint knows that the ids in it are valid, and not what they say.
+A late aggregate of such a round waits until the bodies that its fold needs are held again: those of its
+round, or, as momentum carries a round into all later ones, all of the base.
 """
 
 import itertools
@@ -41,7 +43,7 @@ DIGEST_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What counts in a round, before and after. The same before and after: a round told again, for a rescan."""
+    """What counts in a round, before and after. Both the same: a round told again, for a rescan."""
 
     round: int
     before: tuple[Verified, ...]
@@ -50,7 +52,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """`ids` became valid, in this order, and `refused` orphans turned out to follow no valid parents' rounds."""
+    """`ids` became valid, in this order; `refused` are orphans that do not follow their parents' rounds."""
 
     ids: tuple[bytes, ...]
     changes: tuple[Change, ...]  # by round, for `fold.Replica.apply`
@@ -71,7 +73,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What a checkpoint says of a history: all ancestors of exactly these parents, ids by round from round 1."""
+    """What a checkpoint says: all ancestors of exactly these parents, ids by round from round 1."""
 
     rounds: tuple[tuple[bytes, ...], ...]
     parents: tuple[bytes, ...]

@@ -1,11 +1,11 @@
 """How the flat parameter vector is cut into blocks, the unit in which a sum travels.
 
-Block k covers the parameters [starts[k], ends[k]). A block never straddles two tensors, so that the numbers under
-one exponent belong together; the last block of a tensor may be shorter. Everything follows from the manifest, so
-all nodes of a swarm cut alike.
+Block k covers the parameters [starts[k], ends[k]). A block never straddles two tensors, so that the numbers
+under one exponent belong together; the last block of a tensor may be shorter. Everything follows from the
+manifest, so all nodes of a swarm cut alike.
 
-A *support* names the blocks that one sum carries: a bitmap whose bit k % 8 of byte k // 8 is block k. All blocks
-have one spelling, the empty string, so that a support has exactly one encoding.
+A *support* names the blocks that one sum carries: a bitmap whose bit k % 8 of byte k // 8 is block k. All
+blocks have one spelling, the empty string, so that a support has exactly one encoding.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Layout:
 
     @classmethod
     def of(cls, model: Model, block_size: int) -> Self:
-        """Cut `model` into blocks of at most `block_size` parameters; PeerViolation if the model is too large."""
+        """Cut `model` into blocks of at most `block_size` parameters; PeerViolation for too large a model."""
         tensor_sizes = np.array([tensor.size for tensor in model.tensors], np.int64)
         parameters = int(tensor_sizes.sum())
         if parameters > PARAMETERS_MAX:
@@ -82,7 +82,7 @@ class Layout:
         return np.packbits(bits, bitorder="little").tobytes()
 
     def unpack_blocks(self, support: bytes) -> Integers:
-        """The support's block numbers, increasing; PeerViolation if it is not the one encoding of some blocks."""
+        """The support's block numbers, increasing; PeerViolation if they are not spelt in the one way."""
         if not support:
             return np.arange(self.blocks, dtype=np.int64)
         if len(support) != -(-self.blocks // 8):

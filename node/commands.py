@@ -39,7 +39,32 @@ P = ParamSpec("P")
 HomeOption = Annotated[
     Path | None, Parameter(help="The device's home; else GOSSAMER_HOME, else the user's data folder.")
 ]
-JsonOption = Annotated[bool, Parameter(negative="", help="Print JSON.")]
+NameOption = Annotated[str | None, Parameter(help="How the device is called in its own logs and tables.")]
+TaskOption = Annotated[
+    str, Parameter(help="What it trains: watch, digits, or your own as package.module:attribute.")
+]
+DataOption = Annotated[
+    str | None, Parameter(help="Which part of the data it holds, such as subjects=3 or shard=2/10.")
+]
+ListenOption = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="Where it listens, as /ip4/ADDRESS/tcp/PORT; may be repeated. By default on loopback, on any port.",
+        negative="",
+    ),
+]
+BootstrapOption = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="A device to join through, as /ip4/ADDRESS/tcp/PORT/p2p/PEER_ID; may be repeated.", negative=""
+    ),
+]
+DetachOption = Annotated[
+    bool, Parameter(help="Start it in the background, and return when it is up.", negative="")
+]
+BackgroundOption = Annotated[bool, Parameter(negative="", show=False)]  # what --detach starts: it only logs
+FileArgument = Annotated[Path | None, Parameter(help="A settings file, instead of the home's.")]
+JsonOption = Annotated[bool, Parameter(help="Print JSON.", negative="")]
 
 
 class UsageError(GossamerError):
@@ -74,28 +99,13 @@ def _in_words(command: Callable[P, int | None]) -> Callable[P, int]:
 def init(
     *,
     home: HomeOption = None,
-    name: str | None = None,
-    task: str = "watch",
-    data: str | None = None,
-    listen: tuple[str, ...] = (),
-    bootstrap: tuple[str, ...] = (),
+    name: NameOption = None,
+    task: TaskOption = "watch",
+    data: DataOption = None,
+    listen: ListenOption = (),
+    bootstrap: BootstrapOption = (),
 ) -> None:
-    """Make this device a home: its key and its settings.
-
-    Parameters
-    ----------
-    name
-        How the device is called in its own logs and tables.
-    task
-        What it trains: watch, digits, or your own as package.module:attribute.
-    data
-        Which part of the data it holds, such as subjects=3 or shard=2/10.
-    listen
-        Where it listens, as /ip4/ADDRESS/tcp/PORT; may be repeated. By default on loopback, on any free port.
-    bootstrap
-        A device to join through, as /ip4/ADDRESS/tcp/PORT/p2p/PEER_ID; may be repeated. Without one, it founds a swarm.
-
-    """
+    """Make this device a home: its key and its settings."""
     part = data or DEFAULT_DATA.get(task)
     if part is None:
         raise UsageError(f"--data is missing: which part of {task}'s data does this device hold?")
@@ -110,7 +120,7 @@ def init(
         name=name or f"device-{peer_id[-6:]}", task=TaskSettings(name=task, data=part), network=network
     )
     made = init_home(home_path(home, os.environ), config_text(settings), seed)
-    print(peer_id)
+    _tell(peer_id)
     _say(f"{settings.name} lives in {made.path}; its settings are in {made.config.name}")
     _say(f"next: gossamer up{_option(home)}")
 
@@ -119,22 +129,11 @@ def init(
 def up(
     *,
     home: HomeOption = None,
-    bootstrap: tuple[str, ...] = (),
-    detach: Annotated[bool, Parameter(negative="")] = False,
-    background: Annotated[bool, Parameter(negative="", show=False)] = False,
+    bootstrap: BootstrapOption = (),
+    detach: DetachOption = False,
+    background: BackgroundOption = False,
 ) -> int:
-    """Start the device's node. Ctrl-C stops it.
-
-    Parameters
-    ----------
-    bootstrap
-        A device to join through, as /ip4/ADDRESS/tcp/PORT/p2p/PEER_ID, besides those of the settings; may be repeated.
-    detach
-        Start it in the background, and return when it is up.
-    background
-        What --detach starts: log to the file alone.
-
-    """
+    """Start the device's node. Ctrl-C stops it."""
     _check_each("--bootstrap", bootstrap, bootstrap_peer)
     opened = open_home(home_path(home, os.environ))
     if detach:
@@ -172,10 +171,10 @@ def status(*, home: HomeOption = None, json: JsonOption = False) -> None:
     """What the node is doing, and what it waits for."""
     told = call(open_home(home_path(home, os.environ)), "GET", "/status")
     if json:
-        _print_json(told)
+        _tell(json_text.dumps(told, indent=2))
     else:
         for line in _status_lines(told):
-            print(_printable(line))
+            _tell(_printable(line))
 
 
 @_in_words
@@ -183,33 +182,26 @@ def peers(*, home: HomeOption = None, json: JsonOption = False) -> None:
     """The other devices of the swarm that are believed to be up."""
     told = call(open_home(home_path(home, os.environ)), "GET", "/peers")
     if json:
-        _print_json(told)
+        _tell(json_text.dumps(told, indent=2))
         return
     if not told["peers"]:
         _say("no other device is here")
     for peer in told["peers"]:
         where = peer["address"] or "known through others"
-        print(_printable(f"{peer['peer_id']}  {'neighbour' if peer['neighbour'] else 'member   '}  {where}"))
+        _tell(_printable(f"{peer['peer_id']}  {'neighbour' if peer['neighbour'] else 'member   '}  {where}"))
 
 
 @_in_words
-def check(file: Path | None = None, /, *, home: HomeOption = None) -> None:
-    """Whether the settings can be used; if not, why.
-
-    Parameters
-    ----------
-    file
-        A settings file, instead of the home's.
-
-    """
+def check(file: FileArgument = None, /, *, home: HomeOption = None) -> None:
+    """Whether the settings can be used; if not, why."""
     path = file if file is not None else open_home(home_path(home, os.environ)).config
     load_config(path)
-    print(f"{path}: ok")
+    _tell(f"{path}: ok")
 
 
 def _announce(addresses: Iterable[str]) -> None:
     for address in addresses:
-        print(address, flush=True)
+        _tell(address)
         _say(f"others join with: gossamer up --bootstrap {address}")
 
 
@@ -299,9 +291,10 @@ def _printable(line: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in line)
 
 
-def _print_json(told: object) -> None:
-    print(json_text.dumps(told, indent=2))
+def _tell(line: str) -> None:
+    """Data, for a reader or another program."""
+    print(line, flush=True)  # noqa: T201
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(line, file=sys.stderr)  # noqa: T201

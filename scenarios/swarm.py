@@ -24,11 +24,13 @@ import trio  # noqa: TID251 - scenarios run real processes
 
 from crypto.hashing import digest
 from crypto.identity import Identity
+from gossip.manifest import Swarm
 from models import messages
 from node.config import Config, NetworkSettings, TaskSettings, config_text
+from node.drivers.joining import keep_manifest
 from node.drivers.trainer import TaskRefused, Trainer
 from node.founding import found_swarm
-from node.home import Home, init_home, keep_manifest
+from node.home import Home, init_home
 from node.telemetry import logging_to
 from scenarios.daemons import Daemon, Status, SwarmFailed, end_all
 from scenarios.mishaps import Course, meet
@@ -164,7 +166,7 @@ class Run:
     daemons: list[Daemon] = field(default_factory=list)
     courses: list[Course] = field(default_factory=list)
     identities: list[Identity] = field(default_factory=list)
-    manifest: bytes = b""
+    swarm: Swarm | None = None
     stage: str = "founding"
 
     # --- the beginning ---------------------------------------------------------------------------------------
@@ -182,7 +184,7 @@ class Run:
             seed=plan.seed,
         )
         opened = await _open_model(plan, folder)
-        self.manifest = found_swarm(settings, plan.task, opened, self.identities[0]).signed
+        self.swarm = found_swarm(settings, plan.task, opened, self.identities[0])
         self.courses = [Course(fault) for fault in plan.faults]
         self.daemons = [
             Daemon(device, Home(folder / device.name), identity.peer_id)
@@ -205,7 +207,8 @@ class Run:
     def _make_home(self, daemon: Daemon, bootstrap: tuple[str, ...]) -> None:
         identity = self.identities[self.daemons.index(daemon)]
         init_home(daemon.home.path, self._config(daemon, bootstrap), identity.seed)
-        keep_manifest(daemon.home, self.manifest)
+        assert self.swarm is not None
+        keep_manifest(daemon.home, self.swarm)
 
     def _config(self, daemon: Daemon, bootstrap: tuple[str, ...]) -> str:
         order = digest("scenario order", _number(self.plan.seed), daemon.peer_id.encode())

@@ -1,4 +1,4 @@
-"""Swarms and aggregates written by hand, for tests of the history and the fold: no cohort has to meet for them."""
+"""Swarms and aggregates written by hand: the history and the fold are tested without any cohort that meets."""
 
 import hashlib
 from collections.abc import Sequence

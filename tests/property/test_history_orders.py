@@ -1,9 +1,10 @@
 """The same set gives the same bits, whatever came between: orders, duplicates, partitions, years of absence.
 
-Each seed is one story. Three to five sides, which do not hear each other, write aggregates over parents of their choice,
-some of them rivals for one cohort, alone and merged; now and then two sides meet and tell each other all, or half, of
-what they have, in any order and some of it twice. In some stories one side goes on alone for 500 rounds. In the end
-everybody is told everything. All must then hold the bits of the fold from scratch, over what counts by brute force.
+Each seed is one story. Three to five sides, which do not hear each other, write aggregates over parents of
+their choice, some of them rivals for one cohort, alone and merged; now and then two sides meet and tell each
+other all, or half, of what they have, in any order and some of it twice. In some stories one side goes on
+alone for 500 rounds. In the end everybody is told everything. All must then hold the bits of the fold from
+scratch, over what counts by brute force.
 
     GOSSAMER_SEEDS=10000 pytest tests/property/test_history_orders.py       the full run
     GOSSAMER_FIRST_SEED=1234 GOSSAMER_SEEDS=1 pytest ...                    one story again

@@ -1,4 +1,4 @@
-"""The fold's arithmetic, number by number, and a replica that takes every shortcut and lands on the same bits."""
+"""The fold's arithmetic, number by number, and a replica whose shortcuts all end in the same bits."""
 
 import hashlib
 from fractions import Fraction
@@ -24,8 +24,7 @@ def inc(swarm, *bodies, round_=1):
 
 
 def test_the_increment_is_the_weighted_mean_of_the_deltas_times_the_step_size():
-    # Four devices whose deltas are all 0.5, C = 1, S = 7, W_max = 100, each with 50 examples: q = 0.5 * .5 * 7 -> 2
-    # at most; exact here with Q = 4 * 50/100 * 0.5 * 7 = 7. The mean must be 0.5 again.
+    # Four devices with deltas of 0.5 and 50 examples each: Q = 4 (0.5 * 50 / W_max) S / C = 7, with S = 7, C = 1.
     swarm = setting()
     assert (inc(swarm, body(swarm, [], sums=7, weights=200)) == 1 << 23).all()
     half = setting(schedule=(Step(1, 128, 0),))

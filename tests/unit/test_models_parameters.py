@@ -4,8 +4,8 @@ import hashlib
 
 import numpy as np
 import pytest
-import torch  # noqa: TID251 - tests of torch's room
-from torch import nn  # noqa: TID251 - tests of torch's room
+import torch
+from torch import nn
 
 from models.architectures import digits_net, watch_net
 from models.parameters import ONE, SchemaError, TensorSpec, bind, initial, schema_hash, schema_of

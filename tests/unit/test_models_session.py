@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch  # noqa: TID251 - tests of torch's room
+import torch
 
 from models import messages, session, tasks
 from models.datasets import DataError

@@ -5,7 +5,7 @@ import importlib
 import sys
 
 import pytest
-import torch  # noqa: TID251 - tests of torch's room
+import torch
 
 from models.parameters import schema_of
 from models.tasks import PACKAGED, Task, TaskError, correct_classes, load_task

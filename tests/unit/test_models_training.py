@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch  # noqa: TID251 - tests of torch's room
-from torch import nn  # noqa: TID251 - tests of torch's room
-from torch.nn import functional  # noqa: TID251 - tests of torch's room
+import torch
+from torch import nn
+from torch.nn import functional
 
 from models.parameters import ONE, initial, schema_of
 from models.tasks import load_task
