@@ -1,22 +1,32 @@
 """How a contribution becomes integers that can be summed under masks, and how their sum is read.
 
 A masked vector is two runs of lanes: 32-bit ones for the weights (one a segment) and the ranges (one a tensor), then
-b-bit ones for the quantised values of the blocks that travel. Everything that decides their number and their meaning
-is the *plan*, a pure function of public data that every member of a cohort computes alike.
+b-bit ones for the quantised values of the blocks that travel. What decides their number and their meaning is the
+*plan*, a pure function of public data that every member of a cohort computes alike.
 
-Fixed point (design, section 4): with w = examples * (1 + age)^-1/2, a value v becomes
+**Fixed point** (design, section 4). With w = examples * (1 + age)^-1/2, a value v becomes
 
     q = clip(stochastic_round(clip(v w / W_max, +-C) S / C), +-S),    C = 2^e per block,
 
-whose expectation is exact wherever nothing clips; what clips or is rounded off stays in the residual. n members' sums
-fit a lane as signed values when 2 n S + 1 <= 2^b.
+unbiased wherever nothing clips (QSGD: Alistarh et al., NIPS 2017); what clips or is rounded off stays in the residual.
+n members' sums fit a lane as signed values when 2 n S + 1 <= 2^b, which the manifest's check asks for.
 
-Codecs that do not look first must know C before anybody encodes. So every member adds, for each tensor, a *range code*,
-16 (log2 RMS + 32), to lanes of its own: the public sum tells the mean log-RMS over the cohort and nothing about one
-device, and sets the exponents of the next cohort that names this one as parent. C is 2^1.5 times that mean:
-wide enough that little clips, narrow enough that few levels suffice (docs/decisions/0002-ranges-without-looking.md).
+**Ranges.** A codec that does not look first needs C before anybody encodes (docs/decisions/0002). So every member votes,
+for each tensor, a *range code* 16 (log2 RMS + 32) of its scaled values, in a lane of its own. The sum tells the mean, and
+the cohorts that name this one as parent take C = k RMS, rounded to a power of two, with k = min(S, 8). The mean and not the
+maximum, so that the levels serve the many; of logarithms, so that one large member moves it little. The loop corrects
+itself: where C is too small, values clip, and the residuals and with them the votes grow.
 
-A codec that looks first runs one more secure sum before the payload's, of a sketch, and plans with what that one showed.
+Who has nothing to say of a tensor (did not train it, or it is all zeros, or its segment does not travel) votes the
+present code, which is public. Such a vote pulls nowhere, and a range that nobody measures is remembered; a vote of zero
+would drag C towards 2^-32 for those who did train.
+
+What the votes reveal is one sum over the cohort, in which at least n_min members measured: the mean of their log-RMS, and
+nothing about one of them. It is bounded, not trusted: one dishonest member can put a range anywhere in 0..1023. That
+costs a round of noise or of clipping, within the fold's cap, until honest votes bring it back.
+
+**Codecs** are linear, so that masks cancel. One that looks first runs a secure sum of a sketch before the payload's, and
+plans its payload with what that one showed: `Codec` is made for both.
 """
 
 import math
@@ -24,22 +34,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import shake_256
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crypto.hashing import digest
-from crypto.masking import Lanes
+from crypto.masking import Lanes, Vector
 from gossip.aggregate import EXPONENT_MAX, RANGE_MAX, Body
-from gossip.errors import MisuseError
+from gossip.errors import MisuseError, PeerViolation
 from gossip.layout import Integers, Layout
-from gossip.manifest import Compression
+from gossip.manifest import SEGMENTS_MAX, Compression
 from gossip.residual import Floats, Sent
 
-RANGE_STEPS = 16  # range codes per factor of two
-RANGE_ZERO = 32  # the code of an RMS of 2^-32, and of anything smaller, is 0
-RANGE_MARGIN_16THS = 24  # C is 2^1.5, nearly three, times the mean RMS
+CODES_PER_OCTAVE = 16
+CODE_OF_ONE = 512  # of an RMS of 1; code 0 is 2^-32 and everything below
+ROUNDING_BYTES = 32
+EVERY_SEGMENT = (1 << SEGMENTS_MAX) - 1
+
+# 16 log2 k for k = 1 to 8, where k = min(S, 8). A step C / S is then at most one RMS, or sqrt 2 of it after C is rounded to
+# a power of two, so that rounding leaves behind at most half of the energy it is given ((C / S)^2 / 4 a value). Error
+# feedback needs less than all of it: S = 1 with k = 4 was seen to blow up. Beyond 8 the gain is small, at S = 15 too.
+_MARGINS = (0, 16, 25, 32, 37, 41, 45, 48)
 
 
 class Phase(IntEnum):
@@ -49,36 +65,49 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Plan:
-    """What every member of a cohort encodes: the same for all."""
+    """What every member of a cohort encodes in one phase: the same for all."""
 
-    support: Integers  # the blocks that travel, increasing
+    support: Integers  # the blocks that travel, increasing; none in a sketch
     exponents: NDArray[np.int8]  # e of each of them, -24..0
     lanes: Lanes
+    ranges: Integers  # the present code of each tensor; none in a sketch
 
     @property
     def exponent_bytes(self) -> bytes:
-        return (-self.exponents.astype(np.int16)).astype(np.uint8).tobytes()
+        """-e of each block that travels, as an aggregate carries it."""
+        return (-self.exponents).astype(np.uint8).tobytes()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Contribution:
     """A frozen local phase: what there is to give, and what it is worth."""
 
-    values: Floats  # shape (parameters,)
-    examples: int
-    age: int  # rounds since the phase began
+    values: Floats  # shape (parameters,), finite: the books see to it
+    examples: int  # at least 1; counts up to W_max
+    age: int  # rounds since the phase began, at least 0
+    trained: int = EVERY_SEGMENT  # bit s: segment s was trained; the others give nothing and weigh nothing
+
+    def weight(self, weight_max: int) -> float:
+        """In examples: w of the formula. A stale delta counts for less, as its cohort's step should be smaller."""
+        return min(self.examples, weight_max) / math.sqrt(1 + self.age)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Encoded:
     """`vector`: uint8[lanes.size_bytes], to be masked in place. `sent`: what it carries, decoded."""
 
-    vector: NDArray[np.uint8]
+    vector: Vector
     sent: Sent
 
 
+class Sum(NamedTuple):
+    weights: tuple[int, ...]  # examples by segment
+    ranges: tuple[int, ...]  # sum of the votes by tensor
+    sums: bytes  # little-endian signed lanes, block after block
+
+
 class Codec(Protocol):
-    """Linear, so that masks cancel. `phases` ends with PAYLOAD; before it, a codec may look."""
+    """`phases` ends with PAYLOAD; a codec that looks has SKETCH before it. `id` is its number on the wire."""
 
     @property
     def id(self) -> int: ...
@@ -97,7 +126,10 @@ class Codec(Protocol):
         travelling: int,
         look: bytes | None,
     ) -> Plan:
-        """`travelling`: bit s tells that segment s travels; `look`: the unmasked sum of the phase before."""
+        """Pure and public. `travelling`: bit s tells that segment s travels; `look`: the sum of the phase before.
+
+        PeerViolation for a cohort in which no segment travels: its leader should not have called it.
+        """
         ...
 
     def encode(
@@ -110,7 +142,7 @@ class Codec(Protocol):
         layout: Layout,
         compression: Compression,
     ) -> Encoded:
-        """`rounding`: 32 random bytes of the member's own."""
+        """`rounding`: 32 random bytes of the member's own, used once. A sketch's `sent` is empty."""
         ...
 
 
@@ -135,12 +167,11 @@ class OnePhase:
     ) -> Plan:
         if phase is not Phase.PAYLOAD or look is not None:
             raise MisuseError("a codec without a sketch has nothing to look at")
-        travels = np.array([travelling >> int(segment) & 1 for segment in layout.block_segment], bool)
-        support = self.choose(np.flatnonzero(travels).astype(np.int64), layout, compression, cohort)
-        per_tensor = exponents_after(parents, len(layout.tensor_ends), compression.first_exponent)
-        return Plan(
-            support, per_tensor[layout.block_tensor[support]], payload_lanes(support, layout, compression)
-        )
+        blocks = np.flatnonzero(_bits(travelling, layout.segments)[layout.block_segment])
+        if not blocks.size:
+            raise PeerViolation("cohort: too few members trained any one segment, none can travel")
+        support = self.choose(blocks, layout, compression, cohort)
+        return payload_plan(support, layout, compression, parents)
 
     def encode(
         self,
@@ -157,17 +188,16 @@ class OnePhase:
         return encode_payload(plan, contribution, rounding, layout, compression)
 
 
-def all_blocks(blocks: Integers, *_public: object) -> Integers:
+def all_blocks(blocks: Integers, _layout: Layout, _compression: Compression, _cohort: bytes) -> Integers:
     return blocks
 
 
 def seeded_blocks(blocks: Integers, layout: Layout, compression: Compression, cohort: bytes) -> Integers:
-    """Of each segment its share of `blocks`, at least one, by a seed that nobody chose: the cohort's id.
+    """Of each segment its share of `blocks`, rounded up, by a seed that nobody chose: the cohort's id.
 
-    The order is by 64-bit keys from SHAKE-256, not by a library's generator, whose stream may change between versions.
+    The order is by 64-bit keys from SHAKE-256 and not by a library's generator, whose stream may change.
     """
-    stream = shake_256(digest("support", cohort)).digest(8 * layout.blocks)
-    keys = np.frombuffer(stream, "<u8")
+    keys = np.frombuffer(shake_256(digest("support", cohort)).digest(8 * layout.blocks), "<u8")
     chosen = []
     for segment in np.unique(layout.block_segment[blocks]):
         own = blocks[layout.block_segment[blocks] == segment]
@@ -181,7 +211,17 @@ RANDOM = OnePhase(1, seeded_blocks)
 
 
 def codec_of(compression: Compression) -> Codec:
-    return DENSE if compression.codec == "dense" else RANDOM
+    return {"dense": DENSE, "random": RANDOM}[compression.codec]
+
+
+def payload_plan(
+    support: Integers, layout: Layout, compression: Compression, parents: Sequence[Body]
+) -> Plan:
+    """The plan of a payload that carries these blocks, given as increasing numbers."""
+    ranges = ranges_after(parents, layout, compression)
+    exponents = exponents_of(ranges, compression.levels)
+    lanes = payload_lanes(support, layout, compression)
+    return Plan(support, exponents[layout.block_tensor[support]], lanes, ranges)
 
 
 def payload_lanes(support: Integers, layout: Layout, compression: Compression) -> Lanes:
@@ -189,64 +229,113 @@ def payload_lanes(support: Integers, layout: Layout, compression: Compression) -
     return Lanes(wide, layout.values_in(support), compression.lane_bits)
 
 
-def encode_payload(
-    plan: Plan, contribution: Contribution, rounding: bytes, layout: Layout, compression: Compression
-) -> Encoded:
-    """Quantise the carried blocks; MisuseError for values that are not finite: the books refuse them earlier."""
-    values = contribution.values
-    if values.shape != (layout.parameters,) or not np.isfinite(values).all():
-        raise MisuseError("a contribution is finite and has one value for each parameter")
-    weight_max, levels = compression.weight_max, compression.levels
-    examples = min(contribution.examples, weight_max)
-    scale = np.float32(examples / math.sqrt(1 + contribution.age) / weight_max)
-    scaled = values * scale
-    places = layout.indices(plan.support)
-    # C may be as small as 2^-24, and S / C as large as 2^24 S: float32 holds both exactly.
-    limit = np.exp2(layout.expand(plan.exponents, plan.support).astype(np.float32))
-    steps = np.clip(scaled[places], -limit, limit) * (np.float32(levels) / limit)
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(rounding[:16], "little")))
-    # Rounding may step over S in float32, hence the second clip. Its randomness hides nothing; it need only be unbiased.
-    rounded = np.floor(steps + generator.random(len(steps), np.float32))
-    quantised = np.clip(rounded, -levels, levels).astype(np.int32)
-    vector = plan.lanes.zeros()
-    wide = plan.lanes.wide_view(vector)
-    wide[: layout.segments] = examples
-    wide[layout.segments :] = range_codes(scaled, layout)
-    narrow = plan.lanes.narrow_view(vector)
-    narrow[:] = quantised.astype(narrow.dtype)
-    sent = quantised.astype(np.float32) * (limit / np.float32(levels)) / scale
-    return Encoded(vector, Sent(plan.support, sent))
+def ranges_after(parents: Sequence[Body], layout: Layout, compression: Compression) -> Integers:
+    """The present range code of each tensor: the mean vote in the newest parents, to the nearest.
 
-
-def range_codes(scaled: Floats, layout: Layout) -> NDArray[np.uint32]:
-    """16 (log2 RMS + 32) of each tensor, rounded, within 0..1023; a tensor of zeros has 0, the lowest range."""
-    starts = np.concatenate(([0], layout.tensor_ends[:-1]))
-    power = np.add.reduceat(scaled.astype(np.float64) ** 2, starts) / np.diff(layout.tensor_ends, prepend=0)
-    with np.errstate(divide="ignore"):
-        codes = np.rint(RANGE_STEPS * (np.log2(power) / 2 + RANGE_ZERO))
-    return np.clip(codes, 0, RANGE_MAX).astype(np.uint32)
-
-
-def exponents_after(parents: Sequence[Body], tensors: int, first: int) -> NDArray[np.int8]:
-    """E of each tensor, from the mean range over the contributors of the newest parents; integers, so alike everywhere."""
+    Without parents, the code whose exponent is the manifest's first one. Integers, so alike on every machine.
+    """
     newest = max((body.round for body in parents), default=0)
     bodies = [body for body in parents if body.round == newest]
     if not bodies:
-        return np.full(tensors, first, np.int8)
-    contributors = sum(
-        byte.bit_count() for body in bodies for part in body.parts for byte in part.contributors
+        first = CODE_OF_ONE + CODES_PER_OCTAVE * compression.first_exponent - _margin(compression.levels)
+        return np.full(len(layout.tensor_ends), first, np.int64)
+    voters = sum(byte.bit_count() for body in bodies for part in body.parts for byte in part.contributors)
+    votes: Integers = np.array([body.ranges for body in bodies], np.int64).sum(axis=0)
+    return (2 * votes + voters) // (2 * voters)
+
+
+def exponents_of(ranges: Integers, levels: int) -> NDArray[np.int8]:
+    """E of each code: log2(k RMS) to the nearest whole number, within what an aggregate may carry."""
+    above_one = ranges + _margin(levels) - CODE_OF_ONE
+    nearest = (above_one + CODES_PER_OCTAVE // 2) // CODES_PER_OCTAVE
+    return np.clip(nearest, -EXPONENT_MAX, 0).astype(np.int8)
+
+
+def _margin(levels: int) -> int:
+    return _MARGINS[min(levels, len(_MARGINS)) - 1]
+
+
+def encode_payload(
+    plan: Plan, contribution: Contribution, rounding: bytes, layout: Layout, compression: Compression
+) -> Encoded:
+    """Quantise and lay out what `plan` carries of a contribution; unbiased but not bit-stable between numpy versions.
+
+    MisuseError for what cannot be one: another size, values that are not finite, no examples, an age below 0.
+    """
+    _refuse_unfit(plan, contribution, rounding, layout)
+    carried_segments = layout.block_segment[plan.support]
+    gives = _bits(contribution.trained, layout.segments)
+    gives &= np.bincount(carried_segments, minlength=layout.segments) > 0
+    scale = np.float32(contribution.weight(compression.weight_max) / compression.weight_max)
+    scales = np.where(gives[carried_segments], scale, np.float32(0))
+    values = contribution.values[layout.indices(plan.support)] * layout.expand(scales, plan.support)
+    # C is a power of two and S has at most 15 bits, so that C S / C is exactly S in float32 and nothing steps over it.
+    limits = layout.expand(np.ldexp(np.float32(1), plan.exponents), plan.support)
+    steps = np.clip(values, -limits, limits) * (compression.levels / limits)
+    quantised = _round_stochastically(steps, rounding)
+
+    vector = plan.lanes.zeros()
+    wide = plan.lanes.wide_view(vector)
+    wide[: layout.segments] = gives * min(contribution.examples, compression.weight_max)
+    wide[layout.segments :] = _votes(contribution.values, float(scale), gives, plan.ranges, layout)
+    narrow = plan.lanes.narrow_view(vector)
+    narrow[:] = quantised.astype(f"<i{narrow.itemsize}").view(narrow.dtype)
+    sent = (quantised * (limits / compression.levels) / scale).astype(np.float32, copy=False)
+    return Encoded(vector, Sent(plan.support, sent))
+
+
+def decode_sum(total: Vector, lanes: Lanes, layout: Layout) -> Sum:
+    """Read an unmasked payload sum; exact while 2 n S + 1 <= 2^b."""
+    wide = lanes.wide_view(total).tolist()
+    return Sum(
+        tuple(wide[: layout.segments]), tuple(wide[layout.segments :]), lanes.narrow_view(total).tobytes()
     )
-    exponents = []
-    for tensor in range(tensors):
-        total = sum(body.ranges[tensor] for body in bodies)
-        wanted = total + contributors * (RANGE_MARGIN_16THS - RANGE_STEPS * RANGE_ZERO)
-        exponents.append(max(-EXPONENT_MAX, min(0, -(-wanted // (contributors * RANGE_STEPS)))))
-    return np.array(exponents, np.int8)
 
 
-def decode_sum(
-    total: NDArray[np.uint8], lanes: Lanes, layout: Layout
-) -> tuple[tuple[int, ...], tuple[int, ...], bytes]:
-    """Weights by segment, ranges by tensor, and the values as little-endian signed lanes, as an aggregate carries them."""
-    wide = [int(lane) for lane in lanes.wide_view(total)]
-    return tuple(wide[: layout.segments]), tuple(wide[layout.segments :]), lanes.narrow_view(total).tobytes()
+def _votes(
+    values: Floats, scale: float, gives: NDArray[np.bool_], ranges: Integers, layout: Layout
+) -> Integers:
+    """Each tensor's range code, of the scaled values where this member gives some, else the present one."""
+    votes = ranges.copy()
+    start = 0
+    for tensor, end in enumerate(layout.tensor_ends.tolist()):
+        own = values[start:end]
+        energy = float(np.einsum("i,i->", own, own, dtype=np.float64))
+        if energy and gives[layout.tensor_segment[tensor]]:
+            log2_rms = math.log2(energy / len(own)) / 2 + math.log2(scale)
+            votes[tensor] = min(max(0, round(CODES_PER_OCTAVE * log2_rms) + CODE_OF_ONE), RANGE_MAX)
+        start = end
+    return votes
+
+
+def _round_stochastically(steps: Floats, rounding: bytes) -> Floats:
+    """Up with the probability of the fraction, else down: the expectation is `steps`. float32, whole numbers.
+
+    The randomness hides nothing: it need only be independent of the values.
+    """
+    generator = np.random.Generator(np.random.Philox(int.from_bytes(rounding, "little")))
+    below = np.floor(steps)
+    return below + (generator.random(steps.shape, np.float32) < steps - below)
+
+
+def _bits(bitmap: int, count: int) -> NDArray[np.bool_]:
+    return np.array([bitmap >> bit & 1 for bit in range(count)], bool)
+
+
+def _refuse_unfit(plan: Plan, contribution: Contribution, rounding: bytes, layout: Layout) -> None:
+    values = contribution.values
+    if values.dtype != np.float32 or values.shape != (layout.parameters,):
+        raise MisuseError(
+            f"a contribution is float32 of shape {(layout.parameters,)}, not {values.dtype} {values.shape}"
+        )
+    finite = np.isfinite(values)
+    if not finite.all():
+        raise MisuseError(f"a contribution is finite, but parameter {int(np.argmin(finite))} is not")
+    if contribution.examples < 1 or contribution.age < 0:
+        raise MisuseError(
+            f"a contribution of {contribution.examples} examples, {contribution.age} rounds old"
+        )
+    if len(plan.ranges) != len(layout.tensor_ends):
+        raise MisuseError("the plan is none of a payload: it has no range for each tensor")
+    if len(rounding) != ROUNDING_BYTES:
+        raise MisuseError(f"rounding takes {ROUNDING_BYTES} random bytes, not {len(rounding)}")

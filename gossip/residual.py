@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,9 +53,7 @@ class Books:
     layout: Layout
     residual: Floats  # shape (parameters,)
     frozen: Floats | None = None
-    outstanding: Mapping[bytes, Sent] = field(
-        default_factory=lambda: MappingProxyType({})
-    )  # by cohort, oldest first
+    outstanding: Mapping[bytes, Sent] = field(default_factory=dict)  # by cohort, oldest first
 
     @classmethod
     def empty(cls, layout: Layout) -> Books:
@@ -73,9 +70,11 @@ class Books:
             raise MisuseError(
                 f"a delta is float32 of shape {self.residual.shape}, not {delta.dtype} {delta.shape}"
             )
-        frozen = self.residual + delta
-        if not np.isfinite(frozen).all():
-            raise ValueError("the delta is not finite: training diverged")
+        with np.errstate(over="ignore"):
+            frozen = self.residual + delta
+        finite = np.isfinite(frozen)
+        if not finite.all():
+            raise ValueError(f"training diverged: parameter {int(np.argmin(finite))} is not finite")
         return replace(self, residual=np.zeros_like(self.residual), frozen=frozen)
 
     @property
@@ -92,7 +91,7 @@ class Books:
         residual = self._thawed()
         residual[self.layout.indices(sent.support)] -= sent.values
         outstanding = dict([*self.outstanding.items(), (cohort, sent)][-OUTSTANDING_MAX:])
-        return Books(self.layout, residual, None, MappingProxyType(outstanding))
+        return Books(self.layout, residual, None, outstanding)
 
     def thaw(self) -> Books:
         """Nothing that reveals the values has left: all of it stays. MisuseError if nothing is frozen."""
@@ -115,4 +114,4 @@ class Books:
         return self.residual + self.to_give
 
     def _without(self, cohort: bytes) -> Mapping[bytes, Sent]:
-        return MappingProxyType({other: sent for other, sent in self.outstanding.items() if other != cohort})
+        return {other: sent for other, sent in self.outstanding.items() if other != cohort}

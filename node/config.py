@@ -193,12 +193,12 @@ class TrainingSettings(Section, frozen=True):
 
 class CompressionSettings(Section, frozen=True):
     codec: Literal["dense", "random"] = "dense"
-    block_size: Annotated[int, Meta(ge=1, le=4096)] = 64
+    block_size: Annotated[int, Meta(ge=1, le=4096)] = 32
     support_permille: Annotated[int, Meta(ge=1, le=1000)] = 1000
     levels: Annotated[int, Meta(ge=1, le=32767)] = 7
     lane_bits: Literal[8, 16, 32] = 8
-    first_exponent: Annotated[int, Meta(ge=-24, le=0)] = -4
-    weight_max: Annotated[int, Meta(ge=1, le=1 << 10)] = 256
+    first_exponent: Annotated[int, Meta(ge=-24, le=0)] = -5
+    weight_max: Annotated[int, Meta(ge=1, le=1 << 10)] = 512
 
 
 class CohortSettings(Section, frozen=True):

@@ -91,8 +91,11 @@ def _app(node: Node, log: BoundLogger) -> Starlette:
             raise HTTPException(400, f"/alone: {error}") from error
         return await _within(ALONE_S, partial(node.alone, asked.steps))
 
+    async def stop() -> None:  # not in a thread, where a plain function would be run
+        node.stop()
+
     async def down(_request: Request) -> Response:
-        return JSONResponse({"stopping": True}, background=BackgroundTask(node.stop))
+        return JSONResponse({"stopping": True}, background=BackgroundTask(stop))
 
     async def refused(_request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -1,6 +1,6 @@
 import pytest
-from libp2p.crypto.ed25519 import create_new_key_pair  # noqa: TID251 - our peer ids are held against libp2p's own
-from libp2p.peer.id import ID  # noqa: TID251
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.peer.id import ID
 
 from crypto.identity import PARSED_KEYS_KEPT, Identity, _parsed, peer_id, public_key_of, verify
 
