@@ -128,6 +128,7 @@ class Aggregator:
         self._identity = identity
         self._shares: dict[int, Shares] = {}
         self._declined: dict[int, None] = {}
+        self._lost: dict[int, None] = {}  # members whose connection broke: nobody waits for them
         self._phases = [Phase() for _ in member.ballots]
         self._patient_for_keys = True
         self._keys_sent = False
@@ -188,6 +189,20 @@ class Aggregator:
                 return self._on_body_vote(sender, vote)
         return []
 
+    def lost(self, peer: bytes) -> list[Action]:
+        """A connection broke: act on what there is, if nobody else is waited for."""
+        if self._done or peer not in self.cohort.members:
+            return []
+        self._lost[self.cohort.members.index(peer)] = None
+        if self.member.state is State.AWAIT_KEYS:
+            return self._offer_keys()
+        return [*self._propose_seal(), *self._add_up()]
+
+    @property
+    def _speaks(self) -> bool:
+        """The second aggregator is silent as long as it may still hear the first."""
+        return self.rank == 0 or self.member.first_gone
+
     # --- SHARES -> KEYS_SET ----------------------------------------------------------------------------------
 
     def _on_shares(self, sender: int, shares: Shares) -> list[Action]:
@@ -204,9 +219,8 @@ class Aggregator:
         return self._offer_keys()
 
     def _offer_keys(self) -> list[Action]:
-        """The second aggregator offers nothing as long as it may still hear the first."""
-        answered = {**self._shares, **self._declined}
-        complete = len(answered) == self.cohort.size and self.rank == 0
+        answered = {**self._shares, **self._declined, **self._lost}
+        complete = len(answered) == self.cohort.size and self._speaks
         if self._keys_sent or self.member.keys is not None or not (complete or not self._patient_for_keys):
             return []
         self._keys_sent = True
@@ -264,7 +278,8 @@ class Aggregator:
         if phase.proposal is not None or keys is None or self.member.state is State.AWAIT_SUM:
             return self._repeat_proposal()
         contributors = self._summable()
-        if not ((len(contributors) == len(keys.commitments) and self.rank == 0) or not phase.patient):
+        complete = len({*contributors, *self._lost} & {*keys.commitments}) == len(keys.commitments)
+        if not ((complete and self._speaks) or not phase.patient):
             return []
         if not self.cohort.hides(contributors) or not self.member.continues(contributors):
             return []
@@ -278,7 +293,8 @@ class Aggregator:
     def _repeat_proposal(self) -> list[Action]:
         """The second aggregator, in its turn, takes up what the first has proposed: votes for it are not lost."""
         phase = self._current
-        if self.rank == 0 or phase.patient or phase.proposal is None or self.member.state is State.AWAIT_SUM:
+        late = not phase.patient or self.member.first_gone
+        if self.rank == 0 or not late or phase.proposal is None or self.member.state is State.AWAIT_SUM:
             return []
         return self._to_all(phase.proposal)
 
@@ -357,7 +373,7 @@ class Aggregator:
         phase, keys, contributors = self._current, self.member.keys, self.member.contributors()
         if phase.adding or keys is None or contributors is None or self.member.state is not State.AWAIT_SUM:
             return []
-        if self.rank == 1 and (phase.patient or self._first_spoke):
+        if not self._speaks and (phase.patient or self._first_spoke):
             return []
         if any(len(phase.shares.get(owner, {})) < self.cohort.threshold for owner in keys.commitments):
             return []

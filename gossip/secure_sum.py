@@ -284,6 +284,7 @@ class Member:
         self._contribution: Contribution | None = None
         self._vector: bytes | None = None  # the one masked vector of the current phase
         self._phase_began = 0.0
+        self.first_gone = False
         self._spent = False  # the debit was asked for
         self._left = False  # the payload's vector left, or may have left
         self._body_vote: BodyVote | None = None
@@ -338,6 +339,10 @@ class Member:
             self.ballot.vote, self.ballot.durable = vote, True
             return self._settle(Outcome.UNKNOWN, "restarted after voting for a seal")
         return [*self._settle(Outcome.UNKNOWN, "restarted with a debit open"), *self._vote(b"")]
+
+    def lost(self, peer: bytes) -> None:
+        """A connection broke. If it was the first aggregator's, the second one's turn has come (no safety rests on it)."""
+        self.first_gone = self.first_gone or peer == self.cohort.aggregators[0]
 
     def remind(self, peer: bytes) -> list[Action]:
         """A member came back into reach: it may know how a cohort ended that is open here."""
@@ -535,7 +540,7 @@ class Member:
         return before is not None and contributors == self._sealed_of(before)
 
     def _first_is_late(self, now: float) -> bool:
-        return now >= self._phase_began + SECOND_AGGREGATOR_STEPS * self.step_s
+        return self.first_gone or now >= self._phase_began + SECOND_AGGREGATOR_STEPS * self.step_s
 
     def _on_abort_due(self) -> list[Action]:
         if self.ballot.vote is not None or self.ballot.certificate is not None or self.state is State.OVER:

@@ -157,12 +157,8 @@ def down(*, home: HomeOption = None) -> None:
     opened = open_home(home_path(home, os.environ))
     pid = running(opened).pid
     call(opened, "POST", "/down")
-    try:
-        psutil.Process(pid).wait(DOWN_S)
-    except psutil.NoSuchProcess:
-        pass
-    except psutil.TimeoutExpired as error:
-        raise CommandFailed(f"{opened.path}: process {pid} is still there after {DOWN_S:.0f} s") from error
+    if not _gone(pid):
+        raise CommandFailed(f"{opened.path}: process {pid} is still there after {DOWN_S:.0f} s")
     _say("stopped")
 
 
@@ -243,6 +239,20 @@ def _until_up(home: Home, process: "subprocess.Popen[bytes]") -> dict[str, Any] 
             process.wait(LOOK_S)
             return None
     return None
+
+
+def _gone(pid: int) -> bool:
+    """Whether a process ends within DOWN_S; the dead whom nobody has collected have ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for _ in range(round(DOWN_S / LOOK_S)):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(LOOK_S)
+                return True
+        return False
+    return True
 
 
 def _status_lines(told: Mapping[str, Any]) -> Iterable[str]:

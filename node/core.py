@@ -254,7 +254,8 @@ class NodeCore:
                 return [*greeted, *waited, *itertools.chain(*reminders), *self._consider(now)]
             case PeerDown(peer):
                 self._waiting.pop(peer, None)
-                return [*self._membership.handle(event, now), *self._rendezvous.failed(peer, now)]
+                lost = self._membership.handle(event, now)
+                return [*lost, *self._rendezvous.failed(peer, now), *self._lose(peer)]
             case SendFailed(peer, _, reason):
                 failed = self._rendezvous.failed(peer, now)
                 return [Report("send_failed", {"peer": peer.hex()[:16], "reason": reason}), *failed]
@@ -340,6 +341,14 @@ class NodeCore:
         if running.member.state is State.OVER and before is not State.OVER:
             actions += self._consider(now)
         return actions
+
+    def _lose(self, peer: bytes) -> list[object]:
+        """The running cohort need not wait for somebody whose connection broke."""
+        running = self._busy
+        if running is None:
+            return []
+        running.member.lost(peer)
+        return [] if running.aggregator is None else [*running.aggregator.lost(peer)]
 
     @property
     def _busy(self) -> Running | None:

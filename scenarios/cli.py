@@ -67,7 +67,10 @@ def swarm(
     except KeyboardInterrupt:
         print("gossamer: interrupted", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
-    return FAILED if problems(report) else OK
+    found = problems(report)
+    for line in found:
+        stderr.print(Text(f"gossamer: {line}", style="bold red"), soft_wrap=True)
+    return FAILED if found else OK
 
 
 def _refuse_json(path: Path | None) -> None:

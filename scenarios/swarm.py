@@ -27,6 +27,7 @@ from crypto.identity import Identity
 from gossip.manifest import Swarm
 from models import messages
 from node.config import Config, NetworkSettings, TaskSettings, config_text
+from node.drivers.figures import STEPS
 from node.drivers.joining import keep_manifest
 from node.drivers.trainer import TaskRefused, Trainer
 from node.founding import found_swarm
@@ -36,7 +37,7 @@ from scenarios.daemons import Daemon, Status, SwarmFailed, end_all
 from scenarios.mishaps import Course, meet
 from scenarios.progress import Display, Snapshot
 from scenarios.report import AggregateReport, Bytes, NodeReport, Parts, SwarmReport, problems
-from scenarios.spec import OptionError, Plan
+from scenarios.spec import DEVICES_MAX, OptionError, Plan
 
 TICK_S = 0.1
 START_S = 90.0  # for a daemon to start: all of them share the machine's cores
@@ -329,8 +330,8 @@ class Run:
         self.stage = "comparing"
         up = self._up
         async with self._watched():
-            in_swarm = await _of_each(up, partial(_evaluation, path="/evaluate"))
-            alone = await _of_each(up, _alone)
+            in_swarm = await _of_each(up, partial(_evaluation, path="/evaluate"), _cores())
+            alone = await _of_each(up, _alone, _cores())
             listed = await up[0].ask("GET", "/aggregates", Aggregates)
             await _of_each(up, Daemon.refresh)
         return Results(up, in_swarm, alone, listed.aggregates)
@@ -386,10 +387,7 @@ class Run:
             ],
             aggregates=results.aggregates,
             bytes_by_kind=_bytes_by_kind(every),
-            phases_s={
-                phase: round(median(status.times_s[phase] for status in last if phase in status.times_s), 4)
-                for phase in dict.fromkeys(phase for status in last for phase in status.times_s)
-            },
+            phases_s=_phases_s(last),
             homes=None,
             faults=[course.report() for course in self.courses],
         )
@@ -435,19 +433,25 @@ def _refuse_silence(daemon: Daemon) -> None:
         raise SwarmFailed(f"{daemon.device.name} {what} {limit_s:.0f} s{daemon.last_words()}")
 
 
-async def _of_each(daemons: Sequence[Daemon], ask: Callable[[Daemon], Awaitable[T]]) -> list[T]:
-    """The answers in order, with no more questions at a time than the machine has cores."""
-    cores = trio.CapacityLimiter(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+async def _of_each(
+    daemons: Sequence[Daemon], ask: Callable[[Daemon], Awaitable[T]], at_once: int = DEVICES_MAX
+) -> list[T]:
+    """The answers, in order."""
+    limit = trio.CapacityLimiter(at_once)
     answers: dict[str, T] = {}
 
     async def one(daemon: Daemon) -> None:
-        async with cores:
+        async with limit:
             answers[daemon.peer_id] = await ask(daemon)
 
     async with trio.open_nursery() as nursery:
         for daemon in daemons:
             nursery.start_soon(one, daemon)
     return [answers[daemon.peer_id] for daemon in daemons]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 async def _evaluation(daemon: Daemon, path: str, json: Mapping[str, object] | None = None) -> float:
@@ -486,6 +490,16 @@ def _total(figures: Sequence[float | None]) -> float | None:
     """None if any of them is not known."""
     known = [figure for figure in figures if figure is not None]
     return round(sum(known), 2) if len(known) == len(figures) else None
+
+
+def _phases_s(last: Sequence[Status]) -> dict[str, float]:
+    """Medians over the devices, in the order of a sum's steps."""
+    names = dict.fromkeys(name for status in last for name in status.times_s)
+    order = sorted(names, key=lambda name: [STEPS.index(step) for step in name.split(" to ")])
+    return {
+        name: round(median(status.times_s[name] for status in last if name in status.times_s), 4)
+        for name in order
+    }
 
 
 def _bytes_by_kind(every: Sequence[Status]) -> dict[str, Bytes]:

@@ -382,6 +382,15 @@ async def test_bytes_that_are_no_handshake_are_cut_off(started):
                     pass
 
 
+async def test_a_length_that_no_handshake_has_is_not_waited_for(started):
+    victim = await started(Limits(handshake_s=100))
+    async with await trio.open_tcp_stream(*victim.endpoint) as stream:
+        await stream.send_all(b"\x80\x80\x40" + bytes(1000))  # a line of 1 MiB
+        with trio.fail_after(PATIENCE_S), suppress(trio.BrokenResourceError):
+            while await stream.receive_some():
+                pass
+
+
 async def test_idle_strangers_do_not_take_the_slots_of_others(started):
     victim = await started(Limits(strangers_per_host=3, inbound_connections=5))
     async with AsyncExitStack() as stack:

@@ -163,6 +163,27 @@ async def test_messages_of_every_size_arrive_whole_and_in_order_in_both_directio
     assert bob.diary.of("up") == [(ann.key,)]
 
 
+async def test_a_long_conversation_in_small_words_does_not_use_up_the_window(nursery):
+    ann, bob = Node(1), Node(2)
+    await started(nursery, ann, bob)
+    await connected(ann, bob)
+    for spoken in range(1, 400):
+        ann.transport.send(bob.key, bytes(1000))
+        await bob.diary.until(lambda spoken=spoken: len(bob.diary.of("received")) == spoken)
+
+
+async def test_a_node_that_listens_everywhere_names_addresses_that_others_can_use(nursery):
+    everywhere = Node(1, listen=["/ip4/0.0.0.0/tcp/0", "/ip6/::1/tcp/0"])
+    await started(nursery, everywhere)
+    assert not any("0.0.0.0" in address or "/tcp/0" in address for address in everywhere.addresses)
+    by_ip6 = [address for address in everywhere.addresses if address.startswith("/ip6/::1/")]
+    caller = Node(2)
+    await started(nursery, caller)
+    await connected(caller, everywhere, by_ip6)
+    assert caller.transport.peers == [(everywhere.key, by_ip6[0].partition("/p2p/")[0])]
+    assert everywhere.transport.peers[0][1].startswith("/ip6/::1/tcp/")
+
+
 async def test_announcements_reach_everyone_in_a_line_exactly_once(nursery):
     line = [Node(seed) for seed in range(1, 6)]
     await started(nursery, *line)

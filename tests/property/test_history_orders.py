@@ -282,6 +282,7 @@ def run(seed: int, trace: Trace) -> None:
     story.end()
 
 
+@pytest.mark.timeout(60 + SEEDS)
 def test_any_order_folds_to_the_same_bits():
     for seed in range(FIRST_SEED, FIRST_SEED + SEEDS):
         try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crypto.masking import Lanes
-from gossip.compression import Encoded, Phase, Plan, encode_payload, exponents_after, payload_lanes
+from gossip.compression import Encoded, Phase, Plan, encode_payload, payload_plan
 from gossip.residual import Sent
 
 NOTHING = np.zeros(0, np.int64)
@@ -18,13 +18,10 @@ class LooksFirst:
 
     def plan(self, phase, *, layout, compression, cohort, parents, travelling, look):
         if phase is Phase.SKETCH:
-            return Plan(NOTHING, np.zeros(0, np.int8), Lanes(0, layout.blocks, 16))
+            return Plan(NOTHING, np.zeros(0, np.int8), Lanes(0, layout.blocks, 16), NOTHING)
         energies = np.frombuffer(look, "<u2")
         support = np.sort(np.argsort(-energies.astype(np.int64), kind="stable")[: layout.blocks // 2])
-        exponents = exponents_after(parents, len(layout.tensor_ends), compression.first_exponent)
-        return Plan(
-            support, exponents[layout.block_tensor[support]], payload_lanes(support, layout, compression)
-        )
+        return payload_plan(support, layout, compression, parents)
 
     def encode(self, phase, plan, contribution, rounding, *, layout, compression):
         if phase is Phase.PAYLOAD:

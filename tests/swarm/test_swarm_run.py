@@ -151,12 +151,13 @@ def test_the_daemons_do_not_outlive_a_runner_that_is_killed(shell):
     assert alive == []
 
 
+# Ada is the first to be up; who else is in a cohort of these quick rounds depends on the machine.
 FAULTS = """
 [[fault]]
 action = "restart"
 round = 2
 phase = "MASKED"
-role = "aggregator"
+node = "Ada"
 after_rounds = 2
 
 [[fault]]
@@ -170,31 +171,29 @@ for_s = 0.5
 action = "kill"
 round = 6
 phase = "MASKED"
-node = "Emre"
+role = "aggregator"
 """
 
 
 def test_the_dead_come_back_and_all_survivors_end_with_the_same_bits(shell):
     runner = shell.swarm(
-        HEAD.format(rounds=10) + COUNTED.format(count=6) + FAULTS, "--json", "r.json", "--keep", "homes"
+        HEAD.format(rounds=12) + COUNTED.format(count=6) + FAULTS, "--json", "r.json", "--keep", "homes"
     )
     _, err = runner.communicate(timeout=PATIENCE_S)
     assert runner.returncode == 0, err
     report = json.loads((shell.folder / "r.json").read_text())
     restarted, paused, killed = report["faults"]
+    assert restarted["device"] == "Ada"
     assert restarted["over_s"] > restarted["at_s"]
-    assert paused["over_s"] > paused["at_s"]
-    assert (killed["device"], killed["over_s"]) == ("Emre", None)
-    names = [node["name"] for node in report["nodes"]]
-    assert restarted["device"] in names
-    assert "Emre" not in names
-    assert len(names) == 5
+    assert paused["over_s"] >= paused["at_s"] + 0.5
+    assert killed["over_s"] is None
+    everybody = {"Ada", "Bruno", "Chidi", "Dalia", "Emre", "Freya"}
+    assert {node["name"] for node in report["nodes"]} == everybody - {killed["device"]}
     assert len({node["replica_sha256"] for node in report["nodes"]}) == 1
-    assert report["rounds"] >= 10
+    assert report["rounds"] == 12
     assert shell.left(runner) == []
-    assert sorted(path.name for path in (shell.folder / "homes").iterdir() if path.is_dir()) == sorted(
-        [*names, "Emre"]
-    )
+    homes = {path.name for path in (shell.folder / "homes").iterdir() if path.is_dir()}
+    assert homes == everybody
     assert report["homes"].endswith("homes")
 
 
