@@ -178,11 +178,13 @@ class SignedBody:
 
 
 class State(Enum):
-    AWAIT_KEYS = "waits for the cohort's keys"
-    PREPARING = "prepares its contribution"
-    AWAIT_SEAL = "waits for the seal"
-    AWAIT_SUM = "waits for the sum"
-    OVER = "is over"
+    """Where a member stands; the value says what it waits for."""
+
+    AWAIT_KEYS = "the cohort's keys"
+    PREPARING = "its own contribution to be masked"
+    AWAIT_SEAL = "the seal"
+    AWAIT_SUM = "the sum"
+    OVER = "nothing"
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ def build_app() -> App:
         help="Devices train one model together, peer to peer, and nobody sees what one of them learned.",
         version=lambda: version("gossamer"),
         result_action="return_value",
+        suppress_keyboard_interrupt=False,
     )
     app.command("node.commands:init", help="Make this device a home: its key and its settings.")
     app.command("node.commands:up", help="Start the device's node.")
@@ -39,7 +40,7 @@ def build_app() -> App:
 
 def main() -> NoReturn:
     try:
-        code = build_app()(exit_on_error=False, print_error=False)
+        code = build_app()(sys.argv[1:], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         _say(f"{error} See: gossamer --help")
         sys.exit(USAGE)

@@ -60,7 +60,7 @@ BootstrapOption = Annotated[
     ),
 ]
 DetachOption = Annotated[
-    bool, Parameter(help="Start it in the background, and return when it is up.", negative="")
+    bool, Parameter(alias="-d", help="Start it in the background, and return when it is up.", negative="")
 ]
 BackgroundOption = Annotated[bool, Parameter(negative="", show=False)]  # what --detach starts: it only logs
 FileArgument = Annotated[Path | None, Parameter(help="A settings file, instead of the home's.")]

@@ -621,7 +621,7 @@ class NodeCore:
             "cohorts_aborted": self._aborted,
             "accuracy": accuracy,
             "accuracy_round": accuracy_round,
-            "steps": self._steps,
+            "steps": self._steps + (self._phase.steps if self._phase else 0),
             "settled": self._finished and self._busy is None,
         }
 

@@ -23,6 +23,7 @@ from gossip.errors import GossamerError
 from node.drivers.figures import STEPS
 
 WIDTH_MIN = 100  # columns of the table where no terminal says how wide it is
+SHOWN_BYTES_MIN = 50  # a round and device, below which a kind of message is left out of the words
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -158,7 +159,11 @@ def statements(report: SwarmReport) -> list[str]:
     if phases:
         lines.append(f"Seconds of a secure sum by phase: {'  '.join(phases)}.")
     shares = rounds * max(len(report.nodes), 1)
-    kinds = [(kind, each.sent / shares / 1000) for kind, each in report.bytes_by_kind.items() if each.sent]
+    kinds = [
+        (kind, each.sent / shares / 1000)
+        for kind, each in report.bytes_by_kind.items()
+        if each.sent / shares >= SHOWN_BYTES_MIN
+    ]
     if kinds:
         kinds.sort(key=lambda pair: -pair[1])
         rest = _sent(report.nodes) / shares / 1000 - sum(size for _, size in kinds)

@@ -203,7 +203,8 @@ class Run:
         for daemon in others:
             self._make_home(daemon, tuple(first.heard.addresses))
             await daemon.start(self.plan.faults)
-        await self._until(lambda: all(daemon.heard for daemon in self.daemons))
+        # Rounds begin as soon as enough devices are up, and with them the faults.
+        await self._until(lambda: all(daemon.heard for daemon in self._up))
 
     def _make_home(self, daemon: Daemon, bootstrap: tuple[str, ...]) -> None:
         identity = self.identities[self.daemons.index(daemon)]
@@ -229,7 +230,8 @@ class Run:
         """Until all that shall be up have done the last round and know the same history."""
         self.stage = "training"
         cohorts = self.plan.swarm.cohorts
-        patience_s = SILENCE_S + 2 * (cohorts.gather_s + STEPS_OF_A_SUM * cohorts.step_s)
+        faults_s = max((fault.for_s or fault.after_s or 0 for fault in self.plan.faults), default=0)
+        patience_s = SILENCE_S + faults_s + 2 * (cohorts.gather_s + STEPS_OF_A_SUM * cohorts.step_s)
         before, moved_at = None, trio.current_time()
         done_at: float | None = None
         while True:
@@ -362,7 +364,8 @@ class Run:
                 raise SwarmFailed(
                     f"{daemon.device.name} did not stop within {DOWN_S:.0f} s{daemon.last_words()}"
                 )
-            if daemon.process.returncode:
+            # SIGALRM is a daemon's own deadline for its end, which a busy machine may well reach.
+            if daemon.process.returncode not in {0, -signal.SIGALRM}:
                 raise SwarmFailed(f"{_obituary(daemon)}{daemon.last_words()}")
 
         await _of_each(self._up, down)

@@ -107,9 +107,7 @@ MANIFEST_PROTOCOL = TProtocol("/gossamer/1/manifest")
 YAMUX_PROTOCOL = TProtocol(yamux.PROTOCOL_ID)
 YAMUX_HEADER = struct.Struct(yamux.YAMUX_HEADER_FORMAT)
 
-SIMULTANEOUS_S = (
-    12.0  # longer than a dial takes, so that dials that cross are not mistaken for a reconnection
-)
+SIMULTANEOUS_S = 12.0  # longer than a dial, so that dials that cross are not taken for a reconnection
 ADDRESSES_TRIED = 8  # by one dial; a peer's addresses are its own claim
 NEGOTIATION_BYTES = KIB  # of one line of multistream-select
 READ_BYTES = MIB  # at once
@@ -118,6 +116,7 @@ WINDOW_STEP_BYTES = 64 * KIB  # a quarter of yamux's first window
 ANNOUNCEMENTS_WAITING = 256  # for gossipsub, and in its queue for one neighbour
 ANNOUNCEMENT_COST_BYTES = 4 * KIB  # what the smallest one costs of a neighbour's rate
 CONTROL_IDS = 1024  # taken from one frame of gossipsub's control messages
+SUBSCRIPTIONS_READ = 8  # of those in one frame, though there is only one topic
 FOREIGNERS_REMEMBERED = 1024  # so that each is logged once
 RESET_S = 1.0  # for telling a peer that a stream is over, also while we are being cancelled
 
@@ -178,7 +177,8 @@ class PortInUse(GossamerError):
     def __init__(self, host: str, port: int) -> None:
         self.port = port
         super().__init__(
-            f"port {port} on {host} is in use; stop the program that has it (another node?) or listen on another port"
+            f"port {port} on {host} is in use; stop the program that has it (another node?), "
+            "or listen on another port"
         )
 
 
@@ -217,9 +217,7 @@ class Libp2pTransport:
         self._host = _Host(identity_seed, limits, self._traffic, handlers, self._blame)
         self._gossip: _Pubsub | None = None
         self._nursery: trio.Nursery | None = None
-        self._links: dict[
-            _Yamux, _Link
-        ] = {}  # those in self._host.links, and those that are not chosen, or not yet
+        self._links: dict[_Yamux, _Link] = {}  # those in self._host.links, and those that are not chosen yet
         self._dials: dict[bytes, trio.CancelScope] = {}
         self._foreigners: OrderedDict[bytes, None] = OrderedDict()
         self._announce, self._announced = trio.open_memory_channel[bytes](ANNOUNCEMENTS_WAITING)
@@ -228,7 +226,8 @@ class Libp2pTransport:
     async def run(
         self,
         *,
-        task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,  # type: ignore[name-defined] # old stubs
+        # The stubs that libp2p brings along are older than this name.
+        task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,  # type: ignore[name-defined]
     ) -> None:
         """Listen and talk until cancelled; starts with the addresses at which we can be reached. PortInUse;
         ValueError for a listening address that is not /ip4 or /ip6 with /tcp.
@@ -240,22 +239,20 @@ class Libp2pTransport:
         gossip = self._gossip = _Pubsub(host, router, self._topic, self._limits, self._traffic)
         listening = [Multiaddr(text) for text in host.tcp.bound]
         try:
-            async with (
-                host.run(listening),
-                background_trio_service(gossip),
-                background_trio_service(router),
-                trio.open_nursery() as nursery,
-            ):
-                await gossip.subscribe(self._topic)
+            async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._publish_announcements, gossip)
-                # libp2p 0.8.1: announces 0.0.0.0, under which other devices then find themselves.
-                concrete = [
-                    address for wildcard in listening for address in get_thin_waist_addresses(wildcard)
-                ]
-                self.addresses = [f"{address}/p2p/{self._me.peer_id}" for address in concrete]
-                task_status.started(self.addresses)
-                await trio.sleep_forever()
+                async with (
+                    background_trio_service(gossip),
+                    background_trio_service(router),
+                    host.run(listening),
+                ):
+                    await gossip.subscribe(self._topic)
+                    nursery.start_soon(self._publish_announcements, gossip)
+                    # libp2p 0.8.1: announces 0.0.0.0, under which other devices then find themselves.
+                    concrete = [each for wildcard in listening for each in get_thin_waist_addresses(wildcard)]
+                    self.addresses = [f"{address}/p2p/{self._me.peer_id}" for address in concrete]
+                    task_status.started(self.addresses)
+                    await trio.sleep_forever()
         finally:
             self._nursery = None
             host.tcp.hang_up()
@@ -371,8 +368,8 @@ class Libp2pTransport:
         self._inbox.peer_up(link.peer)
         if (dial := self._dials.get(link.peer)) is not None:
             dial.cancel()
-        if self._nursery is not None:
-            self._nursery.start_soon(self._join_gossip, link)
+        if self._nursery is not None and self._gossip is not None:
+            self._nursery.start_soon(self._join_gossip, self._gossip, link)
 
     async def _write(self, link: _Link, stream: NetStream) -> None:
         while True:
@@ -490,7 +487,8 @@ class Libp2pTransport:
                 await link.ended.wait()
         del self._dials[peer]
         if peer not in dict(self.peers):
-            reason = "; ".join(failures) or f"no answer within {self._limits.dial_s:g} s"
+            nothing = f"no answer within {self._limits.dial_s:g} s" if addresses else "no address is known"
+            reason = "; ".join(failures) or nothing
             self._log("dial_failed", {"peer": peer_id(peer), "reason": reason})
             self._inbox.peer_down(peer, f"could not connect: {reason}")
 
@@ -515,10 +513,9 @@ class Libp2pTransport:
         await link.ended.wait()
         return link.reason
 
-    async def _join_gossip(self, link: _Link) -> None:
+    async def _join_gossip(self, gossip: _Pubsub, link: _Link) -> None:
         try:
-            if self._gossip is not None and not await self._gossip.join(link):
-                self._log("gossip_failed", {"peer": link.name, "error": "no stream"})
+            await gossip.join(link)
         except Exception as error:  # noqa: BLE001 - libp2p raises every kind
             self._log("gossip_failed", {"peer": link.name, "error": repr(error)})
 
@@ -1028,6 +1025,7 @@ class _Router(GossipSub):
             degree=6,
             degree_low=6,
             degree_high=8,
+            heartbeat_initial_delay=1.0,
             heartbeat_interval=1,  # libp2p 0.8.1: 120 s by default
             adaptive_gossip_enabled=False,  # libp2p 0.8.1: under stress it sets the heartbeat to 60 s and more
             spam_protection_enabled=False,  # libp2p 0.8.1: what is over the rate counts as seen, from others, too
@@ -1091,8 +1089,9 @@ class _Pubsub(Pubsub):
         # already.
         self.counter = secrets.randbits(62)
 
-    async def join(self, link: _Link) -> bool:
-        return await self.ensure_peer_stream(link.id, self._limits.handshake_s)
+    async def join(self, link: _Link) -> None:
+        """Open our stream to a new neighbour, and try again while the link is up."""
+        await self.ensure_peer_stream(link.id, math.inf)
 
     def part(self, link: _Link) -> None:
         self._handle_dead_peer(link.id)
@@ -1101,8 +1100,8 @@ class _Pubsub(Pubsub):
         return peer_id in self._links
 
     async def stream_handler(self, stream: INetStream) -> None:
-        # libp2p 0.8.1: ends the host by what is no protobuf, makes a task of every message in a frame, and
-        # stores each sender's signed record.
+        # libp2p 0.8.1: ends the host by what is no protobuf, makes a task of every message and three of every
+        # subscription in a frame, and stores each sender's signed record.
         if (link := cast(_Yamux, stream.muxed_conn).link) is None:
             return
         with trio.fail_after(self._limits.handshake_s):
@@ -1112,7 +1111,7 @@ class _Pubsub(Pubsub):
             rpc.ParseFromString(await read_varint_prefixed_bytes_limited(stream, self.max_inbound_rpc_size))
             for message in rpc.publish:
                 await self._hear(link, message)
-            for subscription in rpc.subscriptions:
+            for subscription in rpc.subscriptions[:SUBSCRIPTIONS_READ]:
                 self.handle_subscription(link.id, subscription)
             if rpc.HasField("control"):
                 await self.router.handle_rpc(rpc, link.id)

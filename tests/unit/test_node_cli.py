@@ -1,0 +1,227 @@
+"""The command line without a daemon: what it prints where, and with which exit code it ends."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crypto.identity import Identity
+from node import cli, commands
+from node.config import load_config
+
+PEER = Identity(bytes(range(32))).peer_id
+JOIN = f"/ip4/127.0.0.1/tcp/4001/p2p/{PEER}"
+
+
+class Told:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    def is_one_line(self) -> bool:
+        return self.err.count("\n") == 1 and not self.out and "Traceback" not in self.err
+
+
+@pytest.fixture
+def gossamer(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("GOSSAMER_HOME", str(tmp_path / "home"))
+
+    def run(*words: str) -> Told:
+        monkeypatch.setattr(sys, "argv", ["gossamer", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return Told(ended.value.code, said.out, said.err)
+
+    return run
+
+
+def test_a_device_gets_a_home_and_is_told_what_comes_next(gossamer, tmp_path):
+    told = gossamer("init", "--name", "kitchen", "--data", "subjects=3", "--bootstrap", JOIN)
+    assert told.code == 0
+    home = tmp_path / "home"
+    assert told.out.strip() == Identity((home / "identity.key").read_bytes()).peer_id
+    assert "gossamer up" in told.err
+    made = load_config(home / "config.toml")
+    assert (made.name, made.task.data, made.network.bootstrap) == ("kitchen", "subjects=3", (JOIN,))
+    assert made.network.listen == ("/ip4/127.0.0.1/tcp/0",)
+    assert gossamer("config", "check").code == 0
+
+
+def test_a_home_is_never_made_twice(gossamer, tmp_path):
+    gossamer("init")
+    before = (tmp_path / "home" / "identity.key").read_bytes()
+    again = gossamer("init")
+    assert (again.code, again.is_one_line()) == (4, True)
+    assert (tmp_path / "home" / "identity.key").read_bytes() == before
+
+
+def test_an_option_goes_before_the_environment(gossamer, tmp_path):
+    assert gossamer("init", "--home", str(tmp_path / "other")).code == 0
+    assert not (tmp_path / "home").exists()
+    assert gossamer("config", "check", "--home", str(tmp_path / "other")).code == 0
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["config"], ["config", "--help"]])
+def test_help_is_data(gossamer, words):
+    told = gossamer(*words)
+    assert (told.code, told.err) == (0, "")
+    assert "Usage: gossamer" in told.out
+
+
+@pytest.mark.parametrize("command", ["init", "up", "down", "status", "peers", "config check", "swarm"])
+def test_every_command_explains_itself(gossamer, command):
+    told = gossamer(*command.split(), "--help")
+    assert (told.code, told.err) == (0, "")
+    assert f"Usage: gossamer {command}" in told.out
+    assert "--background" not in told.out
+
+
+def test_the_version_is_told(gossamer):
+    told = gossamer("--version")
+    assert (told.code, told.err) == (0, "")
+    assert told.out.strip().count(".") == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "unknown",
+        "config unknown",
+        "up --unknown",
+        "up --bootstrap",
+        "up --bootstrap /ip4/127.0.0.1/tcp/4001",
+        f"up --bootstrap /ip4/127.0.0.1/tcp/70000/p2p/{PEER}",
+        "init --listen 127.0.0.1:4001",
+        "init --task my.module:task",
+        "status --json=maybe",
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error(gossamer, words, tmp_path):
+    told = gossamer(*words.split())
+    assert (told.code, told.is_one_line()) == (2, True), told.err
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("words", ["up", "up --detach", "down", "status", "peers", "config check"])
+def test_without_a_home_the_way_to_one_is_told(gossamer, words, tmp_path):
+    told = gossamer(*words.split())
+    assert (told.code, told.is_one_line()) == (4, True)
+    assert f"gossamer init --home {tmp_path / 'home'}" in told.err
+
+
+@pytest.mark.parametrize("words", ["down", "status", "status --json", "peers", "peers --json"])
+def test_without_a_daemon_nothing_can_be_asked(gossamer, words):
+    gossamer("init")
+    told = gossamer(*words.split())
+    assert (told.code, told.is_one_line()) == (3, True)
+    assert "gossamer up" in told.err
+
+
+@pytest.mark.parametrize("words", ["up", "up --detach", "config check"])
+def test_settings_that_cannot_be_used_are_refused_by_name(gossamer, words, tmp_path):
+    gossamer("init")
+    settings = tmp_path / "home" / "config.toml"
+    settings.write_text(settings.read_text().replace("rounds = 0", "rounds = -1"))
+    told = gossamer(*words.split())
+    assert (told.code, told.is_one_line()) == (4, True)
+    assert "swarm.rounds" in told.err
+    assert not (tmp_path / "home" / "state.db").exists()
+
+
+def test_a_file_can_be_checked_before_it_is_anybodys(gossamer, tmp_path):
+    file = tmp_path / "draft.toml"
+    file.write_text('name = "x"\n[task]\nname = "watch"\ndata = "subjects=1"\nfolder = "nowhere"\n')
+    told = gossamer("config", "check", str(file))
+    assert (told.code, told.is_one_line()) == (4, True)
+    assert "nowhere" in told.err
+
+
+@pytest.mark.parametrize("words", ["up", "status", "config check"])
+def test_a_home_that_others_can_read_is_refused(gossamer, words, tmp_path):
+    gossamer("init")
+    (tmp_path / "home").chmod(0o755)
+    told = gossamer(*words.split())
+    assert (told.code, told.is_one_line()) == (4, True)
+    assert "chmod 700" in told.err
+
+
+def test_an_interrupt_ends_a_command_in_silence_and_with_its_code(gossamer, monkeypatch):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    gossamer("init")
+    monkeypatch.setattr(commands, "call", interrupted)
+    told = gossamer("status")
+    assert (told.code, told.is_one_line()) == (130, True)
+
+
+STATUS = {
+    "name": "kitchen", "peer_id": PEER, "swarm": {"id": "00", "name": "home"}, "task": "watch", "pid": 1,
+    "trainer_pid": 2, "state": "running", "doing": "trains on its own data",
+    "waits_for": "1 more device", "round": 3, "rounds": 40, "live": [PEER, PEER], "neighbours": [PEER],
+    "contributions": 2, "cohorts_aborted": 0, "accuracy": 0.5, "accuracy_round": 2, "steps": 60,
+    "addresses": [JOIN], "traffic": {"sent": 1_000_000, "received": 2_000_000},
+    "pss_mb": {"daemon": 90.0, "trainer": None},
+}  # fmt: skip
+
+
+def test_a_status_is_for_people_or_for_programs(gossamer, monkeypatch):
+    gossamer("init")
+    monkeypatch.setattr(commands, "call", lambda *_, **__: STATUS)
+    people, program = gossamer("status"), gossamer("status", "--json")
+    assert "It trains on its own data, and waits for 1 more device." in people.out
+    assert "round 3 of 40, accuracy 0.500" in people.out
+    assert JOIN in people.out
+    assert json.loads(program.out) == STATUS
+
+
+def test_a_starting_node_has_a_status_too(gossamer, monkeypatch):
+    starting = dict.fromkeys(STATUS) | {"name": "kitchen", "doing": "starts", "waits_for": "its libraries"}
+    gossamer("init")
+    monkeypatch.setattr(commands, "call", lambda *_, **__: starting)
+    told = gossamer("status")
+    assert told.code == 0
+    assert "It starts, and waits for its libraries." in told.out
+
+
+def test_what_others_said_cannot_drive_the_terminal(gossamer, monkeypatch):
+    hostile = STATUS | {"waits_for": "a device; so far: \x1b[2Jall is well\n0 problems"}
+    gossamer("init")
+    monkeypatch.setattr(commands, "call", lambda *_, **__: hostile)
+    told = gossamer("status")
+    assert "\x1b" not in told.out
+    assert "\n0 problems" not in told.out
+
+
+def test_the_command_line_loads_nothing_heavy(tmp_path):
+    heavy = ["torch", "libp2p", "trio", "numpy", "httpx", "starlette", "hypercorn", "sqlite3"]
+    script = (
+        "import sys; from node import cli; sys.argv = ['gossamer', '--help']\n"
+        "try: cli.main()\nexcept SystemExit: pass\n"
+        f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+    )
+    environ = os.environ | {"GOSSAMER_HOME": str(tmp_path)}
+    told = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, check=True)
+    assert told.stderr.decode().strip() == "[]"
+
+
+def test_asking_a_daemon_loads_neither_torch_nor_libp2p():
+    script = (
+        "import sys; import node.commands\n"
+        "print([name for name in ['torch', 'libp2p', 'trio', 'starlette'] if name in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert told.stdout.decode().strip() == "[]"
+
+
+def test_the_module_is_the_command(tmp_path):
+    told = subprocess.run(
+        [sys.executable, "-m", "node", "status", "--home", str(tmp_path / "none")],
+        capture_output=True,
+        check=False,
+    )
+    assert told.returncode == 4
+    assert Path(tmp_path / "none").exists() is False
