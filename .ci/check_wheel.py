@@ -3,7 +3,13 @@
 import sys
 from zipfile import ZipFile
 
-NEEDED = ("models/data/watch.npz", "models/data/digits.npz", "models/data/README.md", "scenarios/quickstart.toml", "crypto/py.typed")
+NEEDED = (
+    "models/data/watch.npz",
+    "models/data/digits.npz",
+    "models/data/README.md",
+    "scenarios/quickstart.toml",
+    "crypto/py.typed",
+)
 
 names = ZipFile(sys.argv[1]).namelist()
 missing = [name for name in NEEDED if f"gossamer_app/{name}" not in names]

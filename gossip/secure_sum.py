@@ -564,7 +564,7 @@ class Member:
         if vote is None:
             return []
         if vote:
-            return self._to_aggregators(SealVote(vote), place)
+            return [*self._to_aggregators(SealVote(vote), place), self.report("SEAL")]
         return [*self._to_all(AbortVote(), place), self.report("ABORT")]
 
     def _on_seal(self, place: int, certificate: SealCertificate) -> list[Action]:
@@ -773,14 +773,16 @@ class Member:
         return SetTimer(self._tag(name, *more), at)
 
     def report(self, name: str, **fields: object) -> Action:
-        roles = ["member"]
-        if self.cohort.leader == self.cohort.members[self.index]:
-            roles.append("leader")
-        roles += [
-            name
-            for name, peer in zip(("aggregator", "second aggregator"), self.cohort.aggregators, strict=True)
-            if peer == self.cohort.members[self.index]
-        ]
+        me = self.cohort.members[self.index]
+        roles = [
+            role
+            for role, peer in zip(
+                ("leader", "aggregator", "second aggregator"),
+                (self.cohort.leader, *self.cohort.aggregators),
+                strict=True,
+            )
+            if peer == me
+        ] or ["member"]
         facts = {"cohort": self.cohort.id.hex()[:16], "round": self.cohort.roster.round, "roles": roles}
         return Report("phase", {"phase": name, **facts, **fields})
 

@@ -92,7 +92,9 @@ def main() -> int:
     except DaemonGone:
         return 0
     except Exception as error:  # noqa: BLE001 - the process's edge: the daemon shall hear the reason
-        if not isinstance(error, ValueError):  # those say by themselves what is wrong with the data or the task
+        if not isinstance(
+            error, ValueError
+        ):  # those say by themselves what is wrong with the data or the task
             traceback.print_exc()
         return _report(pipe, error)
     return 0

@@ -31,6 +31,7 @@ HOME_VARIABLE = "GOSSAMER_HOME"
 # sockaddr_un holds 104 bytes on BSD and macOS, 108 on Linux, the closing NUL included.
 SOCKET_PATH_BYTES_MAX = 103
 _PID_BYTES_MAX = 8192
+DYING_S = 5.0  # for a killed daemon's process to let go of its lock
 
 
 class HomeError(GossamerError):
@@ -173,9 +174,9 @@ def hold(home: Home) -> Iterator[Running]:
     """
     lock = filelock.FileLock(home.lock, timeout=0, mode=0o600)
     try:
-        lock.acquire()
-    except filelock.Timeout as error:
         recorded = _read_pid(home)
+        lock.acquire(timeout=DYING_S if recorded and _is_dying(recorded.pid) else 0)
+    except filelock.Timeout as error:
         raise AlreadyRunning(home.path, recorded.pid if recorded else None) from error
     except OSError as error:
         raise HomeError(f"{home.lock}: cannot be locked: {error.strerror}") from error
@@ -204,9 +205,17 @@ def running(home: Home) -> Running:
     Process numbers are used again: that the socket answers is the proof.
     """
     recorded = _read_pid(home)
-    if recorded is None or not psutil.pid_exists(recorded.pid):
+    if recorded is None or _is_dying(recorded.pid):
         raise NotRunning(f"{home.path}: no daemon runs here; start it with: gossamer up")
     return recorded
+
+
+def _is_dying(pid: int) -> bool:
+    """Killed, and still in the kernel's hands with all that it held."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return True
 
 
 def _refuse_unsafe_folder(path: Path) -> None:

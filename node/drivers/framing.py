@@ -46,7 +46,7 @@ class FrameDecoder:
         return LENGTH_BYTES if self._arrived else 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The messages that `chunk` completes. PeerViolation for a length above the limit; then stop feeding."""
+        """The messages that `chunk` completes. PeerViolation for a length above the limit."""
         self._arrived += chunk
         messages: list[bytes] = []
         while True:

@@ -355,7 +355,7 @@ class Libp2pTransport:
                 link.close(
                     "too slow" if link.up.is_set() else f"no answer within {self._limits.handshake_s:g} s"
                 )
-            except Exception as error:  # noqa: BLE001 - whatever libp2p raises, one link ends and nothing else
+            except Exception as error:  # noqa: BLE001 - whatever libp2p raises, only a link ends
                 if not isinstance(error, BaseLibp2pError):
                     self._log("link_failed", {"peer": link.name, "error": repr(error)})
         link.close("connection lost")
@@ -774,7 +774,7 @@ class _Listener(IListener):
                 # libp2p 0.8.1: a handler keeps its slot and its task until the host ends, not the connection.
                 await socket.closed.wait()
                 nursery.cancel_scope.cancel()
-        except Exception:  # noqa: BLE001, S110 - whatever a stranger's handshake makes libp2p raise, it is cut off
+        except Exception:  # noqa: BLE001, S110 - whatever libp2p raises, a stranger is cut off
             pass
         finally:
             socket.abort()
@@ -788,7 +788,7 @@ class _Listener(IListener):
 
 
 class _Tcp(ITransport):
-    """libp2p's TCP, with counted sockets, our own admission, and ports that were bound before (see `_bind`)."""
+    """libp2p's TCP with counted sockets, our own admission, and ports bound beforehand (see `_bind`)."""
 
     def __init__(self, limits: Limits, traffic: Traffic) -> None:
         self._limits = limits
@@ -805,7 +805,12 @@ class _Tcp(ITransport):
 
     async def dial(self, maddr: Multiaddr) -> IRawConnection:
         raw = cast(RawConnection, await self._tcp.dial(maddr))
-        socket = _Socket(cast(TrioTCPStream, raw.stream).stream, self.traffic, inbound=False)
+        stream = cast(TrioTCPStream, raw.stream).stream
+        try:
+            socket = _Socket(stream, self.traffic, inbound=False)
+        except OSError:  # gone already
+            stream.socket.close()
+            raise
         self.sockets[socket] = None
         return RawConnection(socket, initiator=True)
 
@@ -1027,8 +1032,8 @@ class _Router(GossipSub):
             degree_high=8,
             heartbeat_initial_delay=1.0,
             heartbeat_interval=1,  # libp2p 0.8.1: 120 s by default
-            adaptive_gossip_enabled=False,  # libp2p 0.8.1: under stress it sets the heartbeat to 60 s and more
-            spam_protection_enabled=False,  # libp2p 0.8.1: what is over the rate counts as seen, from others, too
+            adaptive_gossip_enabled=False,  # libp2p 0.8.1: it may set the heartbeat to 60 s and more
+            spam_protection_enabled=False,  # libp2p 0.8.1: what is over the rate counts as seen
             eclipse_protection_enabled=False,  # libp2p 0.8.1: it looks for addresses that it never finds
         )
         self._topic = topic

@@ -64,8 +64,10 @@ class Mailbox:
         self._arrived.set()
 
     async def wait(self) -> None:
-        """Until there is something to take."""
-        if not self._waiting:
+        """Until there is something to take; always a turn for other tasks."""
+        if self._waiting or self.overrun:
+            await trio.lowlevel.checkpoint()
+        else:
             self._arrived = trio.Event()
             await self._arrived.wait()
 

@@ -148,7 +148,7 @@ def test_a_home_that_others_can_read_is_refused(gossamer, words, tmp_path):
     assert "chmod 700" in told.err
 
 
-def test_an_interrupt_ends_a_command_in_silence_and_with_its_code(gossamer, monkeypatch):
+def test_an_interrupt_ends_a_command_in_one_line_and_with_its_code(gossamer, monkeypatch):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
