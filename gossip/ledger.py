@@ -7,6 +7,7 @@
     debit       cohort id           Debit: the roster, and what left or may have left for its sum
     vote        cohort id || phase  the hash of the seal that was signed; empty: ABORT was signed
     body        cohort id           the id of the one body that was signed
+    presence    peer                its presence frame: whom to dial after a restart
 
 A debit and the residual that it leaves are one transaction, so at every crash point a delta is either in the residual
 or out, never both. Votes and signed bodies go together with their cohort's debit: once a cohort is settled, its keys
@@ -48,6 +49,7 @@ class Remembered:
     rosters: dict[bytes, bytes]  # cohort -> ROSTER frame, of every open debit
     votes: dict[bytes, bytes]
     aggregates: tuple[Aggregate, ...]
+    presences: tuple[bytes, ...]
 
 
 def debited(cohort: bytes, roster: bytes, books: Books) -> tuple[Record, ...]:
@@ -87,4 +89,5 @@ def remember(read: Read, layout: Layout) -> Remembered:
         rosters[cohort] = debit.roster
     aggregates = tuple(unpack(value, Aggregate, limit_bytes=RECORD_BYTES) for _, value in read("aggregate"))
     books = Books(layout, books.residual, None, outstanding)
-    return Remembered(books, rosters, dict(read("vote")), aggregates)
+    presences = tuple(raw for _, raw in read("presence"))
+    return Remembered(books, rosters, dict(read("vote")), aggregates, presences)

@@ -15,7 +15,19 @@ from typing import TypeAlias
 from crypto.hashing import digest
 from crypto.identity import Identity
 from gossip.errors import PeerViolation
-from gossip.events import Dial, Disconnect, PeerDown, PeerUp, Publish, Report, Send, SetTimer, TimerFired
+from gossip.events import (
+    Dial,
+    Disconnect,
+    PeerDown,
+    PeerUp,
+    Persist,
+    Publish,
+    Put,
+    Report,
+    Send,
+    SetTimer,
+    TimerFired,
+)
 from gossip.manifest import Swarm
 from gossip.messages import PRESENCES_MAX, Alive, Greeting, Message, Presence, open_frame, sign_frame
 
@@ -26,7 +38,7 @@ PRESENCE_TTL_S = 3 * PRESENCE_S
 KNOWN_MAX = 1024  # members remembered
 BACKOFF_S = (BEAT_S, 60.0)  # first and longest pause between two dials of one member
 
-Action: TypeAlias = Send | Publish | Dial | Disconnect | SetTimer | Report
+Action: TypeAlias = Send | Publish | Dial | Disconnect | SetTimer | Persist | Report
 
 
 @dataclass(slots=True)
@@ -46,6 +58,7 @@ class Settings:
     addresses: tuple[str, ...]  # our own, as others should dial them
     bootstrap: tuple[tuple[bytes, tuple[str, ...]], ...] = ()
     neighbours: int = 8
+    remembered: tuple[bytes, ...] = ()  # presences of an earlier run, as their authors signed them
     sequence: int = 0  # of the first presence; ascends from start to start of this device
 
 
@@ -69,6 +82,8 @@ class Membership:
         self.neighbours: dict[bytes, Neighbour] = {}
         self._bootstrap = dict(settings.bootstrap)
         self._sequence = settings.sequence
+        for raw in settings.remembered:
+            self._recall(raw)
         self._presence = self._sign_presence()
 
     def belongs(self, peer: bytes) -> bool:
@@ -195,7 +210,14 @@ class Membership:
         if known is not None and presence.sequence <= known.presence.sequence:
             return []  # a replayed presence is no sign of life
         self.known[peer] = Known(presence, message.raw, now)
-        return self._seek(now) if known is None else []
+        kept = Persist(("presence", peer), (Put("presence", peer, message.raw),))
+        return [kept, *(self._seek(now) if known is None else [])]
+
+    def _recall(self, raw: bytes) -> None:
+        """A device that was known before this one restarted: worth a dial, and no sign of life."""
+        message = open_frame(self._swarm.id, raw)
+        if isinstance(message.body, Presence) and self.belongs(message.sender) and message.sender != self.me:
+            self.known[message.sender] = Known(message.body, message.raw, -PRESENCE_TTL_S, down=True)
 
     def _sign_presence(self) -> bytes:
         presence = Presence(self._sequence, self._settings.addresses)

@@ -187,5 +187,5 @@ class FrameReader:
 def _read(decoder: msgspec.msgpack.Decoder[T], payload: bytes) -> T:
     try:
         return decoder.decode(payload)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise PipeError(f"not a message of this pipe: {error}") from error

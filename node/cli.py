@@ -15,6 +15,11 @@ from cyclopts import App, CycloptsError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 GROUP = "gossamer.commands"
+# An entry point carries no help, and importing its room for a line would cost a second.
+GUEST_HELP = {
+    "swarm": "Run a whole swarm on this machine, one real daemon a device.",
+    "simulate": "Run a scenario's swarm in virtual time, in this process.",
+}
 
 
 def build_app() -> App:
@@ -34,7 +39,7 @@ def build_app() -> App:
     config.command("node.commands:check", help="Whether the settings can be used; if not, why.")
     app.command(config)
     for command in entry_points(group=GROUP):
-        app.command(command.value, name=command.name)
+        app.command(command.value, name=command.name, help=GUEST_HELP.get(command.name))
     return app
 
 

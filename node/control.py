@@ -1,9 +1,12 @@
 """Asking a running daemon: the other end of `node.drivers.api`, for the command line and for scenarios."""
 
+import contextlib
+import http.client
+import json as json_text
+import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
-
-import httpx
 
 from gossip.errors import GossamerError
 from node.home import Home, NotRunning, running
@@ -19,6 +22,17 @@ class Refused(GossamerError):
     """The daemon answered that it cannot or will not do that, and why."""
 
 
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("daemon", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
 def call(
     home: Home,
     method: str,
@@ -28,18 +42,17 @@ def call(
     timeout_s: float = ANSWER_S,
 ) -> Any:
     """Ask the daemon of a home; the JSON of its answer. Raises NotRunning, NotAnswering, Refused."""
-    socket = running(home).socket
-    try:
-        # verify=False: no TLS on a socket of our own, and building its context costs more than all the rest.
-        transport = httpx.HTTPTransport(uds=str(socket), verify=False)
-        with httpx.Client(transport=transport, timeout=timeout_s) as client:
-            answer = client.request(method, f"http://daemon{path}", json=json)
-    except httpx.ConnectError as error:
-        raise NotRunning(f"{home.path}: no daemon answers here; start it with: gossamer up") from error
-    except httpx.TimeoutException as error:
-        raise NotAnswering(f"{home.path}: the daemon gave no answer within {timeout_s:g} s") from error
-    except httpx.TransportError as error:
-        raise NotAnswering(f"{home.path}: the daemon broke off its answer: {error}") from error
-    if answer.is_error:
-        raise Refused(str(answer.json()["error"]))
-    return answer.json()
+    with contextlib.closing(_UnixConnection(running(home).socket, timeout_s)) as connection:
+        try:
+            connection.request(method, path, None if json is None else json_text.dumps(json))
+            answer = connection.getresponse()
+            told = json_text.loads(answer.read())
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunning(f"{home.path}: no daemon answers here; start it with: gossamer up") from error
+        except TimeoutError as error:
+            raise NotAnswering(f"{home.path}: the daemon gave no answer within {timeout_s:g} s") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise NotAnswering(f"{home.path}: the daemon broke off its answer: {error}") from error
+    if answer.status >= http.client.BAD_REQUEST:
+        raise Refused(str(told["error"]))
+    return told

@@ -11,6 +11,7 @@ The messages of a peer are acted upon only if the swarm admits their author and 
 the rules VIOLATIONS_MAX times is disconnected; nothing that it sent has changed anything.
 """
 
+import dataclasses
 import itertools
 from collections import deque
 from collections.abc import Hashable
@@ -156,7 +157,10 @@ class NodeCore:
         self._restore(remembered)
         self._remembered: ledger.Remembered | None = remembered
         self._membership = Membership(
-            swarm, identity, settings, lambda: (self._history.round, self._history.digest())
+            swarm,
+            identity,
+            dataclasses.replace(settings, remembered=remembered.presences),
+            lambda: (self._history.round, self._history.digest()),
         )
         self._sync = Sync(swarm, self._layout, identity, self._history)
         self._rendezvous = Rendezvous(
@@ -535,6 +539,7 @@ class NodeCore:
         """The phase's work is lost, and only that: the residual is here and the trainer may come back."""
         self._trainer_fault = reason
         self._phase = None
+        self._evaluating = False
         return [*self._rendezvous.withdraw(), Report("trainer_failed", {"reason": reason})]
 
     # --- the history -----------------------------------------------------------------------------------------

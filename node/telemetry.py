@@ -62,6 +62,7 @@ def logging_to(
     What other libraries log goes the same way from WARNING on. `log.info("folded", round=3, id=b"...")`: bytes
     are written as hex. One at a time in a process.
     """
+    logging.raiseExceptions = False  # a full disk ends the log, not the terminal in tracebacks
     handlers: list[logging.Handler] = [
         logging.handlers.RotatingFileHandler(
             path, maxBytes=file_bytes_max, backupCount=files_kept, encoding="utf-8"

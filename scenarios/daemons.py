@@ -99,7 +99,7 @@ class Daemon:
         # Shielded: a process that has begun must not be forgotten.
         with self.stderr.open("ab") as stderr, trio.CancelScope(shield=True):
             self.process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "node", "up", "--home", str(self.home.path)],
+                [sys.executable, "-P", "-m", "node", "up", "--home", str(self.home.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,

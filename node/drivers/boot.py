@@ -31,7 +31,7 @@ from gossip.manifest import Swarm
 from gossip.membership import Settings
 from gossip.messages import ADDRESSES_MAX, FRAME_BYTES
 from models import messages
-from node.config import Config, bootstrap_peer, load_config
+from node.config import Config, ConfigError, bootstrap_peer, load_config
 from node.core import NodeCore
 from node.drivers import api
 from node.drivers.account import Account, Running
@@ -72,15 +72,23 @@ def run_node(
         config = load_config(home.config)
         identity = read_identity(home)
         faults = read_faults(environ, config.name, home.path)
+        parent = _read_parent(environ)
         try:
             with logging_to(home.log, config.log.level, foreground=foreground) as log:
                 life = Life(home, config, identity, faults, log)
-                trio.run(life.run, held.socket, bootstrap, announce, environ.get(PARENT_VARIABLE))
+                trio.run(life.run, held.socket, bootstrap, announce, parent)
         except BaseException as error:  # noqa: BLE001 - the process's edge
             _explain(error, home, config.log.level)
         finally:
             signal.alarm(0)
         return life.interrupted
+
+
+def _read_parent(environ: Mapping[str, str]) -> int | None:
+    told = environ.get(PARENT_VARIABLE)
+    if told is not None and not told.isdecimal():
+        raise ConfigError(f'{PARENT_VARIABLE}: "{told}" is no process number')
+    return None if told is None else int(told)
 
 
 def _explain(error: BaseException, home: Home, level: str) -> NoReturn:
@@ -120,12 +128,12 @@ class Life:
         self._account = Account(config, identity, self._mailbox, self._trainer, self._stop.set)
 
     async def run(
-        self, socket: Path, bootstrap: Sequence[str], announce: Announce, parent: str | None
+        self, socket: Path, bootstrap: Sequence[str], announce: Announce, parent: int | None
     ) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._watch_signals)
             if parent is not None:
-                nursery.start_soon(self._watch_parent, int(parent))
+                nursery.start_soon(self._watch_parent, parent)
             await nursery.start(api.serve, self._account, socket, self._log)
             nursery.start_soon(self._live, bootstrap, announce)
             await self._stop.wait()
@@ -168,21 +176,29 @@ class Life:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._trainer.run)
-                self._account.starting("its libraries")
-                # Seconds of importing, in which the control API shall answer.
-                await trio.to_thread.run_sync(importlib.import_module, "node.drivers.libp2p")
-                boot = await trio.to_thread.run_sync(_count_boot, store)
-                self._log.info("started", name=self._config.name, peer=self._identity.peer_id, boot=boot)
-                known = self._known((*self._config.network.bootstrap, *bootstrap))
-                swarm, opened = await self._belong(known)
-                transport = await nursery.start(self._connect, swarm)
-                running = await self._compose(swarm, opened, boot, known, store, transport)
-                self._account.running = running
-                self._log.info("listening", addresses=transport.addresses)
-                announce(transport.addresses)
-                await running.daemon.run()
+                try:
+                    await self._start_and_run(store, bootstrap, announce, nursery)
+                finally:
+                    signal.alarm(STOP_S)  # also where a part has failed, and the others are being closed
         finally:
             store.close()
+
+    async def _start_and_run(
+        self, store: SqliteStore, bootstrap: Sequence[str], announce: Announce, nursery: trio.Nursery
+    ) -> None:
+        self._account.starting("its libraries")
+        # Seconds of importing, in which the control API shall answer.
+        await trio.to_thread.run_sync(importlib.import_module, "node.drivers.libp2p")
+        boot = await trio.to_thread.run_sync(_count_boot, store)
+        self._log.info("started", name=self._config.name, peer=self._identity.peer_id, boot=boot)
+        known = self._known((*self._config.network.bootstrap, *bootstrap))
+        swarm, opened = await self._belong(known)
+        transport = await nursery.start(self._connect, swarm)
+        running = await self._compose(swarm, opened, boot, known, store, transport)
+        self._account.running = running
+        self._log.info("listening", addresses=transport.addresses)
+        announce(transport.addresses)
+        await running.daemon.run()
 
     def _known(self, bootstrap: Sequence[str]) -> dict[bytes, tuple[str, ...]]:
         """Whom to join through, and at which addresses."""

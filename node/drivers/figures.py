@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 KEPT = 256  # durations of one pair of steps
 COHORTS_MAX = 16  # timed at once, and remembered as over
-STEPS = ("READY", "SHARES", "KEYS_SET", "MASKED", "UNMASK", "RESULT", "SETTLED")
+STEPS = ("READY", "SHARES", "KEYS_SET", "MASKED", "SEAL", "UNMASK", "RESULT", "SETTLED")
 
 
 class StepTimes:

@@ -100,6 +100,7 @@ async def test_a_phase_from_its_beginning_to_its_delta():
         assert (await trainer.told.next(Eligible)) == Eligible(1, 20)
         trainer.apply(Rebase(ZERO))
         trainer.apply(Freeze(1))
+        trainer.apply(Rebase(ZERO))  # what is frozen moves no more; a worker would take this for a mistake
         frozen = await trainer.told.next(Frozen)
         assert (frozen.phase, frozen.delta.dtype, frozen.delta.shape) == (1, np.float32, (PARAMETERS,))
         trainer.apply(Evaluate(1, base + frozen.delta))
@@ -204,39 +205,33 @@ async def test_a_model_beyond_all_bounds_has_no_accuracy_and_costs_no_trainer():
             await trainer.evaluate(ZERO)
 
 
-async def test_what_waits_for_a_busy_worker_is_added_up():
+async def test_what_waits_for_a_busy_worker_is_added_up(tmp_path):
     # It takes no command until a file is there, and then tells of all changes as the delta.
-    script = """
+    script = f"""
 import numpy as np, time
 hear(); say(opened)
 moved, count = np.zeros(100_000, "<f4"), 0
-while not os.path.exists(os.environ["BUSY_UNTIL"]): time.sleep(0.01)
+while not os.path.exists({str(tmp_path / "go")!r}): time.sleep(0.01)
 while True:
     command = hear()
     if isinstance(command, m.Rebase): moved, count = moved + np.frombuffer(command.change, "<f4"), count + 1
     if isinstance(command, m.Freeze): say(m.Frozen(command.phase, moved.tobytes(), count, 1, 0.0))
 """
     big = np.ones(100_000, np.float32)
-    path = trio.Path(f"{os.environ.get('TMPDIR', '/tmp')}/busy-{os.getpid()}")
-    os.environ["BUSY_UNTIL"] = str(path)
-    try:
-        async with a_trainer(script) as trainer:
-            await trainer.open(DIGITS)
-            await trainer.told.next(TrainerReady)
-            trainer.apply(Train(1, big, 1, 1))
-            for _ in range(50):
-                trainer.apply(Rebase(big))
-                await trio.testing.wait_all_tasks_blocked()
-            assert len(trainer._outbox) <= 1
-            trainer.apply(Freeze(1))
+    async with a_trainer(script) as trainer:
+        await trainer.open(DIGITS)
+        await trainer.told.next(TrainerReady)
+        trainer.apply(Train(1, big, 1, 1))
+        for _ in range(50):
             trainer.apply(Rebase(big))
-            await path.touch()
-            frozen = await trainer.told.next(Frozen)
-        assert (frozen.delta == 50).all()
-        assert frozen.steps <= 3, "changes travelled one by one"
-    finally:
-        await path.unlink(missing_ok=True)
-        del os.environ["BUSY_UNTIL"]
+            await trio.testing.wait_all_tasks_blocked()
+        assert len(trainer._outbox) <= 1
+        trainer.apply(Freeze(1))
+        trainer.apply(Rebase(big))
+        (tmp_path / "go").touch()
+        frozen = await trainer.told.next(Frozen)
+    assert (frozen.delta == 50).all()
+    assert frozen.steps <= 3, "changes travelled one by one"
 
 
 async def test_a_person_who_asks_a_dying_trainer_is_told(impatient):

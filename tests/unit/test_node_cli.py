@@ -197,7 +197,7 @@ def test_what_others_said_cannot_drive_the_terminal(gossamer, monkeypatch):
 
 
 def test_the_command_line_loads_nothing_heavy(tmp_path):
-    heavy = ["torch", "libp2p", "trio", "numpy", "httpx", "starlette", "hypercorn", "sqlite3"]
+    heavy = ["torch", "libp2p", "trio", "numpy", "starlette", "hypercorn", "sqlite3"]
     script = (
         "import sys; from node import cli; sys.argv = ['gossamer', '--help']\n"
         "try: cli.main()\nexcept SystemExit: pass\n"
