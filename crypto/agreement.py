@@ -79,3 +79,16 @@ def pair_info(phase: int, one: bytes, other: bytes) -> bytes:
 
 def _hkdf(secret: bytes, salt: bytes, info: bytes, size: int) -> bytes:
     return HKDF(algorithm=SHA256(), length=size, salt=salt, info=info).derive(secret)
+
+
+def is_weak(public: bytes) -> bool:
+    """Whether a public key is of the wrong size or of low order, so that no secret can be agreed with it."""
+    try:
+        KeyPair(_ANY_PRIVATE).derive(public, salt=b"", info=b"")
+    except ValueError:
+        return True
+    return False
+
+
+# Whether a point is of low order does not depend on the other side's key.
+_ANY_PRIVATE = bytes(range(KEY_BYTES))

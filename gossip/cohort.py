@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from crypto.agreement import KeyPair, pair_info
+from crypto.agreement import KeyPair, is_weak, pair_info
 from crypto.hashing import digest
 from crypto.masking import Mask
 from gossip.aggregate import threshold
@@ -89,6 +89,7 @@ def open_roster(swarm: Swarm, message: Message) -> Cohort:
         ready = open_frame(swarm.id, raw)
         if not isinstance(ready.body, Ready):
             raise PeerViolation("ROSTER: carries something else than READY messages")
+        refuse_weak_keys(ready.body)
         members.append(ready.sender)
         readies.append(ready.body)
     if members != sorted(set(members)):
@@ -100,6 +101,12 @@ def open_roster(swarm: Swarm, message: Message) -> Cohort:
     if not cohort.travelling:
         raise PeerViolation("ROSTER: no segment was trained by enough members to travel")
     return cohort
+
+
+def refuse_weak_keys(ready: Ready) -> None:
+    """Raises PeerViolation for a READY with a key that would agree on a secret known to everybody."""
+    if any(is_weak(key) for key in (ready.channel, *ready.masks)):
+        raise PeerViolation("READY: a key of low order")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from crypto.identity import Identity, peer_id
 from gossip import checkpoint, ledger
 from gossip.aggregate import STATE_EVERY, Verified, check, unpack_members
 from gossip.aggregator import Aggregator
-from gossip.cohort import Cohort, Secrets, open_roster
+from gossip.cohort import Cohort, Secrets, open_roster, refuse_weak_keys
 from gossip.compression import Contribution, codec_of
 from gossip.errors import MisuseError, PeerViolation
 from gossip.events import (
@@ -322,6 +322,7 @@ class NodeCore:
         if message.kind in SYNC_KINDS:
             actions += self._sync.handle(message, peer, now)
         if isinstance(message.body, Ready):
+            self._check_ready(message.body)
             actions += self._sync.pull(peer, message.body.heads, now)
             actions += self._rendezvous.handle(message, now)
         if isinstance(message.body, Roster):
@@ -428,6 +429,14 @@ class NodeCore:
             return []
         frame = sign_frame(self._identity, self._swarm.id, Decline(), cohort=cohort.id)
         return [Send(peer, frame) for peer in cohort.aggregators]
+
+    def _check_ready(self, ready: Ready) -> None:
+        """Before it gets into a bag: with a READY that does not fit, the whole roster would fail."""
+        if len(ready.masks) != len(self._codec.phases):
+            raise PeerViolation(f"READY: keys for {len(ready.masks)} phases, not {len(self._codec.phases)}")
+        if ready.trained >> self._layout.segments:
+            raise PeerViolation("READY: trained segments that the model does not have")
+        refuse_weak_keys(ready)
 
     def _check_place(self, roster: Roster) -> None:
         known = [self._history.get(parent) for parent in roster.parents]
@@ -555,7 +564,12 @@ class NodeCore:
             actions += self._inform_members(known)
             actions.append(Report("folded", {"round": known.body.round, "aggregate": known.id.hex()[:16]}))
         if self._pending is not None:
-            actions += self._on_roster(self._pending.message, now)
+            leader = self._pending.message.sender
+            try:
+                actions += self._on_roster(self._pending.message, now)
+            except PeerViolation as violation:
+                self._pending = None
+                actions += self._blame(leader, str(violation))
         if self._finished:
             self._phase = None
             actions += self._rendezvous.withdraw()

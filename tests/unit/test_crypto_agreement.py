@@ -1,6 +1,6 @@
 import pytest
 
-from crypto.agreement import KeyPair, _hkdf, pair_info, public_of
+from crypto.agreement import KeyPair, _hkdf, is_weak, pair_info, public_of
 
 # RFC 7748, 6.1.
 ALICE = bytes.fromhex("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a")
@@ -136,3 +136,9 @@ def test_a_pair_has_one_info_from_both_sides_and_another_in_every_phase():
     for one, other in ((low[:-1], high), (low, high + b"\0")):
         with pytest.raises(ValueError, match="32 bytes"):
             pair_info(1, one, other)
+
+
+@pytest.mark.parametrize("weak", [bytes(32), bytes([1]) + bytes(31), b"short", b"\x00" * 33])
+def test_weak_public_keys_are_recognised(weak):
+    assert is_weak(weak)
+    assert not is_weak(KeyPair(bytes([5] * 32)).public)
