@@ -10,8 +10,8 @@
     presence    peer                its presence frame: whom to dial after a restart
 
 A debit and the residual that it leaves are one transaction, so at every crash point a delta is either in the residual
-or out, never both. Votes and signed bodies go together with their cohort's debit: once a cohort is settled, its keys
-are gone, and no further vote of this member can exist.
+or out, never both. Votes and signed bodies stay until the cohort is over here and its debit is settled: then its keys are
+gone, and no further vote of this member can exist.
 """
 
 from collections.abc import Callable, Iterable
@@ -65,8 +65,13 @@ def residual(books: Books) -> tuple[Record, ...]:
 
 
 def settled(cohort: bytes) -> tuple[Record, ...]:
+    return (Drop("debit", cohort),)
+
+
+def closed(cohort: bytes) -> tuple[Record, ...]:
+    """The cohort's keys are gone and its account is settled: no vote of this member can ever follow."""
     votes = (Drop("vote", vote_key(cohort, place)) for place in range(PHASES_MAX))
-    return (Drop("debit", cohort), Drop("body", cohort), *votes)
+    return (Drop("body", cohort), *votes)
 
 
 def held(aggregates: Iterable[Verified]) -> tuple[Record, ...]:

@@ -152,8 +152,25 @@ class Settled:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The member has forgotten its keys: it only answers questions from now on."""
+
+    cohort: bytes
+
+
 Action: TypeAlias = (
-    Send | SetTimer | CancelTimer | Persist | Compute | Report | Contribute | Spend | Certified | Settled
+    Send
+    | SetTimer
+    | CancelTimer
+    | Persist
+    | Compute
+    | Report
+    | Contribute
+    | Spend
+    | Certified
+    | Settled
+    | Closed
 )
 CohortEvent: TypeAlias = Message | Contributed | Computed | Persisted | PersistFailed | TimerFired
 
@@ -557,7 +574,8 @@ class Member:
 
     def _on_voted(self, place: int) -> list[Action]:
         self.ballots[place].durable = True
-        return self._cast(place)
+        decided = self.state is State.OVER and self.outcome is not Outcome.UNKNOWN
+        return [] if decided else self._cast(place)
 
     def _cast(self, place: int) -> list[Action]:
         vote = self.ballots[place].vote
@@ -726,7 +744,8 @@ class Member:
             return []
         self.state = State.OVER
         self._secrets = self._deal = self._contribution = self._vector = self.keys = None
-        return [CancelTimer(self._tag("end")), CancelTimer(self._tag("abort", self.place))]
+        timers: list[Action] = [CancelTimer(self._tag("end")), CancelTimer(self._tag("abort", self.place))]
+        return [*timers, Closed(self.cohort.id)]
 
     # --- small words -----------------------------------------------------------------------------------------
 

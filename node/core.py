@@ -78,6 +78,7 @@ from gossip.rendezvous import Close, Rendezvous
 from gossip.residual import Books
 from gossip.secure_sum import (
     Certified,
+    Closed,
     CohortEvent,
     Contribute,
     Contributed,
@@ -239,6 +240,8 @@ class NodeCore:
                 return self._spend(action)
             case Settled(cohort, outcome, reason):
                 return self._settle(cohort, outcome, reason)
+            case Closed(cohort):
+                return self._close(cohort)
             case Certified(aggregate):
                 return list(self._sync.certified(aggregate))
             case Learned():
@@ -479,7 +482,7 @@ class NodeCore:
         records = ledger.debited(spend.cohort, self._cohorts[spend.cohort].member.cohort.frame, self._books)
         for forgotten in before:
             if forgotten not in self._books.outstanding:
-                records += ledger.settled(forgotten)
+                records += (*ledger.settled(forgotten), *ledger.closed(forgotten))
         return [Persist(spend.tag, records)]
 
     def _settle(self, cohort: bytes, outcome: Outcome, reason: str) -> list[object]:
@@ -497,7 +500,17 @@ class NodeCore:
         if outcome is not Outcome.UNKNOWN:  # else the debit stays: a certificate may still come
             refunded = ledger.residual(self._books) if outcome is Outcome.REFUNDED else ()
             actions.append(Persist(("settled", cohort), (*ledger.settled(cohort), *refunded)))
+        running = self._cohorts.get(cohort)
+        if running is not None and running.member.state is State.OVER:
+            actions += self._close(cohort)
         return actions
+
+    def _close(self, cohort: bytes) -> list[object]:
+        """Votes are forgotten when the cohort is over here and nothing about it is in doubt any more."""
+        running = self._cohorts.get(cohort)
+        if running is None or running.member.outcome in {None, Outcome.UNKNOWN}:
+            return []
+        return [Persist(("closed", cohort), ledger.closed(cohort))]
 
     # --- training --------------------------------------------------------------------------------------------
 
