@@ -43,9 +43,11 @@ SUM_MAX = 1 << 9  # |U2| S, for the fold's integers as well
 CONTRIBUTORS_MAX = PARTS_MAX * COHORT_MAX
 EXPONENT_MAX = 24  # C = 2^-exponent
 RANGE_MAX = 1023  # one contributor's range code
+CODES_PER_OCTAVE = 16
+CODE_OF_ONE = 512  # of an RMS of 1; code 0 is 2^-32 and everything below
 STATE_EVERY = 16  # rounds
 CODECS = ("dense", "random", "sketch", "lowrank")  # by their numbers on the wire
-CODECS_IN_USE = 2
+CODECS_IN_USE = 3
 MEMBERSHIP_OF_MANIFEST = bytes(32)  # the cohort met under the manifest's own list, and no further statements
 
 LaneBytes = Annotated[bytes, Meta(min_length=1, max_length=4 * PARAMETERS_MAX)]
@@ -155,12 +157,17 @@ def parse(data: bytes, manifest: Manifest, layout: Layout) -> Aggregate:
 def check(aggregate: Aggregate, manifest: Manifest, layout: Layout, swarm: bytes) -> Verified:
     """Judge all that needs no history, signatures last; PeerViolation says what does not hold."""
     body = aggregate.body
-    _check_place(body, manifest, swarm)
-    contributors = _check_parts(body.parts, manifest)
-    _check_sum(body, contributors, manifest, layout)
+    check_body(body, manifest, layout, swarm)
     identity = aggregate_id(body)
     _check_signatures(aggregate, identity)
     return Verified(identity, aggregate)
+
+
+def check_body(body: Body, manifest: Manifest, layout: Layout, swarm: bytes) -> None:
+    """The same before anybody has signed: no honest member signs a body that raises PeerViolation here."""
+    _check_place(body, manifest, swarm)
+    contributors = _check_parts(body.parts, manifest)
+    _check_sum(body, contributors, manifest, layout)
 
 
 def lanes(body: Body, manifest: Manifest) -> NDArray[np.signedinteger]:

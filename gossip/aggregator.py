@@ -25,7 +25,7 @@ from crypto.masking import Lanes, Mask, add_vectors, apply_masks
 from gossip.aggregate import Aggregate, Signatures, body_statement, pack_members, unpack_members
 from gossip.cohort import Cohort, pair_mask, seal_hash, self_mask, vector_hash
 from gossip.compression import decode_sum
-from gossip.dealing import Secret, check_opening, rebuild_key, rebuild_seed
+from gossip.dealing import Secret, check_opening, envelope_bytes, rebuild_key, rebuild_seed
 from gossip.errors import PeerViolation
 from gossip.events import Compute, Computed, Send, SetTimer, Tag, TimerFired
 from gossip.messages import Body as MessageBody
@@ -126,6 +126,7 @@ class Aggregator:
         self.cohort = member.cohort
         self.rank = self.cohort.aggregators.index(identity.public_key)
         self._identity = identity
+        self._envelope_bytes = [envelope_bytes(self.cohort, index) for index in range(self.cohort.size)]
         self._shares: dict[int, Shares] = {}
         self._declined: dict[int, None] = {}
         self._lost: dict[int, None] = {}  # members whose connection broke: nobody waits for them
@@ -211,6 +212,9 @@ class Aggregator:
         owner, _ = open_commitment(self.cohort, shares.commitment)
         if owner != sender or len(shares.envelopes) != self.cohort.size:
             raise PeerViolation("SHARES: not the sender's own, or not one envelope a member")
+        for receiver, box in enumerate(shares.envelopes):
+            if len(box) != (0 if receiver == sender else self._envelope_bytes[receiver]):
+                raise PeerViolation(f"SHARES: an envelope of {len(box)} bytes")
         self._shares[sender] = shares
         return self._offer_keys()
 
@@ -254,9 +258,11 @@ class Aggregator:
         return self._phases[self.member.place]
 
     def _on_masked(self, sender: int, place: int, masked: Masked) -> list[Action]:
-        """The first vector counts. Its size is checked when the plan is known, which it may not be yet."""
+        """The first vector counts. A later phase's may come before its plan; its size is looked at when it is summed."""
         if place >= len(self._phases) or sender in self._phases[place].masked:
             return []
+        if place == self.member.place and len(masked.vector) != self.member.plan().lanes.size_bytes:
+            raise PeerViolation(f"MASKED: a vector of {len(masked.vector)} bytes")
         self._phases[place].masked[sender] = masked
         return self._propose_seal()
 
@@ -377,15 +383,16 @@ class Aggregator:
             return []
         if any(len(phase.shares.get(owner, {})) < self.cohort.threshold for owner in keys.commitments):
             return []
-        certificate = self.member.ballot.certificate
+        certificate, lanes = self.member.ballot.certificate, self.member.plan().lanes
         if certificate is None or any(
-            index not in phase.masked or vector_hash(phase.masked[index].vector) != expected
+            index not in phase.masked
+            or vector_hash(phase.masked[index].vector) != expected
+            or len(phase.masked[index].vector) != lanes.size_bytes
             for index, expected in zip(contributors, certificate.proposal.vectors, strict=True)
         ):
-            return []  # sealed by the other aggregator over vectors that never reached this one
+            return []  # sealed by the other aggregator over vectors that never reached this one, or are none
         phase.adding = True
         vectors = [phase.masked[index].vector for index in contributors]
-        lanes = self.member.plan().lanes
         place = self.member.place
         shares = {owner: dict(held) for owner, held in phase.shares.items()}  # a thread reads it
         job = UnmaskJob(self.cohort, place, lanes, vectors, contributors, keys.commitments, shares)
@@ -400,6 +407,10 @@ class Aggregator:
         plan = self.member.plan()
         weights, ranges, sums = decode_sum(vector, plan.lanes, self.member.terms.layout)
         body = self.member.compose_body(sums, weights, ranges)
+        try:
+            self.member.refuse_invalid(body)
+        except PeerViolation as violation:
+            return [self.member.report("SUM_LOST", reason=str(violation))]
         return self._to_all(BodyProposal(pack(body)))
 
     def _on_look(self, now: float) -> list[Action]:
@@ -436,7 +447,9 @@ class Aggregator:
             pack_members(signers, self.cohort.size), tuple(signed[index] for index in signers)
         )
         aggregate = Aggregate(body.body, (signatures,))
-        told = self._to_all(Result(pack(aggregate))) if self.rank == 0 else []
+        # Not to itself: what has come as a RESULT is known, and nobody would announce it.
+        others = [peer for peer in self.cohort.members if peer != self.cohort.aggregators[self.rank]]
+        told = self._to(others, Result(pack(aggregate))) if self.rank == 0 else []
         return [*told, Certified(aggregate)]
 
     # --- small words -----------------------------------------------------------------------------------------
@@ -454,7 +467,10 @@ class Aggregator:
         )
 
     def _to_all(self, body: MessageBody) -> list[Action]:
+        return self._to(self.cohort.members, body)
+
+    def _to(self, peers: Sequence[bytes], body: MessageBody) -> list[Action]:
         frame = sign_frame(
             self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id, phase=self.member.place
         )
-        return [Send(peer, frame) for peer in self.cohort.members]
+        return [Send(peer, frame) for peer in peers]

@@ -12,9 +12,9 @@ from functools import cached_property
 from crypto.agreement import KeyPair, is_weak, pair_info
 from crypto.hashing import digest
 from crypto.masking import Mask
-from gossip.aggregate import threshold
+from gossip.aggregate import ascend, threshold
 from gossip.errors import PeerViolation
-from gossip.manifest import SEGMENTS_MAX, Swarm
+from gossip.manifest import Swarm
 from gossip.messages import Message, Ready, Roster, open_frame
 from gossip.wire import pack
 
@@ -71,7 +71,7 @@ class Cohort:
 
     def _trained_by_at_least(self, count: int, members: range | list[int]) -> int:
         bits = 0
-        for segment in range(SEGMENTS_MAX):
+        for segment in {tensor.segment: None for tensor in self.swarm.manifest.model.tensors}:
             if sum(self.readies[i].trained >> segment & 1 for i in members) >= count:
                 bits |= 1 << segment
         return bits
@@ -84,11 +84,16 @@ def open_roster(swarm: Swarm, message: Message) -> Cohort:
         raise PeerViolation(f"{message.kind.name} where a ROSTER belongs")
     if not swarm.manifest.cohorts.n_min <= len(roster.readies) <= swarm.manifest.cohorts.n_max:
         raise PeerViolation(f"ROSTER: {len(roster.readies)} members")
+    if not ascend(roster.parents):
+        raise PeerViolation("ROSTER: parents must ascend without repetition")
     members, readies = [], []
     for raw in roster.readies:
         ready = open_frame(swarm.id, raw)
         if not isinstance(ready.body, Ready):
             raise PeerViolation("ROSTER: carries something else than READY messages")
+        # Or a leader could surround one device with keys of its own making, and read its update.
+        if not swarm.admits(ready.sender):
+            raise PeerViolation("ROSTER: counts in a device that the swarm does not admit")
         refuse_weak_keys(ready.body)
         members.append(ready.sender)
         readies.append(ready.body)

@@ -30,7 +30,7 @@ plans its payload with what that one showed: `Codec` is made for both.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import shake_256
@@ -41,14 +41,13 @@ from numpy.typing import NDArray
 
 from crypto.hashing import digest
 from crypto.masking import Lanes, Vector
-from gossip.aggregate import EXPONENT_MAX, RANGE_MAX, Body
+from gossip.aggregate import CODE_OF_ONE, CODES_PER_OCTAVE, EXPONENT_MAX, RANGE_MAX, Body
 from gossip.errors import MisuseError, PeerViolation
 from gossip.layout import Integers, Layout
 from gossip.manifest import SEGMENTS_MAX, Compression
 from gossip.residual import Floats, Sent
+from gossip.sketch import densities_of, energies_of, project, projection_codes, rms_codes
 
-CODES_PER_OCTAVE = 16
-CODE_OF_ONE = 512  # of an RMS of 1; code 0 is 2^-32 and everything below
 ROUNDING_BYTES = 32
 EVERY_SEGMENT = (1 << SEGMENTS_MAX) - 1
 
@@ -67,10 +66,11 @@ class Phase(IntEnum):
 class Plan:
     """What every member of a cohort encodes in one phase: the same for all."""
 
-    support: Integers  # the blocks that travel, increasing; none in a sketch
-    exponents: NDArray[np.int8]  # e of each of them, -24..0
+    support: Integers  # the blocks that travel, or are looked at, increasing
+    exponents: NDArray[np.int8]  # e of each of them, -24..0; in a sketch, of their projections
     lanes: Lanes
     ranges: Integers  # the present code of each tensor; none in a sketch
+    cohort: bytes = b""  # whose signs a sketch projects on; none in a payload
 
     @property
     def exponent_bytes(self) -> bytes:
@@ -167,10 +167,7 @@ class OnePhase:
     ) -> Plan:
         if phase is not Phase.PAYLOAD or look is not None:
             raise MisuseError("a codec without a sketch has nothing to look at")
-        blocks = np.flatnonzero(_bits(travelling, layout.segments)[layout.block_segment])
-        if not blocks.size:
-            raise PeerViolation("cohort: too few members trained any one segment, none can travel")
-        support = self.choose(blocks, layout, compression, cohort)
+        support = self.choose(travelling_blocks(travelling, layout), layout, compression, cohort)
         return payload_plan(support, layout, compression, parents)
 
     def encode(
@@ -188,6 +185,56 @@ class OnePhase:
         return encode_payload(plan, contribution, rounding, layout, compression)
 
 
+@dataclass(frozen=True, slots=True)
+class TwoPhase:
+    """A codec that looks: its support and its exponents follow from a sketch of the sum itself (`gossip.sketch`)."""
+
+    id: int
+    phases: tuple[Phase, ...] = (Phase.SKETCH, Phase.PAYLOAD)
+
+    def plan(
+        self,
+        phase: Phase,
+        *,
+        layout: Layout,
+        compression: Compression,
+        cohort: bytes,
+        parents: Sequence[Body],
+        travelling: int,
+        look: bytes | None,
+    ) -> Plan:
+        if (phase is Phase.SKETCH) != (look is None):
+            raise MisuseError("a payload is planned with the look at its sketch, a sketch without any")
+        blocks = travelling_blocks(travelling, layout)
+        ranges = ranges_after(parents, layout, compression)
+        exponents = _nearest_exponents(projection_codes(ranges, blocks, layout), compression.levels)
+        lanes = Lanes(layout.segments, compression.projections * len(blocks), compression.lane_bits)
+        sketch = Plan(blocks, exponents.astype(np.int8), lanes, np.zeros(0, np.int64), cohort)
+        return sketch if look is None else _plan_after(look, sketch, ranges, layout, compression)
+
+    def encode(
+        self,
+        phase: Phase,
+        plan: Plan,
+        contribution: Contribution,
+        rounding: bytes,
+        *,
+        layout: Layout,
+        compression: Compression,
+    ) -> Encoded:
+        if phase is Phase.PAYLOAD:
+            return encode_payload(plan, contribution, rounding, layout, compression)
+        return encode_sketch(plan, contribution, rounding, layout, compression)
+
+
+def travelling_blocks(travelling: int, layout: Layout) -> Integers:
+    """The blocks of the segments that travel; PeerViolation if there are none."""
+    blocks = np.flatnonzero(_bits(travelling, layout.segments)[layout.block_segment])
+    if not blocks.size:
+        raise PeerViolation("cohort: too few members trained any one segment, none can travel")
+    return blocks
+
+
 def all_blocks(blocks: Integers, _layout: Layout, _compression: Compression, _cohort: bytes) -> Integers:
     return blocks
 
@@ -198,20 +245,30 @@ def seeded_blocks(blocks: Integers, layout: Layout, compression: Compression, co
     The order is by 64-bit keys from SHAKE-256 and not by a library's generator, whose stream may change.
     """
     keys = np.frombuffer(shake_256(digest("support", cohort)).digest(8 * layout.blocks), "<u8")
-    chosen = []
-    for segment in np.unique(layout.block_segment[blocks]):
-        own = blocks[layout.block_segment[blocks] == segment]
-        count = -(-compression.support_permille * len(own) // 1000)
-        chosen.append(own[np.argsort(keys[own], kind="stable")[:count]])
-    return np.sort(np.concatenate(chosen))
+    return blocks[_share_of_each_segment(keys[blocks], blocks, layout, compression)]
 
 
 DENSE = OnePhase(0, all_blocks)
 RANDOM = OnePhase(1, seeded_blocks)
+SKETCH = TwoPhase(2)
+_CODECS: Mapping[str, Codec] = {"dense": DENSE, "random": RANDOM, "sketch": SKETCH}
 
 
 def codec_of(compression: Compression) -> Codec:
-    return {"dense": DENSE, "random": RANDOM}[compression.codec]
+    return _CODECS[compression.codec]
+
+
+def _share_of_each_segment(
+    keys: NDArray[np.integer], blocks: Integers, layout: Layout, compression: Compression
+) -> Integers:
+    """The places in `blocks` of the lowest keys, ties by number: of each segment its share, rounded up."""
+    segments = layout.block_segment[blocks]
+    chosen = []
+    for segment in np.unique(segments):
+        own = np.flatnonzero(segments == segment)
+        count = -(-compression.support_permille * len(own) // 1000)
+        chosen.append(own[np.argsort(keys[own], kind="stable")[:count]])
+    return np.sort(np.concatenate(chosen))
 
 
 def payload_plan(
@@ -222,6 +279,30 @@ def payload_plan(
     exponents = exponents_of(ranges, compression.levels)
     lanes = payload_lanes(support, layout, compression)
     return Plan(support, exponents[layout.block_tensor[support]], lanes, ranges)
+
+
+def _plan_after(
+    look: bytes, sketch: Plan, ranges: Integers, layout: Layout, compression: Compression
+) -> Plan:
+    """The payload's plan from the unmasked sketch; PeerViolation for a look of another size. Integers throughout."""
+    if len(look) != sketch.lanes.size_bytes:
+        raise PeerViolation(f"look: {len(look)} bytes, not {sketch.lanes.size_bytes}")
+    total = np.frombuffer(look, np.uint8)
+    sums = sketch.lanes.narrow_view(total).view(f"<i{compression.lane_bits // 8}").astype(np.int64)
+    energies = energies_of(sums.reshape(compression.projections, -1))
+    densities = densities_of(energies, sketch.exponents, layout.sizes[sketch.support])
+    chosen = _share_of_each_segment(-densities, sketch.support, layout, compression)
+    support = sketch.support[chosen]
+    codes = rms_codes(
+        energies[chosen],
+        sketch.exponents[chosen],
+        layout.sizes[support],
+        sketch.lanes.wide_view(total)[layout.block_segment[support]].astype(np.int64),
+        projections=compression.projections,
+        levels=compression.levels,
+    )
+    exponents = exponents_of(codes, compression.levels)
+    return Plan(support, exponents, payload_lanes(support, layout, compression), ranges)
 
 
 def payload_lanes(support: Integers, layout: Layout, compression: Compression) -> Lanes:
@@ -246,9 +327,12 @@ def ranges_after(parents: Sequence[Body], layout: Layout, compression: Compressi
 
 def exponents_of(ranges: Integers, levels: int) -> NDArray[np.int8]:
     """E of each code: log2(k RMS) to the nearest whole number, within what an aggregate may carry."""
-    above_one = ranges + _margin(levels) - CODE_OF_ONE
-    nearest = (above_one + CODES_PER_OCTAVE // 2) // CODES_PER_OCTAVE
-    return np.clip(nearest, -EXPONENT_MAX, 0).astype(np.int8)
+    return np.clip(_nearest_exponents(ranges, levels), -EXPONENT_MAX, 0).astype(np.int8)
+
+
+def _nearest_exponents(codes: Integers, levels: int) -> Integers:
+    above_one = codes + _margin(levels) - CODE_OF_ONE
+    return (above_one + CODES_PER_OCTAVE // 2) // CODES_PER_OCTAVE
 
 
 def _margin(levels: int) -> int:
@@ -262,7 +346,9 @@ def encode_payload(
 
     MisuseError for what cannot be one: another size, values that are not finite, no examples, an age below 0.
     """
-    _refuse_unfit(plan, contribution, rounding, layout)
+    if len(plan.ranges) != len(layout.tensor_ends):
+        raise MisuseError("the plan is none of a payload: it has no range for each tensor")
+    _refuse_unfit(contribution, rounding, layout)
     carried_segments = layout.block_segment[plan.support]
     gives = _bits(contribution.trained, layout.segments)
     gives &= np.bincount(carried_segments, minlength=layout.segments) > 0
@@ -282,6 +368,33 @@ def encode_payload(
     narrow[:] = quantised.astype(f"<i{narrow.itemsize}").view(narrow.dtype)
     sent = (quantised * (limits / compression.levels) / scale).astype(np.float32, copy=False)
     return Encoded(vector, Sent(plan.support, sent))
+
+
+def encode_sketch(
+    plan: Plan, contribution: Contribution, rounding: bytes, layout: Layout, compression: Compression
+) -> Encoded:
+    """Project a contribution as `plan` says, and count its member in the segments that it gives.
+
+    MisuseError for what `encode_payload` refuses too, and for the plan of a payload.
+    """
+    if not plan.cohort:
+        raise MisuseError("the plan is none of a sketch: it names no cohort to take signs from")
+    _refuse_unfit(contribution, rounding, layout)
+    segments = layout.block_segment[plan.support]
+    gives = _bits(contribution.trained, layout.segments)
+    gives &= np.bincount(segments, minlength=layout.segments) > 0
+    scale = np.float32(contribution.weight(compression.weight_max) / compression.weight_max)
+    projected = project(
+        contribution.values * scale, plan.support, layout, plan.cohort, compression.projections
+    )
+    limits = np.ldexp(np.float32(1), plan.exponents)
+    steps = np.clip(projected, -limits, limits) * np.where(gives[segments], compression.levels / limits, 0)
+    vector = plan.lanes.zeros()
+    plan.lanes.wide_view(vector)[:] = gives
+    narrow = plan.lanes.narrow_view(vector)
+    quantised = _round_stochastically(steps.ravel(), rounding)
+    narrow[:] = quantised.astype(f"<i{narrow.itemsize}").view(narrow.dtype)
+    return Encoded(vector, Sent(np.zeros(0, np.int64), np.zeros(0, np.float32)))
 
 
 def decode_sum(total: Vector, lanes: Lanes, layout: Layout) -> Sum:
@@ -322,7 +435,7 @@ def _bits(bitmap: int, count: int) -> NDArray[np.bool_]:
     return np.array([bitmap >> bit & 1 for bit in range(count)], bool)
 
 
-def _refuse_unfit(plan: Plan, contribution: Contribution, rounding: bytes, layout: Layout) -> None:
+def _refuse_unfit(contribution: Contribution, rounding: bytes, layout: Layout) -> None:
     values = contribution.values
     if values.dtype != np.float32 or values.shape != (layout.parameters,):
         raise MisuseError(
@@ -335,7 +448,5 @@ def _refuse_unfit(plan: Plan, contribution: Contribution, rounding: bytes, layou
         raise MisuseError(
             f"a contribution of {contribution.examples} examples, {contribution.age} rounds old"
         )
-    if len(plan.ranges) != len(layout.tensor_ends):
-        raise MisuseError("the plan is none of a payload: it has no range for each tensor")
     if len(rounding) != ROUNDING_BYTES:
         raise MisuseError(f"rounding takes {ROUNDING_BYTES} random bytes, not {len(rounding)}")

@@ -16,7 +16,7 @@ from enum import IntEnum
 from crypto import merkle
 from crypto.agreement import KeyPair, public_of
 from crypto.hashing import digest
-from crypto.sealing import envelope_info, seal, unseal
+from crypto.sealing import OVERHEAD_BYTES, envelope_info, seal, unseal
 from crypto.sharing import combine, split
 from gossip.cohort import Cohort, Secrets
 from gossip.errors import PeerViolation
@@ -73,8 +73,7 @@ def receive(
     """Open the envelope that `owner` sealed for `receiver`; PeerViolation unless it is what was committed to."""
     sender, me = cohort.members[owner], cohort.members[receiver]
     phases = len(cohort.readies[owner].masks)
-    depth = _depth(cohort.size, receiver)
-    if len(box) != SECRET_BYTES * (2 * phases + depth) + 16:
+    if len(box) != envelope_bytes(cohort, receiver):
         raise PeerViolation(f"SHARES: an envelope of {len(box)} bytes")
     try:
         key = channel.derive(cohort.readies[owner].channel, salt=cohort.id, info=envelope_info(sender, me))
@@ -87,6 +86,12 @@ def receive(
     if merkle.root_from(leaf, receiver, cohort.size, holding.path) != commitment.root:
         raise PeerViolation("SHARES: a share that its owner did not commit to")
     return holding
+
+
+def envelope_bytes(cohort: Cohort, receiver: int) -> int:
+    """The size of every envelope that is for `receiver`."""
+    phases, depth = len(cohort.readies[receiver].masks), _depth(cohort.size, receiver)
+    return SECRET_BYTES * (2 * phases + depth) + OVERHEAD_BYTES
 
 
 def check_opening(

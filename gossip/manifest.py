@@ -56,13 +56,14 @@ class Training(Wire, frozen=True):
 
 
 class Compression(Wire, frozen=True):
-    codec: Literal["dense", "random"]
+    codec: Literal["dense", "random", "sketch"]
     block_size: Annotated[int, Meta(ge=1, le=4096)]  # parameters
     support_permille: Annotated[int, Meta(ge=1, le=1000)]  # share of the blocks that travel; dense: 1000
     levels: Annotated[int, Meta(ge=1, le=32767)]  # S: a contribution's integers lie in [-S, S]
     lane_bits: Literal[8, 16, 32]  # b: sums live in Z_2^b
     first_exponent: Annotated[int, Meta(ge=-24, le=0)]  # C = 2^e before any aggregate has told the range
     weight_max: Annotated[int, Meta(ge=1, le=1 << 10)]  # W_max, examples
+    projections: Annotated[int, Meta(ge=1, le=8)] = 2  # of each block in a sketch
 
 
 class Cohorts(Wire, frozen=True):
@@ -99,6 +100,10 @@ class Swarm:
     id: bytes
     manifest: Manifest
     signed: bytes
+
+    def admits(self, peer: bytes) -> bool:
+        """Whether messages of this device may be acted upon, and cohorts may count it in."""
+        return self.manifest.admit == "open" or peer in self.manifest.members
 
 
 def found(manifest: Manifest, founder: Identity) -> Swarm:

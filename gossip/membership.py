@@ -80,16 +80,17 @@ class Membership:
         self.me = identity.public_key
         self.known: dict[bytes, Known] = {}
         self.neighbours: dict[bytes, Neighbour] = {}
-        self._bootstrap = dict(settings.bootstrap)
+        self._bootstrap = {
+            peer: addresses for peer, addresses in sorted(settings.bootstrap) if peer != self.me
+        }
+        self._bootstrap_at = dict.fromkeys(self._bootstrap, 0.0)  # when each may be dialled again
         self._sequence = settings.sequence
         for raw in settings.remembered:
             self._recall(raw)
         self._presence = self._sign_presence()
 
     def belongs(self, peer: bytes) -> bool:
-        """Whether messages of this device may be acted upon at all."""
-        manifest = self._swarm.manifest
-        return manifest.admit == "open" or peer in manifest.members
+        return self._swarm.admits(peer)
 
     def live(self, now: float) -> list[bytes]:
         """This device and all members who are believed to be up, ascending."""
@@ -105,14 +106,11 @@ class Membership:
         return known.presence.addresses if known else self._bootstrap.get(peer, ())
 
     def start(self, now: float) -> list[Action]:
+        self._bootstrap_at = dict.fromkeys(self._bootstrap, now + BEAT_S)
         return [
             SetTimer(("membership", "beat"), now + BEAT_S),
             SetTimer(("membership", "presence"), now + PRESENCE_S),
-            *(
-                Dial(peer, addresses)
-                for peer, addresses in sorted(self._bootstrap.items())
-                if peer != self.me
-            ),
+            *(Dial(peer, addresses) for peer, addresses in self._bootstrap.items()),
         ]
 
     def heard_from(self, peer: bytes, now: float) -> None:
@@ -182,14 +180,22 @@ class Membership:
         missing = self._settings.neighbours - len(self.neighbours)
         if missing <= 0:
             return []
-        for peer in sorted(self._bootstrap):
-            if peer not in self.known and peer not in self.neighbours and peer != self.me:
-                return [Dial(peer, self._bootstrap[peer])]
         apart = [p for p, known in self.known.items() if p not in self.neighbours and known.dial_at <= now]
         apart.sort(key=lambda peer: (self.known[peer].down, digest("link", self.me, peer)))
         for peer in apart[:missing]:
             self.known[peer].dial_at = now + self.known[peer].backoff_s
-        return [Dial(peer, self.known[peer].presence.addresses) for peer in apart[:missing]]
+        met = [Dial(peer, self.known[peer].presence.addresses) for peer in apart[:missing]]
+        return [*self._dial_bootstrap(now), *met]
+
+    def _dial_bootstrap(self, now: float) -> list[Action]:
+        """Those that were never heard of, beside all others: one that is gone for good must not stand in the way."""
+        unmet = [
+            peer
+            for peer, at in self._bootstrap_at.items()
+            if at <= now and peer not in self.known and peer not in self.neighbours
+        ]
+        self._bootstrap_at |= dict.fromkeys(unmet, now + BEAT_S)
+        return [Dial(peer, self._bootstrap[peer]) for peer in unmet]
 
     def _on_greeting(self, presences: tuple[bytes, ...], now: float) -> list[Action]:
         actions: list[Action] = []
@@ -210,6 +216,8 @@ class Membership:
         if known is not None and presence.sequence <= known.presence.sequence:
             return []  # a replayed presence is no sign of life
         self.known[peer] = Known(presence, message.raw, now)
+        if known is not None and known.presence.addresses == presence.addresses:
+            return []  # a renewal is worth no write to the disk
         kept = Persist(("presence", peer), (Put("presence", peer, message.raw),))
         return [kept, *(self._seek(now) if known is None else [])]
 

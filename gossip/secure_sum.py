@@ -48,6 +48,7 @@ from gossip.aggregate import (
     Part,
     aggregate_id,
     body_statement,
+    check_body,
     pack_members,
     unpack_members,
 )
@@ -498,7 +499,7 @@ class Member:
         return [Compute(self._tag("mask", self.place), job)]
 
     def _on_encoded(self, encoded: Encoded) -> list[Action]:
-        if self.state is not State.PREPARING or self._vector is not None:
+        if self.state is not State.PREPARING or self._vector is not None or self.outcome is not None:
             return []
         self._vector = encoded.vector.tobytes()
         if not self.last_phase:
@@ -673,9 +674,14 @@ class Member:
             )
         if body != self.compose_body(body.sums, body.weights, body.ranges):
             raise PeerViolation("BODY: not what this cohort's roster, seal and support determine")
+        self.refuse_invalid(body)
         self.body = SignedBody(identity, body)
         record = Put("body", self.cohort.id, identity)
         return [Persist(self._tag("body"), (record,))]
+
+    def refuse_invalid(self, body: Body) -> None:
+        """One member's vector can lead the sum out of its bounds: nobody would take such an aggregate."""
+        check_body(body, self.cohort.swarm.manifest, self.terms.layout, self.cohort.swarm.id)
 
     def compose_body(self, sums: bytes, weights: tuple[int, ...], ranges: tuple[int, ...]) -> Body:
         """The aggregate's body: all but the three sums follows from the roster, the certified seal and the plan."""

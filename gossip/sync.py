@@ -7,8 +7,8 @@ carries a digest of the sender's history, and a node whose own differs from a ne
     ALIVE (digest differs)  ->  COMPARE (8 bytes a round)  ->  HAVE (ids in rounds that differ)  ->  PULL  ->  AGGREGATES
 
 A comparison covers up to COMPARE_MAX rounds. It goes on upwards until the other's highest round, and downwards as long as
-the lowest compared round differs, so both a long absence and a partition that lasted long are found whole. Each side only
-fetches; the other compares for itself.
+the lowest compared round differs or nothing differs yet, so a long absence, a partition that lasted long and an old branch that
+one neighbour has taken in are all found whole. Each side only fetches; the other compares for itself.
 
 Nothing here is trusted: an aggregate counts by its own signatures, whoever brings it. A pull that is not answered within
 PULL_S may be asked of somebody else.
@@ -101,19 +101,19 @@ class Sync:
     def certified(self, aggregate: Aggregate) -> list[Action]:
         """This node's own aggregator role made it: hold it, and tell the swarm."""
         learned, _ = self._take([aggregate])
-        if not learned:
+        if learned is None:
             return []
-        announce = Announce(
-            tuple(known.id for known in learned[0].aggregates[:PULL_MAX]), aggregate.body.round
-        )
-        return [*learned, Publish(self._frame(announce))]
+        announce = Announce(tuple(known.id for known in learned.aggregates[:PULL_MAX]), aggregate.body.round)
+        return [learned, Publish(self._frame(announce))]
 
     def pull(self, peer: bytes, ids: Iterable[bytes], now: float) -> list[Action]:
         """Ask `peer` for those of `ids` that are neither held nor being fetched."""
         self._pulling = {i: at for i, at in self._pulling.items() if at > now}
         wanted = [i for i in dict.fromkeys(ids) if i not in self._history and i not in self._pulling]
-        wanted = wanted[: PULLING_MAX - len(self._pulling)]
         self._pulling |= dict.fromkeys(wanted, now + PULL_S)
+        # The oldest go: nobody's inventions keep others' ids out, and asking twice does no harm.
+        while len(self._pulling) > PULLING_MAX:
+            del self._pulling[next(iter(self._pulling))]
         chunks = [tuple(wanted[at : at + PULL_MAX]) for at in range(0, len(wanted), PULL_MAX)]
         return [self._send(peer, Pull(chunk)) for chunk in chunks]
 
@@ -157,7 +157,9 @@ class Sync:
         if comparison is None:
             return []  # an answer to no question of ours
         actions: list[Action] = list(self.pull(peer, have.aggregates, now))
-        if have.aggregates and have.first <= comparison.low and comparison.low > 1:
+        # No difference here, though the digests differ and the other is not merely behind: it lies further down.
+        none = not have.aggregates and have.highest >= self._history.round
+        if comparison.low > 1 and (none or (have.aggregates and have.first <= comparison.low)):
             comparison.low = max(1, comparison.low - COMPARE_MAX)
             actions.append(self._compare(peer, comparison.low))
         if comparison.high < have.last < have.highest:
@@ -184,12 +186,16 @@ class Sync:
     def _on_aggregates(self, peer: bytes, encoded: tuple[bytes, ...], now: float) -> list[Action]:
         aggregates = [parse(item, self._swarm.manifest, self._layout) for item in encoded]
         learned, missing = self._take(aggregates)
-        return [*learned, *self.pull(peer, missing, now)]
+        return [*([] if learned is None else [learned]), *self.pull(peer, missing, now)]
 
-    def _take(self, aggregates: list[Aggregate]) -> tuple[list[Learned], list[bytes]]:
-        """Add those that hold. One that breaks the rules takes nothing with it that the history already grew by."""
+    def _take(self, aggregates: list[Aggregate]) -> tuple[Learned | None, list[bytes]]:
+        """Add those that hold. One that breaks the rules takes nothing with it that the history already grew by.
+
+        All in one Learned: until it is folded, the replica is behind the history, and nothing may happen in between.
+        """
         verified = [check(each, self._swarm.manifest, self._layout, self._swarm.id) for each in aggregates]
-        learned: list[Learned] = []
+        held: list[Verified] = []
+        changed: list[Change] = []
         missing: list[bytes] = []
         for known in verified:
             self._pulling.pop(known.id, None)
@@ -199,14 +205,11 @@ class Sync:
                 continue  # of a round that does not follow its parents': t members signed nonsense, nobody here did
             match outcome:
                 case Added(ids, changes):
-                    held = (self._history.get(identity) for identity in ids)
-                    learned.append(
-                        Learned(
-                            tuple(each for each in held if each is not None), changes, self._history.round
-                        )
-                    )
+                    held += (each for each in map(self._history.get, ids) if each is not None)
+                    changed += changes
                 case Waiting(parents):
                     missing += parents
+        learned = Learned(tuple(held), tuple(changed), self._history.round) if held else None
         return learned, missing
 
     def _frame(self, body: MessageBody) -> bytes:

@@ -1,6 +1,10 @@
 """The packaged models. None has buffers: batch statistics would tell one device's data and not average well."""
 
-from torch import nn  # noqa: TID251 - models is torch's room
+import torch  # noqa: TID251 - models is torch's room
+from torch import Tensor, nn  # noqa: TID251 - models is torch's room
+from torch.nn import functional  # noqa: TID251 - models is torch's room
+
+from models.datasets import KEYBOARD_CONTEXT, KEYBOARD_WORDS
 
 
 def watch_net() -> nn.Module:
@@ -24,3 +28,41 @@ def watch_net() -> nn.Module:
 def digits_net() -> nn.Module:
     """Images (N, 8, 8) to 10 logits; 2,410 parameters."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+def fashion_net() -> nn.Module:
+    """Images (N, 1, 28, 28) to 10 logits; 108,874 parameters, most of them in one matrix of 128 x 800.
+
+    A stride where a second pooling layer would stand halves the cost of a step for a point of accuracy: .849, .861,
+    .876 after 1, 2, 3 epochs centrally (SGD .05, momentum .9, batch 128) against .849, .871, .885.
+    """
+    return nn.Sequential(
+        nn.Conv2d(1, 16, kernel_size=5, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, kernel_size=3),
+        nn.MaxPool2d(2),  # before the ReLU, which commutes with it and then sees a quarter
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(800, 128),
+        nn.ReLU(),
+        nn.Linear(128, 10),
+    )
+
+
+class KeyboardNet(nn.Module):
+    """Four words before, (N, 4) ids as floats, to logits over all words; 219,184 parameters.
+
+    What a word means as context and how it is proposed share one matrix (Press and Wolf 2017, arXiv:1608.05859).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(KEYBOARD_WORDS, 48)
+        self.hidden = nn.Linear(48 * KEYBOARD_CONTEXT, 96)
+        self.proposal = nn.Linear(96, 48)
+        self.frequency = nn.Parameter(torch.zeros(KEYBOARD_WORDS))
+
+    def forward(self, words: Tensor) -> Tensor:
+        context = self.embedding(words.long()).flatten(1)
+        proposal = self.proposal(functional.relu(self.hidden(context)))
+        return functional.linear(proposal, self.embedding.weight, self.frequency)

@@ -5,6 +5,7 @@ is paused or not. `handle` and `advance` return the answers to send. An error th
 answer; anything else is raised, and the process that owns the session reports it and ends.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def open_session(command: messages.Open) -> "tuple[Session, messages.Opened]":
     torch.set_num_threads(command.threads)
     torch.manual_seed(command.seed)  # for models that draw while they train (dropout)
     task = load_task(command.task)
-    dataset = task.data(None if command.data_folder is None else Path(command.data_folder))
+    dataset = task.load(None if command.data_folder is None else Path(command.data_folder), os.environ)
     mine = part_of(dataset, command.data_spec, command.model_seed)
     schema = schema_of(task.model(), task.segment)
     opened = messages.Opened(

@@ -5,7 +5,7 @@ The packaged ones go by name; a user's own is any importable `Task`, named `pack
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,10 @@ from torch import Tensor, nn  # noqa: TID251 - models is torch's room
 from torch.nn import functional  # noqa: TID251 - models is torch's room
 
 from models import architectures, datasets
+
+DATA_VARIABLE = (
+    "GOSSAMER_DATA"  # names a folder with one folder for each data set that does not travel with us
+)
 
 _OWN = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
@@ -30,15 +34,21 @@ def _one_segment(_tensor: str) -> int:
     return 0
 
 
+def _layers(*prefixes: str) -> Callable[[str], int]:
+    """A segment for each layer, in this order, by how its tensors' names begin."""
+    return lambda tensor: next(place for place, prefix in enumerate(prefixes) if tensor.startswith(prefix))
+
+
 @dataclass(frozen=True)
 class Task:
     """What is learned, and how.
 
-    data: from a folder, or None for the packaged examples, to all examples.
+    data: from a folder, or None for the packaged or installed examples, to all examples.
     model: a fresh module; its initial values are replaced by the swarm's.
     loss: (outputs, labels) to the mean loss of a minibatch, a scalar that can be differentiated.
     correct: (outputs, labels) to (N,) bool; its mean over the test set is the accuracy.
     segment: from a tensor's name to the segment, 0-63, with which it is trained or frozen.
+    shelf: the name of this data set's folder where GOSSAMER_DATA points; "" for data that is not looked for there.
     """
 
     name: str
@@ -50,10 +60,18 @@ class Task:
     loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
     correct: Callable[[Tensor, Tensor], Tensor] = correct_classes
     segment: Callable[[str], int] = _one_segment
+    shelf: str = ""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or not self.learning_rate > 0 or not 0 <= self.momentum < 1:
             raise TaskError(f"task {self.name!r} needs batch >= 1, learning_rate > 0 and 0 <= momentum < 1")
+
+    def load(self, folder: Path | None, environ: Mapping[str, str]) -> datasets.Dataset:
+        """All examples: from `folder`, else from GOSSAMER_DATA's, else the packaged or installed. Raises DataError."""
+        if folder is None and self.shelf and environ.get(DATA_VARIABLE):
+            shelf = Path(environ[DATA_VARIABLE]) / self.shelf
+            folder = shelf if shelf.is_dir() else None
+        return self.data(folder)
 
 
 PACKAGED = {
@@ -61,6 +79,31 @@ PACKAGED = {
     for task in (
         Task("watch", datasets.watch, architectures.watch_net, batch=32, learning_rate=0.1, momentum=0.9),
         Task("digits", datasets.digits, architectures.digits_net, batch=32, learning_rate=0.1, momentum=0.9),
+    )
+}
+_SHELVED = {
+    task.name: task
+    for task in (
+        Task(
+            "fashion",
+            datasets.fashion,
+            architectures.fashion_net,
+            batch=16,
+            learning_rate=0.02,
+            momentum=0.9,
+            segment=_layers("0.", "2.", "6.", "8."),
+            shelf="fashion-mnist",
+        ),
+        Task(
+            "keyboard",
+            datasets.keyboard,
+            architectures.KeyboardNet,
+            batch=16,
+            learning_rate=0.02,
+            momentum=0.9,
+            segment=_layers("embedding.", "hidden.", "proposal.", "frequency"),
+            shelf="fortunes",
+        ),
     )
 }
 
@@ -73,9 +116,12 @@ def load_task(name: str) -> Task:
     """
     if name in PACKAGED:
         return PACKAGED[name]
+    if name in _SHELVED:
+        return _SHELVED[name]
     if not _OWN.fullmatch(name):
         raise TaskError(
-            f"no task {name!r}: choose among {sorted(PACKAGED)} or write package.module:attribute"
+            f"no task {name!r}: choose among {sorted(PACKAGED)} or write package.module:attribute; "
+            f"{' and '.join(_SHELVED)} need data that is installed apart"
         )
     module_name, _, attribute = name.partition(":")
     try:

@@ -65,6 +65,7 @@ from gossip.manifest import Swarm
 from gossip.membership import Membership, Settings
 from gossip.messages import (
     COHORT_KINDS,
+    Announce,
     Decline,
     Kind,
     Message,
@@ -95,7 +96,9 @@ from gossip.wire import pack
 from node.ports import Entropy
 
 WAITING_MAX = 32  # messages to a peer that is being dialled, and peers that are
-EARLY_MAX = 128  # messages of a cohort whose roster has not come yet
+EARLY_MAX = 128  # messages of a cohort whose roster has not come yet, EARLY_BYTES each
+EARLY_OF_ONE = 8  # of them from one member, the newest
+EARLY_BYTES = 1 << 16  # no vector: before its roster has come, a member is waited for with SHARES at most
 COHORTS_MAX = 16  # remembered, the running one among them, to answer members who were away
 VIOLATIONS_MAX = 16  # of one peer, until it is disconnected
 OFFENDERS_MAX = 1024
@@ -252,8 +255,10 @@ class NodeCore:
 
     def _dispatch(self, event: Event, now: float) -> list[object]:
         match event:
-            case Received(peer, data) | Heard(peer, data):
+            case Received(peer, data):
                 return self._on_received(peer, data, now)
+            case Heard(forwarder, data):
+                return self._on_received(forwarder, data, now, forwarded=True)
             case PeerUp(peer):
                 waited = [Send(peer, data) for data in self._waiting.pop(peer, ())]
                 reminders = [each.member.remind(peer) for each in self._cohorts.values()]
@@ -292,16 +297,20 @@ class NodeCore:
             case Evaluated(round_, accuracy, loss):
                 self._evaluating = False
                 self._accuracy = (round_, accuracy)
-                return [Report("evaluated", {"round": round_, "accuracy": accuracy, "loss": loss})]
+                told = Report("evaluated", {"round": round_, "accuracy": accuracy, "loss": loss})
+                is_stale = self._finished and round_ < self._history.round
+                return [told, *(self._evaluate(self._replica.model(), now) if is_stale else [])]
         return []
 
-    def _on_received(self, peer: bytes, data: bytes, now: float) -> list[object]:
+    def _on_received(self, peer: bytes, data: bytes, now: float, *, forwarded: bool = False) -> list[object]:
         try:
             message = open_frame(self._swarm.id, data)
             if not self._membership.belongs(message.sender):
                 raise PeerViolation(f"{message.kind.name}: its author is not a member of this swarm")
             return self._on_message(peer, message, now)
         except PeerViolation as violation:
+            if forwarded:  # by gossip, whose forwarders do not judge what they pass on
+                return [Report("violation", {"peer": peer.hex()[:16], "reason": f"forwarded: {violation}"})]
             return self._blame(peer, str(violation))
 
     def _blame(self, peer: bytes, reason: str) -> list[object]:
@@ -322,7 +331,7 @@ class NodeCore:
         actions: list[object] = []
         if message.kind in MEMBERSHIP_KINDS:
             actions += self._membership.handle(message, now)
-        if message.kind in SYNC_KINDS:
+        if message.kind in SYNC_KINDS and not self._is_coming(message):
             actions += self._sync.handle(message, peer, now)
         if isinstance(message.body, Ready):
             self._check_ready(message.body)
@@ -340,7 +349,7 @@ class NodeCore:
         running = self._cohorts.get(cohort) if isinstance(cohort, bytes) else None
         if running is None:
             if isinstance(event, Message):
-                self._early.append(event)
+                self._keep_early(event)
             return []
         before = running.member.state
         actions: list[object] = [*running.member.handle(event, now)]
@@ -349,6 +358,15 @@ class NodeCore:
         if running.member.state is State.OVER and before is not State.OVER:
             actions += self._consider(now)
         return actions
+
+    def _keep_early(self, message: Message) -> None:
+        """Its roster may be under way. Nobody can crowd out the others, or fill the memory."""
+        if len(message.raw) > EARLY_BYTES:
+            return
+        own = [each for each in self._early if each.sender == message.sender]
+        if len(own) >= EARLY_OF_ONE:
+            self._early.remove(own[0])
+        self._early.append(message)
 
     def _lose(self, peer: bytes) -> list[object]:
         """The running cohort need not wait for somebody whose connection broke."""
@@ -433,6 +451,18 @@ class NodeCore:
         frame = sign_frame(self._identity, self._swarm.id, Decline(), cohort=cohort.id)
         return [Send(peer, frame) for peer in cohort.aggregators]
 
+    def _is_coming(self, message: Message) -> bool:
+        """An announced aggregate that this member has signed: its aggregator is about to send it, so nobody need pull it.
+
+        Should it be lost, the next heartbeat tells.
+        """
+        signed = self._busy.member.body if self._busy is not None else None
+        return (
+            isinstance(message.body, Announce)
+            and signed is not None
+            and message.body.aggregates == (signed.id,)
+        )
+
     def _check_ready(self, ready: Ready) -> None:
         """Before it gets into a bag: with a READY that does not fit, the whole roster would fail."""
         if len(ready.masks) != len(self._codec.phases):
@@ -466,7 +496,10 @@ class NodeCore:
         early = [message for message in self._early if message.cohort == cohort.id]
         self._early = deque((each for each in self._early if each not in early), maxlen=EARLY_MAX)
         for message in early:
-            actions += self._to_cohort(cohort.id, message, now)
+            try:
+                actions += self._to_cohort(cohort.id, message, now)
+            except PeerViolation as violation:  # its own sender's, not the leader's: the cohort goes on
+                actions += self._blame(message.sender, str(violation))
         return actions
 
     def _remember_cohort(self, running: Running) -> None:
@@ -549,8 +582,8 @@ class NodeCore:
         except ValueError as error:
             return [*actions, Report("delta_dropped", {"reason": str(error)})]
         running = self._cohorts.get(cohort)
-        if running is None or running.member.state is State.OVER:
-            self._books = self._books.thaw()
+        if running is None or running.member.state is not State.PREPARING or running.member.outcome:
+            self._books = self._books.thaw()  # over, or sealed without this member while it froze
             return [*actions, *self._consider(now)]
         self._frozen_for = cohort
         age = max(0, running.member.cohort.roster.round - 1 - phase.began_round)
@@ -594,7 +627,8 @@ class NodeCore:
         actions: list[object] = []
         for part in known.body.parts:
             running = self._cohorts.get(part.roster)
-            if running is not None:
+            # Others can name this cohort in a body of their own, but not with its members: those would have to sign.
+            if running is not None and part.members == running.member.cohort.members:
                 actions += running.member.learned(unpack_members(part.contributors, len(part.members)))
         return actions
 

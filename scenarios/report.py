@@ -112,7 +112,7 @@ def problems(report: SwarmReport) -> list[str]:
     return found
 
 
-def write_json(report: SwarmReport, path: Path) -> None:
+def write_json(report: msgspec.Struct, path: Path) -> None:
     """The whole file or none. Raises ReportError."""
     text = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
     draft = None

@@ -17,6 +17,17 @@
     count = 10
     data = "shard={index}/{count}"
 
+    [hardware]                 # what `gossamer simulate` makes of a device, in virtual time; `gossamer swarm` has real ones
+    step_s = 0.01              # of a local step
+    up_mbit = 20.0             # of its link; and down_mbit, latency_s, jitter_s, loss (of segments, from 0 to 0.5)
+    away = 0.2                 # off for a fifth of the time, for away_s = 30.0 at a time
+
+    [[class]]                  # none, or several: a share of the devices, drawn by the seed, that differ in what is said here
+    name = "straggler"
+    share = 0.9
+    step_s = 0.1
+    up_mbit = 1.0
+
     [[fault]]                  # none, or several; each happens once
     action = "restart"         # SIGKILL, and started again `after_rounds` rounds or `after_s` seconds later
     round = 5                  # "kill": SIGKILL for good; "pause": SIGSTOP for `for_s` seconds
@@ -35,6 +46,8 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from crypto.hashing import digest
+from crypto.identity import Identity
 from gossip.errors import GossamerError
 from models.datasets import DataError
 from models.messages import Seed
@@ -55,6 +68,9 @@ from node.config import (
 
 FOLDER = Path(__file__).parent
 DEVICES_MAX = 256  # processes that one machine is asked to run, and as many trainers
+VIRTUAL_DEVICES_MAX = 10_000
+CLASSES_MAX = 16
+SHARES_SLACK = 1e-9  # decimal shares are floats
 FAULTS_MAX = 64
 ROUNDS_MAX = 1_000_000
 TEXT_MAX = 500
@@ -70,6 +86,7 @@ FIRST_NAMES = (
 Phase = Literal["READY", "ROSTER", "SHARES", "KEYS_SET", "MASKED", "SEAL", "UNMASK", "RESULT"]
 Role = Literal["leader", "aggregator", "second aggregator", "member"]
 Rounds = Annotated[int, Meta(ge=1, le=ROUNDS_MAX)]
+Accuracy = Annotated[float, Meta(gt=0, le=1)]
 Text = Annotated[str, Meta(min_length=1, max_length=TEXT_MAX)]
 Data = Annotated[
     str,
@@ -99,7 +116,7 @@ class Device(Section, frozen=True):
 class Devices(Section, frozen=True):
     """Devices that differ in nothing but their number."""
 
-    count: Annotated[int, Meta(ge=3, le=DEVICES_MAX)]
+    count: Annotated[int, Meta(ge=3, le=VIRTUAL_DEVICES_MAX)]
     data: Data  # {index}, from 1, and {count} stand for the numbers
 
 
@@ -121,6 +138,51 @@ class Fault(Section, frozen=True):
     def __str__(self) -> str:
         whom = self.node or f"the {self.role}"
         return f"{self.action} {whom} after {self.phase} in round {self.round} or later"
+
+
+StepSeconds = Annotated[float, Meta(ge=1e-6, le=3600)]
+Mbit = Annotated[float, Meta(ge=1e-3, le=1e6)]
+Delay = Annotated[float, Meta(ge=0, le=60)]
+Loss = Annotated[float, Meta(ge=0, le=0.5)]
+Away = Annotated[float, Meta(ge=0, le=0.9)]
+
+
+class HardwareTable(Section, frozen=True):
+    """A virtual device: how fast it trains, its link, and how much of the time it is off.
+
+    Mbit are 10^6 bits a second; the latency of two devices is the sum of theirs. What stands here is what processes on one
+    busy machine see, where a message waits for its receiver's turn.
+    """
+
+    step_s: StepSeconds = 0.01
+    up_mbit: Mbit = 1000.0
+    down_mbit: Mbit = 1000.0
+    latency_s: Delay = 0.0005
+    jitter_s: Delay = 0.02  # up to so much more
+    loss: Loss = 0.0  # of segments, each of which costs a retransmission
+    away: Away = 0.0  # share of the time
+    away_s: Seconds = 30.0  # at a time, on average
+
+
+class DeviceClass(Section, frozen=True):
+    """Devices whose hardware differs from the others' in what is given."""
+
+    name: Name
+    share: Annotated[float, Meta(gt=0, le=1)]
+    step_s: StepSeconds | None = None
+    up_mbit: Mbit | None = None
+    down_mbit: Mbit | None = None
+    latency_s: Delay | None = None
+    jitter_s: Delay | None = None
+    loss: Loss | None = None
+    away: Away | None = None
+    away_s: Seconds | None = None
+
+    def applied_to(self, hardware: HardwareTable) -> HardwareTable:
+        given = {key: getattr(self, key) for key in HardwareTable.__struct_fields__}
+        return msgspec.structs.replace(
+            hardware, **{key: value for key, value in given.items() if value is not None}
+        )
 
 
 class SwarmTables(Section, frozen=True):
@@ -152,7 +214,12 @@ class Scenario(Section, frozen=True):
     test: Text  # what the accuracy is measured on, in words
     rounds: Rounds
     seed: Seed = 0
+    target_accuracy: Accuracy | None = None  # mean over the devices, at which a simulation ends
     swarm: SwarmTables = SwarmTables()
+    hardware: HardwareTable = HardwareTable()
+    classes: Annotated[tuple[DeviceClass, ...], Meta(max_length=CLASSES_MAX)] = msgspec.field(
+        default=(), name="class"
+    )
     device: Annotated[tuple[Device, ...], Meta(max_length=DEVICES_MAX)] = ()
     devices: Devices = UNCOUNTED
     fault: Annotated[tuple[Fault, ...], Meta(max_length=FAULTS_MAX)] = ()
@@ -171,6 +238,23 @@ class Plan:
     swarm: SwarmTables
     devices: tuple[Device, ...]
     faults: tuple[Fault, ...]
+    target_accuracy: float | None
+    hardware: tuple[HardwareTable, ...]  # by device
+    has_hardware: bool  # the file says something about it
+
+
+def identity_of(seed: int, index: int) -> Identity:
+    """The same devices in every run of one seed: who leads and who adds up follows from the keys."""
+    return Identity(digest("scenario identity", _number(seed), _number(index)))
+
+
+def order_of(seed: int, identity: Identity) -> int:
+    """What draws the order of a device's examples, below 2^32."""
+    return int.from_bytes(digest("scenario order", _number(seed), identity.peer_id.encode())[:4], "big")
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(8, "big")
 
 
 def known_scenarios() -> list[str]:
@@ -196,25 +280,39 @@ def find_scenario(name_or_path: str) -> Path:
     raise OptionError(f'no scenario "{name_or_path}"; {hint}known: {", ".join(known)}, or the path of a file')
 
 
-def plan(path: Path, *, nodes: int | None = None, rounds: int | None = None, seed: int | None = None) -> Plan:
-    """Read a scenario and apply the command line's choices.
+def plan(
+    path: Path,
+    *,
+    nodes: int | None = None,
+    rounds: int | None = None,
+    seed: int | None = None,
+    devices_max: int = DEVICES_MAX,
+) -> Plan:
+    """Read a scenario and apply the command line's choices, with at most `devices_max` devices.
 
     Raises ConfigError for a file that could not be run as it stands, OptionError for choices that do not fit it.
     """
     scenario = load_toml(path, Scenario)
     try:
-        as_written = _plan(scenario)
+        chosen = _plan(scenario)
     except Unworkable as error:
         raise ConfigError(f"{path}: {error}") from error
-    if nodes is None and rounds is None and seed is None:
-        return as_written
-    try:
-        return _plan(_chosen(scenario, nodes, rounds, seed))
-    except Unworkable as error:
-        raise OptionError(f"this does not fit scenario {scenario.name}: {error}") from error
+    if (nodes, rounds, seed) != (None, None, None):
+        try:
+            chosen = _plan(_chosen(scenario, nodes, rounds, seed, devices_max))
+        except Unworkable as error:
+            raise OptionError(f"this does not fit scenario {scenario.name}: {error}") from error
+    if len(chosen.devices) > devices_max:
+        raise OptionError(
+            f"scenario {scenario.name} has {len(chosen.devices)} devices, more than {devices_max} processes on one "
+            "machine: choose fewer with --nodes, or `gossamer simulate` it"
+        )
+    return chosen
 
 
-def _chosen(scenario: Scenario, nodes: int | None, rounds: int | None, seed: int | None) -> Scenario:
+def _chosen(
+    scenario: Scenario, nodes: int | None, rounds: int | None, seed: int | None, devices_max: int
+) -> Scenario:
     changes: dict[str, object] = {}
     if rounds is not None:
         if not 1 <= rounds <= ROUNDS_MAX:
@@ -226,7 +324,7 @@ def _chosen(scenario: Scenario, nodes: int | None, rounds: int | None, seed: int
         changes["seed"] = seed
     if nodes is not None:
         counted = scenario.devices is not UNCOUNTED
-        most = DEVICES_MAX if counted else len(scenario.device)
+        most = devices_max if counted else len(scenario.device)
         if not 1 <= nodes <= most:
             listed = "" if counted else f", the devices that scenario {scenario.name} lists"
             raise OptionError(f"--nodes {nodes}: expected 1 to {most}{listed}")
@@ -264,7 +362,28 @@ def _plan(scenario: Scenario) -> Plan:
         swarm=scenario.swarm,
         devices=devices,
         faults=scenario.fault,
+        target_accuracy=scenario.target_accuracy,
+        hardware=_hardware(scenario, len(devices)),
+        has_hardware=scenario.hardware != HardwareTable() or bool(scenario.classes),
     )
+
+
+def _hardware(scenario: Scenario, count: int) -> tuple[HardwareTable, ...]:
+    """Each class gets its share, of devices that the seed draws; the rest is as [hardware] says. Raises Unworkable."""
+    shares = sum(each.share for each in scenario.classes)
+    if shares > 1 + SHARES_SLACK:
+        raise Unworkable(f"class: the shares add up to {shares:g}, more than all devices")
+    seed = _number(scenario.seed)
+    drawn = sorted(range(count), key=lambda index: digest("scenario hardware", seed, _number(index)))
+    hardware = [scenario.hardware] * count
+    begin, until = 0, 0.0
+    for each in scenario.classes:
+        until += each.share
+        end = min(count, round(until * count))
+        for index in drawn[begin:end]:
+            hardware[index] = each.applied_to(scenario.hardware)
+        begin = end
+    return tuple(hardware)
 
 
 def _devices(scenario: Scenario) -> tuple[Device, ...]:

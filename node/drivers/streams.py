@@ -1,0 +1,21 @@
+"""Chance in a virtual world: streams of bytes that follow from what they are for, in any process the same."""
+
+from hashlib import shake_256
+
+DRAW_BYTES = 7
+DRAW_END = 1 << (8 * DRAW_BYTES)
+
+
+class Stream:
+    """`node.ports.Entropy` drawn from a seed: SHAKE-256 of the origin and of a count. No secret in it is one."""
+
+    def __init__(self, *origin: str | int) -> None:
+        self._origin = repr(origin).encode()
+        self._drawn = 0
+
+    def __call__(self, size: int, /) -> bytes:
+        self._drawn += 1
+        return shake_256(b"%s/%d" % (self._origin, self._drawn)).digest(size)
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * int.from_bytes(self(DRAW_BYTES), "big") / DRAW_END

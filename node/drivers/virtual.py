@@ -1,0 +1,534 @@
+"""A whole swarm in one process: the same cores and the same bytes as in daemons, on a heap of virtual time.
+
+    (time, number, what happens) -> a core's event -> its actions -> more of what happens
+
+Nothing here reads a clock or draws unowned chance, so a seed and the devices make one trace, whose SHA-256 over (time,
+device, event, bytes) is the same in any process. What takes time in a daemon takes modelled time here: bytes their links
+(`node.drivers.links`), commits the disk, jobs `job_s`, local steps `step_s`; jobs run inline, on real keys and masks. The
+cores themselves take none, which is the one thing that a slow device's daemon has and its virtual twin has not.
+
+Connections are TCP's: in order, nothing lost but with the connection, whose end both sides hear of. What a device announces
+floods the overlay as gossipsub does: to each neighbour in a mesh of degree 6 to 8, which hands on what it had not seen, to
+all in its mesh but the one that brought it and the one that wrote it; duplicates cost bytes and are dropped. A device that
+goes off is gone as by SIGKILL: of what it was writing to its disk, nothing is there when it comes back.
+
+**Local training** is real, and computed late: a phase's steps are a function of virtual time, at most one in `step_s`, so
+they are owed rather than done until somebody asks for a result. `Phases` may collect what all devices owe, and compute it
+together.
+"""
+
+import heapq
+import itertools
+import math
+import struct
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.hashing import digest
+from crypto.identity import Identity
+from gossip.events import (
+    Action,
+    CancelTimer,
+    Compute,
+    Computed,
+    Dial,
+    Disconnect,
+    Eligible,
+    Evaluate,
+    Evaluated,
+    Event,
+    Floats,
+    Freeze,
+    Frozen,
+    Heard,
+    PeerDown,
+    PeerUp,
+    Persist,
+    Persisted,
+    Publish,
+    Put,
+    Rebase,
+    Received,
+    Report,
+    Send,
+    SendFailed,
+    SetTimer,
+    Tag,
+    TimerFired,
+    Train,
+    TrainerFailed,
+    TrainerReady,
+)
+from gossip.manifest import Swarm
+from gossip.membership import Settings
+from node.core import NodeCore
+from node.drivers.links import ANNOUNCEMENT_BYTES, ANNOUNCEMENT_S, CONNECTION_BYTES, Link, Pipe, Port
+from node.drivers.mailbox import kind_of
+from node.drivers.streams import Stream
+
+# As node.drivers.libp2p has them.
+MESH: Final = (6, 8)  # neighbours that announcements go to, at least where there are so many, and at most
+CONNECTIONS_MAX: Final = 64
+DIAL_S: Final = 10.0  # until a device that is off is given up
+HANDSHAKE_TRIPS: Final = 8  # of one way: TCP, Noise, the multiplexer and the streams
+
+BOOT_SHIFT: Final = 32  # as node.drivers.boot counts
+TRAINER_S: Final = 1.0  # for a trainer to start, and to come back after a failure
+CATCH_UP_S: Final = 1.0  # local steps that are owed for longer are asked for with the next result
+NEARLY: Final = 1e-6  # of a local step: times are floats
+BOOTSTRAP_ONE: Final = 24  # so many first devices join through the very first, as in a small swarm
+BOOTSTRAP: Final = 3  # devices that each later one is told of
+
+_STAMP = struct.Struct("<dII")
+
+
+class Phases(Protocol):
+    """The local training of all devices, each with one phase at a time. What is asked for may wait until a result is due."""
+
+    def examples(self, device: int) -> int:
+        """How many this device holds."""
+
+    def begin(self, device: int, base: Floats) -> None:
+        """Open a phase at `base`, (parameters,) float32; an open one of this device is dropped."""
+
+    def advance(self, device: int, steps: int) -> None:
+        """So many local steps of the open phase."""
+
+    def rebase(self, device: int, change: Floats) -> None:
+        """The shared model moves by `change`, (parameters,) float32, between two steps."""
+
+    def freeze(self, device: int) -> tuple[Floats, int, float]:
+        """End the phase: its delta, steps and mean loss. Raises ArithmeticError for one that diverged."""
+
+    def evaluate(self, model: Floats) -> tuple[float, float]:
+        """Accuracy and loss on the test set. Raises ArithmeticError where they are not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """A device's body. Times are virtual seconds."""
+
+    link: Link = field(default_factory=Link)
+    step_s: float = 0.01  # of a local step
+    job_s: float = 0.002  # of masking or unmasking
+    evaluate_s: float = 0.1
+    commit_s: float = 0.002  # of a durable write
+    on_at_s: float = 0.0
+    away: Iterable[tuple[float, float]] = ()  # off from, on again at; ascending, and endless if need be
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes as a daemon's socket counts them; by kind the messages alone, an announcement's each copy."""
+
+    sent: int = 0
+    received: int = 0
+    sent_by_kind: Counter[str] = field(default_factory=Counter)
+
+
+class VirtualTrainer:
+    """One device's trainer: which local steps it owes at what time."""
+
+    def __init__(self, device: int, step_s: float, phases: Phases) -> None:
+        self.phase: int | None = None  # that takes steps
+        self.steps = 0  # asked of `phases` in this phase
+        self.steps_before = 0  # in all earlier ones, also in those that came to nothing
+        self._device = device
+        self._step_s = step_s
+        self._phases = phases
+        self._began = 0.0
+        self._max_steps = 0
+
+    def begin(self, train: Train, now: float) -> float:
+        """Open a phase; when it will be eligible."""
+        self.drop()
+        self._phases.begin(self._device, train.base)
+        self.phase, self._began, self._max_steps = train.phase, now, train.max_steps
+        return now + train.min_steps * self._step_s
+
+    def drop(self) -> None:
+        self.phase = None
+        self.steps_before += self.steps
+        self.steps = 0
+
+    def catch_up(self, now: float) -> None:
+        if self.phase is None:
+            return
+        done = min(self._max_steps, int((now - self._began) / self._step_s + NEARLY))
+        if done > self.steps:
+            self._phases.advance(self._device, done - self.steps)
+            self.steps = done
+
+    def rebase(self, change: Floats, now: float) -> None:
+        if self.phase is not None:
+            self.catch_up(now)
+            self._phases.rebase(self._device, change)
+
+    def ends_step_at(self, now: float) -> float:
+        """When the step under way will be done: a trainer listens between two of them."""
+        done = math.ceil((now - self._began) / self._step_s - NEARLY)
+        return max(now, self._began + done * self._step_s) if done <= self._max_steps else now
+
+    def freeze(self, now: float) -> tuple[Floats, int, float]:
+        self.catch_up(now)
+        try:
+            return self._phases.freeze(self._device)
+        finally:
+            self.drop()
+
+
+@dataclass(slots=True, eq=False)
+class Announcement:
+    origin: int
+    data: bytes
+    seen: set[int]  # asked, and never iterated
+
+
+@dataclass(slots=True, eq=False)
+class Device:
+    """One device in its world: what stays when it is off, and what it has while it is on."""
+
+    index: int
+    identity: Identity
+    hardware: Hardware
+    trainer: VirtualTrainer
+    port: Port
+    traffic: Traffic = field(default_factory=Traffic)
+    disk: dict[str, dict[bytes, bytes]] = field(default_factory=lambda: defaultdict(dict))
+    life: int = 0  # ascends whenever it goes on or off
+    core: NodeCore | None = None
+    timers: dict[Tag, int] = field(default_factory=dict)  # by tag, the number of the one that counts
+    pipes: dict[bytes, Pipe] = field(default_factory=dict)  # to its neighbours
+    mesh: dict[bytes, Pipe] = field(default_factory=dict)  # those of them that announcements go to
+    dialling: dict[bytes, None] = field(default_factory=dict)
+    disk_free_s: float = 0.0
+
+    @property
+    def key(self) -> bytes:
+        return self.identity.public_key
+
+
+class VirtualSwarm:
+    """`report` hears what every core tells, in order."""
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        swarm: Swarm,
+        initial: NDArray[np.int64],
+        devices: Sequence[tuple[Identity, Hardware]],
+        phases: Phases,
+        report: Callable[[float, int, Report], None] = lambda _now, _device, _report: None,
+    ) -> None:
+        self.now = 0.0
+        self.events = 0
+        self.devices = [
+            Device(index, identity, body, VirtualTrainer(index, body.step_s, phases), Port(body.link))
+            for index, (identity, body) in enumerate(devices)
+        ]
+        self._by_key = {device.key: device for device in self.devices}
+        self._seed = seed
+        self._swarm = swarm
+        self._initial = initial
+        self._phases = phases
+        self._report = report
+        self._chance = Stream("network", seed)
+        self._trace = sha256()
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
+        self._numbers = itertools.count()
+        self._caught_up_at = 0.0
+        for device in self.devices:
+            self._at(device.hardware.on_at_s, self.switch_on, device)
+            self._leave_next(device, iter(device.hardware.away))
+
+    # --- what a scenario asks for -----------------------------------------------------------------------------
+
+    def run(self, until_s: float, stop: Callable[[], bool] = lambda: False) -> None:
+        """Let time pass until then, or until `stop()` holds after an event."""
+        while self._heap and self._heap[0][0] <= until_s:
+            self.now, _, happen, arguments = heapq.heappop(self._heap)
+            happen(*arguments)
+            if stop():
+                return
+        self.now = max(self.now, until_s)
+
+    @property
+    def trace_sha256(self) -> str:
+        return self._trace.copy().hexdigest()
+
+    def steps(self, device: Device) -> int:
+        """Local steps of this device so far."""
+        device.trainer.catch_up(self.now)
+        return device.trainer.steps_before + device.trainer.steps
+
+    def switch_on(self, device: Device) -> None:
+        """A daemon starts on what the device's disk holds. Nothing where it is on already."""
+        if device.core is not None:
+            return
+        device.life += 1
+        device.core = NodeCore(
+            identity=device.identity,
+            swarm=self._swarm,
+            initial=self._initial,
+            settings=Settings(
+                addresses=(_address(device),),
+                bootstrap=self._bootstrap(device),
+                sequence=device.life << BOOT_SHIFT,
+            ),
+            entropy=Stream("device", self._seed, device.index, device.life),
+            read=lambda table: sorted(device.disk[table].items()),
+        )
+        self._perform(device, device.core.start(self.now))
+        self._tell(device, TRAINER_S, TrainerReady(self._phases.examples(device.index)))
+
+    def switch_off(self, device: Device) -> None:
+        """Without a word: its neighbours see their connections end. Nothing where it is off already."""
+        if device.core is None:
+            return
+        for peer in list(device.pipes):
+            self._break(device, peer, "connection lost")
+        device.life += 1
+        device.core = None
+        device.timers.clear()
+        device.dialling.clear()
+        device.trainer.drop()
+        device.port.up_free_s = device.port.down_free_s = device.disk_free_s = self.now
+
+    def _leave_next(self, device: Device, away: Iterator[tuple[float, float]]) -> None:
+        off_s, on_s = next(away, (math.inf, math.inf))
+        if off_s < math.inf:
+            self._at(off_s, self.switch_off, device)
+            self._at(on_s, self.switch_on, device)
+            self._at(on_s, self._leave_next, device, away)
+
+    # --- events ----------------------------------------------------------------------------------------------
+
+    def _at(self, at: float, happen: Callable[..., None], *arguments: object) -> None:
+        heapq.heappush(self._heap, (at, next(self._numbers), happen, arguments))
+
+    def _tell(self, device: Device, delay_s: float, event: Event) -> None:
+        self._at(self.now + delay_s, self._deliver, device, device.life, event)
+
+    def _deliver(self, device: Device, life: int, event: Event, data: bytes = b"") -> None:
+        """`data` are the bytes of a message, for the trace."""
+        if device.core is None or device.life != life:
+            return
+        self.events += 1
+        self._trace.update(_STAMP.pack(self.now, device.index, len(data)))
+        self._trace.update(type(event).__name__.encode())
+        self._trace.update(data)
+        self._perform(device, device.core.handle(event, self.now))
+
+    def _perform(self, device: Device, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(peer, data):
+                    self._send(device, peer, data)
+                case Publish(data):
+                    self._hand_on(device, Announcement(device.index, data, {device.index}), device.index)
+                case SetTimer(tag, at):
+                    number = device.timers[tag] = next(self._numbers)
+                    self._at(max(at, self.now), self._fire, device, tag, number)
+                case CancelTimer(tag):
+                    device.timers.pop(tag, None)
+                case Compute(tag, job):
+                    self._tell(device, device.hardware.job_s, Computed(tag, job.run()))
+                case Persist():
+                    device.disk_free_s = max(self.now, device.disk_free_s) + device.hardware.commit_s
+                    self._at(device.disk_free_s, self._commit, device, device.life, action)
+                case Report():
+                    self._report(self.now, device.index, action)
+                case Dial(peer, _):
+                    self._dial(device, self._by_key[peer])
+                case Disconnect(peer, reason):
+                    if peer in device.pipes:
+                        self._break(device, peer, reason)
+                case Train():
+                    eligible_at = device.trainer.begin(action, self.now)
+                    self._at(eligible_at, self._make_eligible, device, device.life, action)
+                case Rebase(change):
+                    device.trainer.rebase(change, self.now)
+                case Freeze(phase):
+                    at = device.trainer.ends_step_at(self.now)
+                    self._at(at, self._freeze, device, device.life, phase)
+                case Evaluate():
+                    self._at(
+                        self.now + device.hardware.evaluate_s, self._evaluate, device, device.life, action
+                    )
+
+    def _fire(self, device: Device, tag: Tag, number: int) -> None:
+        if device.timers.get(tag) == number:
+            del device.timers[tag]
+            self._deliver(device, device.life, TimerFired(tag))
+
+    def _commit(self, device: Device, life: int, persist: Persist) -> None:
+        if device.life != life:
+            return
+        for record in persist.records:
+            if isinstance(record, Put):
+                device.disk[record.table][record.key] = record.value
+            else:
+                device.disk[record.table].pop(record.key, None)
+        self._deliver(device, life, Persisted(persist.tag))
+
+    # --- the trainer -----------------------------------------------------------------------------------------
+
+    def _make_eligible(self, device: Device, life: int, train: Train) -> None:
+        if device.trainer.phase == train.phase:
+            self._deliver(device, life, Eligible(train.phase, train.min_steps))
+
+    def _freeze(self, device: Device, life: int, phase: int) -> None:
+        if device.life != life or device.trainer.phase != phase:
+            return
+        if self.now >= self._caught_up_at + CATCH_UP_S:
+            self._caught_up_at = self.now
+            for each in self.devices:
+                each.trainer.catch_up(self.now)
+        try:
+            delta, steps, loss = device.trainer.freeze(self.now)
+        except ArithmeticError as error:
+            self._fail_trainer(device, str(error))
+        else:
+            self._deliver(device, life, Frozen(phase, delta, steps, loss), delta.tobytes())
+
+    def _evaluate(self, device: Device, life: int, evaluate: Evaluate) -> None:
+        if device.life != life:
+            return
+        try:
+            accuracy, loss = self._phases.evaluate(evaluate.model)
+        except ArithmeticError as error:
+            self._fail_trainer(device, str(error))
+        else:
+            self._deliver(device, life, Evaluated(evaluate.round, accuracy, loss))
+
+    def _fail_trainer(self, device: Device, reason: str) -> None:
+        """As in a daemon, where a fresh one takes its place."""
+        device.trainer.drop()
+        self._deliver(device, device.life, TrainerFailed(reason))
+        self._tell(device, TRAINER_S, TrainerReady(self._phases.examples(device.index)))
+
+    # --- connections -----------------------------------------------------------------------------------------
+
+    def _bootstrap(self, device: Device) -> tuple[tuple[bytes, tuple[str, ...]], ...]:
+        """Devices that were there before it; the first one is told of nobody."""
+        chance = Stream("bootstrap", self._seed, device.index)
+        earlier = device.index
+        if earlier <= BOOTSTRAP_ONE:
+            chosen = [0] if earlier else []
+        else:
+            chosen = sorted(dict.fromkeys(int(chance.uniform(0, earlier)) for _ in range(BOOTSTRAP)))
+        return tuple((self.devices[index].key, (_address(self.devices[index]),)) for index in chosen)
+
+    def _dial(self, device: Device, other: Device) -> None:
+        if other.key in device.pipes or other.key in device.dialling:
+            return
+        device.dialling[other.key] = None
+        one_way_s = device.hardware.link.latency_s + other.hardware.link.latency_s
+        after_s = DIAL_S if other.core is None else HANDSHAKE_TRIPS * one_way_s
+        self._at(self.now + after_s, self._connect, device, device.life, other)
+
+    def _connect(self, device: Device, life: int, other: Device) -> None:
+        if device.life != life:
+            return
+        del device.dialling[other.key]
+        if other.key in device.pipes:
+            return  # the other side's dial was first
+        full = len(device.pipes) >= CONNECTIONS_MAX or len(other.pipes) >= CONNECTIONS_MAX
+        if other.core is None or full:
+            self._tell(device, 0.0, PeerDown(other.key, "could not connect"))
+            return
+        for one, another in ((device, other), (other, device)):
+            one.pipes[another.key] = Pipe(one.index, another.index)
+            one.traffic.sent += CONNECTION_BYTES
+            one.traffic.received += CONNECTION_BYTES
+            self._tell(one, 0.0, PeerUp(another.key))
+        self._graft(device)
+        self._graft(other)
+
+    def _break(self, device: Device, peer: bytes, reason: str) -> None:
+        """Both sides lose the connection, and what was under way in it: this one now, the other a moment later."""
+        other = self._by_key[peer]
+        for one, another in ((device, other), (other, device)):
+            one.pipes.pop(another.key).closed = True
+            one.mesh.pop(another.key, None)
+        self._tell(device, 0.0, PeerDown(peer, reason))
+        one_way_s = device.hardware.link.latency_s + other.hardware.link.latency_s
+        self._tell(other, one_way_s, PeerDown(device.key, "connection lost"))
+        self._graft(device)
+        self._graft(other)
+
+    def _graft(self, device: Device) -> None:
+        """Fill a device's mesh from its neighbours, in an order of its own, so that nobody is everybody's choice.
+
+        Whom no mesh has room for would still hear of everything, by gossipsub's IHAVE: here its neighbour makes room, until
+        it has others.
+        """
+        least, most = MESH
+        for peer in list(device.mesh):
+            if len(self._by_key[peer].mesh) > most and len(device.mesh) > 1:
+                del device.mesh[peer], self._by_key[peer].mesh[device.key]
+        if len(device.mesh) >= least:
+            return
+        apart = [peer for peer in device.pipes if peer not in device.mesh]
+        for peer in sorted(apart, key=lambda peer: digest("mesh", device.key, peer)):
+            other = self._by_key[peer]
+            if len(device.mesh) < least and (len(other.mesh) < most or not device.mesh):
+                device.mesh[peer] = device.pipes[peer]
+                other.mesh[device.key] = other.pipes[device.key]
+
+    # --- bytes -----------------------------------------------------------------------------------------------
+
+    def _send(self, device: Device, peer: bytes, data: bytes) -> None:
+        pipe = device.pipes.get(peer)
+        if pipe is None:
+            self._tell(device, 0.0, SendFailed(peer, data, "not connected"))
+            return
+        device.traffic.sent_by_kind[kind_of(data)] += len(data)
+        self._transmit(pipe, pipe.size_of(len(data), self.now), data, None)
+
+    def _hand_on(self, device: Device, announcement: Announcement, brought_by: int) -> None:
+        for pipe in list(device.mesh.values()):
+            if pipe.receiver not in {brought_by, announcement.origin}:
+                device.traffic.sent_by_kind[kind_of(announcement.data)] += len(announcement.data)
+                self._transmit(
+                    pipe, len(announcement.data) + ANNOUNCEMENT_BYTES, announcement.data, announcement
+                )
+
+    def _transmit(self, pipe: Pipe, size: int, data: bytes, announcement: Announcement | None) -> None:
+        sender, receiver = self.devices[pipe.sender], self.devices[pipe.receiver]
+        sender.traffic.sent += size
+        left_at = sender.port.leaves(size, self.now) + (ANNOUNCEMENT_S if announcement else 0.0)
+        arrives_at = pipe.arrives(left_at, size, (sender.port.link, receiver.port.link), self._chance)
+        self._at(arrives_at, self._arrive, pipe, size, data, announcement)
+
+    def _arrive(self, pipe: Pipe, size: int, data: bytes, announcement: Announcement | None) -> None:
+        """The last byte is at the receiver's downlink."""
+        if not pipe.closed:
+            sender, receiver = self.devices[pipe.sender], self.devices[pipe.receiver]
+            whole_at = receiver.port.takes(size, sender.port.link, self.now)
+            self._at(whole_at, self._receive, pipe, size, data, announcement)
+
+    def _receive(self, pipe: Pipe, size: int, data: bytes, announcement: Announcement | None) -> None:
+        if pipe.closed:
+            return
+        sender, receiver = self.devices[pipe.sender], self.devices[pipe.receiver]
+        receiver.traffic.received += size
+        if announcement is None:
+            self._deliver(receiver, receiver.life, Received(sender.key, data), data)
+        elif receiver.index not in announcement.seen:
+            announcement.seen.add(receiver.index)
+            self._hand_on(receiver, announcement, sender.index)
+            self._deliver(receiver, receiver.life, Heard(sender.key, data), data)
+
+
+def _address(device: Device) -> str:
+    """As long as a real one is."""
+    high, low = divmod(device.index, 256)
+    return f"/ip4/10.0.{high}.{low}/tcp/40000/p2p/{device.identity.peer_id}"

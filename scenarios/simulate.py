@@ -1,0 +1,314 @@
+"""A scenario in virtual time: the swarm of `gossamer swarm`, with each device's link and speed as the file says.
+
+    found -> (probe: how good is each device's model?) -> the target is reached, or all rounds are done -> settled -> figures
+
+The instrument stands outside: it looks at the devices' models every PROBE_S, and costs them neither time nor bytes. It
+holds them to the one promise that can be seen from there: devices that know the same aggregates have the same model. What
+breaks it, or any other error of ours, ends the run with the command that replays it.
+"""
+
+import contextlib
+import time  # noqa: TID251 - a run tells how long it took whoever waited for it
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from statistics import mean
+
+import numpy as np
+
+from gossip.errors import GossamerError
+from gossip.events import Floats, Report
+from gossip.fold import UNIT
+from gossip.manifest import MEMBERS_MAX, Swarm
+from models import messages
+from models.batched import BatchedTrainer
+from models.partition import part_of
+from models.tasks import load_task
+from node.drivers.links import Link
+from node.drivers.streams import Stream
+from node.drivers.virtual import Hardware, Phases, VirtualSwarm
+from node.founding import found_swarm
+from scenarios.progress import Display, Snapshot
+from scenarios.simulate_report import RunReport
+from scenarios.spec import HardwareTable, Plan, identity_of, order_of
+
+PROBE_S = 1.0
+COMPARE_S = 10.0  # between two comparisons of all replicas
+START_S = 2.0  # within which the devices come, the first one at once
+SETTLE_S = 60.0  # for all to know the same history, once the last round is done
+STALL_STEPS = 40  # of a sum, without any fold
+STALL_S = 120.0
+MBIT = 1e6
+LANES = 2  # threads that train; a number of its own, as sums round by how devices are grouped
+
+Clock = Callable[[], float]
+
+
+class Broken(GossamerError):
+    """An invariant of the swarm, or our own code, failed: report it with the command that the line names. Exit code 1."""
+
+    exit_code = 1
+
+
+class TimedTraining:
+    """All devices' local training in batches (`node.drivers.virtual.Phases`), and how long it took."""
+
+    def __init__(self, plan: Plan, clock: Clock) -> None:
+        self.wall_s = 0.0
+        self._clock = clock
+        self._scores: dict[bytes, tuple[float, float]] = {}
+        task = load_task(plan.task)
+        dataset = task.data(None)
+        identities = [identity_of(plan.seed, index) for index in range(len(plan.devices))]
+        self._trainer = BatchedTrainer(
+            task,
+            dataset,
+            [part_of(dataset, device.data, plan.seed) for device in plan.devices],
+            [order_of(plan.seed, identity) for identity in identities],
+            lanes=LANES,
+        )
+        self.opened = self._trainer.opened(plan.seed)[0]
+
+    def examples(self, device: int) -> int:
+        return self._trainer.examples(device)
+
+    def begin(self, device: int, base: Floats) -> None:
+        self._trainer.begin(device, base)
+
+    def advance(self, device: int, steps: int) -> None:
+        self._trainer.advance(device, steps)
+
+    def rebase(self, device: int, change: Floats) -> None:
+        with self._timed():
+            self._trainer.rebase(device, change)
+
+    def freeze(self, device: int) -> tuple[Floats, int, float]:
+        with self._timed():
+            return self._trainer.freeze(device)
+
+    def evaluate(self, model: Floats) -> tuple[float, float]:
+        """All devices are judged on the same test set, so an equal model is judged once."""
+        key = sha256(model.tobytes()).digest()
+        if key not in self._scores:
+            with self._timed():
+                self._scores[key] = self._trainer.evaluate(model)
+        return self._scores[key]
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = self._clock()
+        yield
+        self.wall_s += self._clock() - began
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualSnapshot(Snapshot):
+    virtual_s: float
+    target: float | None
+
+    def __str__(self) -> str:
+        done = max(self.round / self.rounds, 1e-9)
+        accuracy = "-" if self.accuracy is None else f"{100 * self.accuracy:.1f} %"
+        target = "" if self.target is None else f" of {100 * self.target:.1f} %"
+        left = "?" if not self.round else f"{self.at_s * (1 - done) / done:.0f} s"
+        return (
+            f"{self.virtual_s:7.1f} virtual s  {self.stage}  round {self.round}/{self.rounds}  accuracy {accuracy}{target}  "
+            f"{self.sent_bytes / max(self.devices, 1) / 1e3:.0f} KB sent a device  {self.at_s:.0f} s, at most {left} to go"
+        )
+
+
+class Run:
+    """One simulation. `go` may be interrupted; `report` then tells what there is."""
+
+    def __init__(self, plan: Plan, display: Display, clock: Clock = time.monotonic) -> None:
+        self._plan = plan
+        self._display = display
+        self._clock = clock
+        self._began = clock()
+        self._training = TimedTraining(plan, clock)
+        phases: Phases = self._training
+        initial = np.frombuffer(self._training.opened.initial, "<i8").astype(np.int64)
+        self.world = VirtualSwarm(
+            seed=plan.seed,
+            swarm=_found(plan, self._training.opened),
+            initial=initial,
+            devices=[
+                (identity_of(plan.seed, index), _hardware(table, plan.seed, index))
+                for index, table in enumerate(plan.hardware)
+            ],
+            phases=phases,
+            report=self._hear,
+        )
+        count = len(plan.devices)
+        slowest_s = max(table.step_s for table in plan.hardware)
+        phase_s = slowest_s * plan.swarm.training.min_steps
+        self._patience_s = (
+            STALL_S + phase_s + STALL_STEPS * plan.swarm.cohorts.step_s + plan.swarm.cohorts.gather_s
+        )
+        self._accuracies = [self._accuracy((initial * UNIT).astype(np.float32))] * count
+        self._rounds = [0] * count
+        self._changed = [False] * count  # since the last probe
+        self._folded_at = 0.0
+        self._compare_at = COMPARE_S
+        self._reached_s: float | None = None
+        self._problem = ""
+
+    def go(self) -> None:
+        """To the target, or to the end of the rounds. Raises Broken."""
+        try:
+            while not self._over():
+                self.world.run(self.world.now + PROBE_S)
+                self._probe()
+                self._show("training")
+        except Broken:
+            raise
+        except Exception as error:
+            raise self._broken(f"{type(error).__name__}: {error}") from error
+
+    def _over(self) -> bool:
+        if self._reached_s is not None:
+            return True
+        up = [device for device in self.world.devices if device.core is not None]
+        if up and all(self._rounds[device.index] >= self._plan.rounds for device in up):
+            if self._compare_replicas() == 1:
+                return True
+            if self.world.now > self._folded_at + SETTLE_S:
+                self._problem = "the devices do not know the same aggregates"
+                return True
+        if self.world.now > self._folded_at + self._patience_s:
+            self._problem = f"no device has come any further for {self._patience_s:.0f} virtual seconds"
+            return True
+        return False
+
+    def _hear(self, now: float, device: int, report: Report) -> None:
+        if report.name == "folded":
+            round_ = report.fields["round"]
+            assert isinstance(round_, int)
+            self._rounds[device] = max(self._rounds[device], round_)
+            self._changed[device] = True
+            self._folded_at = now
+
+    # --- the instrument --------------------------------------------------------------------------------------
+
+    def _probe(self) -> None:
+        for device in self.world.devices:
+            if device.core is None or not self._changed[device.index]:
+                continue
+            self._changed[device.index] = False
+            self._accuracies[device.index] = self._accuracy(device.core.model())
+        if self.world.now >= self._compare_at:
+            self._compare_at = self.world.now + COMPARE_S
+            self._compare_replicas()
+        target = self._plan.target_accuracy
+        if target is not None and mean(self._accuracies) >= target:
+            self._reached_s = self.world.now
+
+    def _compare_replicas(self) -> int:
+        """How many histories there are among the devices that are up. Raises Broken where one has two models."""
+        replicas: dict[object, object] = {}
+        for device in self.world.devices:
+            if device.core is not None:
+                status = device.core.status(self.world.now)
+                known = replicas.setdefault(status["history_digest"], status["replica_sha256"])
+                if known != status["replica_sha256"]:
+                    raise self._broken("I3: two devices know the same aggregates and have different models")
+        return len(replicas)
+
+    def _accuracy(self, model: Floats) -> float:
+        """A model that has left the finite numbers is right about nothing."""
+        try:
+            return self._training.evaluate(model)[0]
+        except ArithmeticError:
+            return 0.0
+
+    def _broken(self, what: str) -> Broken:
+        plan = self._plan
+        again = f"gossamer simulate {plan.name} --nodes {len(plan.devices)} --seed {plan.seed} --rounds {plan.rounds}"
+        return Broken(
+            f"{what} (virtual second {self.world.now:.6f}, event {self.world.events}); replay: {again}"
+        )
+
+    def _show(self, stage: str) -> None:
+        world = self.world
+        self._display.show(
+            VirtualSnapshot(
+                stage=stage,
+                at_s=self._clock() - self._began,
+                up=sum(device.core is not None for device in world.devices),
+                devices=len(world.devices),
+                round=max(self._rounds),
+                rounds=self._plan.rounds,
+                accuracy=mean(self._accuracies),
+                sent_bytes=sum(device.traffic.sent for device in world.devices),
+                virtual_s=world.now,
+                target=self._plan.target_accuracy,
+            )
+        )
+
+    def report(self) -> RunReport:
+        world = self.world
+        devices = world.devices
+        kinds = sorted(dict.fromkeys(kind for device in devices for kind in device.traffic.sent_by_kind))
+        return RunReport(
+            algorithm="gossamer",
+            seed=self._plan.seed,
+            masks=True,
+            reached=self._reached_s is not None,
+            time_s=round(world.now if self._reached_s is None else self._reached_s, 3),
+            bytes_per_device=mean(device.traffic.sent + device.traffic.received for device in devices),
+            local_steps_per_device=mean(world.steps(device) for device in devices),
+            final_accuracy=mean(self._accuracies),
+            worst_accuracy=min(self._accuracies),
+            rounds=max(self._rounds),
+            trace_sha256=world.trace_sha256,
+            wall_s=round(self._clock() - self._began, 2),
+            training_wall_s=round(self._training.wall_s, 2),
+            sent_per_device=mean(device.traffic.sent for device in devices),
+            sent_by_kind={
+                kind: sum(device.traffic.sent_by_kind[kind] for device in devices) / len(devices)
+                for kind in kinds
+            },
+            events=world.events,
+            problem=self._problem,
+        )
+
+
+def _found(plan: Plan, opened: messages.Opened) -> Swarm:
+    """As `gossamer swarm` founds it; a swarm too large to list its members is open."""
+    identities = [identity_of(plan.seed, index) for index in range(len(plan.devices))]
+    listed = len(identities) <= MEMBERS_MAX
+    settings = plan.swarm.settings(
+        name=plan.name,
+        rounds=plan.rounds,
+        admit="members" if listed else "open",
+        members=tuple(identity.peer_id for identity in identities) if listed else (),
+        seed=plan.seed,
+    )
+    return found_swarm(settings, plan.task, opened, identities[0])
+
+
+def _absences(table: HardwareTable, chance: Stream) -> Iterator[tuple[float, float]]:
+    """Without end; at any moment, each device is off with the probability `away`."""
+    if not table.away:
+        return
+    on_s = table.away_s * (1 - table.away) / table.away
+    at = chance.uniform(0.0, 2 * on_s)
+    while True:
+        back_at = at + table.away_s * chance.uniform(0.5, 1.5)
+        yield at, back_at
+        at = back_at + on_s * chance.uniform(0.5, 1.5)
+
+
+def _hardware(table: HardwareTable, seed: int, index: int) -> Hardware:
+    return Hardware(
+        link=Link(
+            up_bit_s=table.up_mbit * MBIT,
+            down_bit_s=table.down_mbit * MBIT,
+            latency_s=table.latency_s,
+            jitter_s=table.jitter_s,
+            loss=table.loss,
+        ),
+        step_s=table.step_s,
+        away=_absences(table, Stream("away", seed, index)),
+        on_at_s=Stream("start", seed, index).uniform(0.0, START_S) if index else 0.0,
+    )

@@ -1,0 +1,110 @@
+"""What simulations have shown: figures for a file, and a table for a person.
+
+Bytes are those that a daemon's sockets would have counted, sent plus received where nothing else is said. Seconds are
+virtual, but those of `wall`. Accuracies are shares of the scenario's test set, over all devices.
+"""
+
+from collections.abc import Sequence
+from statistics import mean
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+WIDTH_MIN = 110  # columns of the table where no terminal says how wide it is
+SHOWN_BYTES_MIN = 50  # a round and device, below which a kind of message is left out of the words
+
+
+class RunReport(msgspec.Struct, frozen=True):
+    algorithm: str
+    seed: int
+    masks: bool
+    reached: bool  # the target
+    time_s: float  # to the target, or to the end
+    bytes_per_device: float
+    local_steps_per_device: float
+    final_accuracy: float  # mean over the devices
+    worst_accuracy: float
+    rounds: int
+    trace_sha256: str
+    wall_s: float
+    training_wall_s: float
+    sent_per_device: float
+    sent_by_kind: dict[str, float]  # a device's messages, without what libp2p adds; announcements: each copy
+    events: int
+    problem: str  # why the run ended before its end; "" where it did not
+
+
+class SimulationReport(msgspec.Struct, frozen=True):
+    scenario: str
+    nodes: int
+    target_accuracy: float | None
+    test: str
+    runs: list[RunReport]
+
+
+def print_simulation(report: SimulationReport, console: Console) -> None:
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH_MIN)
+    console.print(_table(report))
+    for line in statements(report):
+        console.print(Text(line))
+
+
+def statements(report: SimulationReport) -> list[str]:
+    """What the figures mean, in words."""
+    lines = [f"Tested on {report.test}. {report.nodes} virtual devices; keys, masks and bytes are real."]
+    if not report.runs:
+        return lines
+    last = report.runs[-1]
+    rounds = max(last.rounds, 1)
+    kinds = [
+        (kind, size / rounds) for kind, size in last.sent_by_kind.items() if size / rounds >= SHOWN_BYTES_MIN
+    ]
+    kinds.sort(key=lambda pair: -pair[1])
+    rest = (last.sent_per_device - sum(last.sent_by_kind.values())) / rounds
+    shown = "  ".join(f"{kind} {size / 1e3:.1f}" for kind, size in kinds)
+    lines.append(f"KB that a device sends a round: {shown}  encryption and libp2p {rest / 1e3:.1f}.")
+    lines += [f"Seed {run.seed}: the trace is {run.trace_sha256}." for run in report.runs]
+    return lines
+
+
+def _table(report: SimulationReport) -> Table:
+    target = report.target_accuracy
+    title = f"{escape(report.scenario)}: {report.nodes} devices in virtual time"
+    table = Table(
+        title=title + ("" if target is None else f", to {100 * target:.1f} %"), title_justify="left"
+    )
+    table.add_column("seed")
+    for name in ("reached", "virtual s", "rounds", "KB a device", "steps", "accuracy", "worst", "wall s"):
+        table.add_column(name, justify="right")
+    table.caption = "KB a device: sent plus received; wall s: of that in training"
+    for run in report.runs:
+        table.add_row(str(run.seed), *_cells(report, [run]))
+    if len(report.runs) > 1:
+        table.add_section()
+        table.add_row("mean", *_cells(report, report.runs))
+    return table
+
+
+def _cells(report: SimulationReport, runs: Sequence[RunReport]) -> list[str]:
+    reached = sum(run.reached for run in runs)
+    told = (
+        "-"
+        if report.target_accuracy is None
+        else "yes"
+        if reached == len(runs)
+        else f"{reached} of {len(runs)}"
+    )
+    return [
+        "no" if not reached and report.target_accuracy is not None else told,
+        f"{mean(run.time_s for run in runs):.1f}",
+        f"{mean(run.rounds for run in runs):.0f}",
+        f"{mean(run.bytes_per_device for run in runs) / 1e3:.1f}",
+        f"{mean(run.local_steps_per_device for run in runs):.0f}",
+        f"{100 * mean(run.final_accuracy for run in runs):.1f} %",
+        f"{100 * min(run.worst_accuracy for run in runs):.1f} %",
+        f"{mean(run.wall_s for run in runs):.1f} ({mean(run.training_wall_s for run in runs):.1f})",
+    ]

@@ -1,0 +1,243 @@
+"""The virtual driver: cores in virtual time come to the same model, whatever their links, and in any process alike."""
+
+import hashlib
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from crypto.hashing import digest
+from crypto.identity import Identity
+from gossip.events import Rebase, Train
+from gossip.manifest import Cohorts, Compression, Manifest, Model, Step, Tensor, Training, found
+from node.drivers.links import CONNECTION_BYTES, Link
+from node.drivers.virtual import MESH, Hardware, VirtualSwarm, VirtualTrainer
+
+SIZE = 16
+INITIAL = np.arange(SIZE, dtype=np.int64) << 18
+
+
+class Drift:
+    """`Phases` that go one way, as far as they have steps, and write down what they are asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple] = []
+        self._steps: Counter[int] = Counter()
+
+    def examples(self, device):
+        return 20 + device
+
+    def begin(self, device, base):
+        assert base.dtype == np.float32
+        self._steps[device] = 0
+        self.asked.append(("begin", device))
+
+    def advance(self, device, steps):
+        self._steps[device] += steps
+        self.asked.append(("advance", device, steps))
+
+    def rebase(self, device, change):
+        self.asked.append(("rebase", device))
+
+    def freeze(self, device):
+        self.asked.append(("freeze", device, self._steps[device]))
+        return np.full(SIZE, 0.001 * self._steps[device], np.float32), self._steps[device], 0.5
+
+    def evaluate(self, model):
+        return float(np.clip(model.mean(), 0, 1)), 1.0
+
+
+def body(index, **differs):
+    return Hardware(**{"on_at_s": 0.2 * index, "step_s": 0.1, **differs})
+
+
+def a_swarm(count, *, seed=7, hardware=body, phases=None, rounds=0, report=None):
+    identities = [Identity(digest("virtual device", bytes([index]))) for index in range(count)]
+    manifest = Manifest(
+        version=1,
+        name="tiny",
+        model=Model(
+            "tiny", bytes(32), (Tensor(9, 0), Tensor(7, 1)), 0, hashlib.sha256(INITIAL.tobytes()).digest()
+        ),
+        training=Training(10, 40, rounds, (Step(1, 256, 64),), 1 << 24),
+        compression=Compression("dense", 4, 1000, 7, 8, -2, 64),
+        cohorts=Cohorts(3, 8, 500, 1000),
+        admit="members",
+        members=tuple(sorted(identity.public_key for identity in identities)),
+        founder=identities[0].public_key,
+    )
+    told = {} if report is None else {"report": report}
+    return VirtualSwarm(
+        seed=seed,
+        swarm=found(manifest, identities[0]),
+        initial=INITIAL,
+        devices=[(identity, hardware(index)) for index, identity in enumerate(identities)],
+        phases=phases or Drift(),
+        **told,
+    )
+
+
+def statuses(world):
+    return [device.core.status(world.now) for device in world.devices if device.core]
+
+
+def rounds_of(world):
+    return [status["round"] for status in statuses(world)]
+
+
+def test_devices_on_uneven_links_come_to_one_model():
+    slow = {"link": Link(up_bit_s=1e6, latency_s=0.05, jitter_s=0.05, loss=0.05), "step_s": 0.1}
+    world = a_swarm(7, hardware=lambda index: body(index, **slow if index > 1 else {}), rounds=4)
+    world.run(120, stop=lambda: world.events % 100 == 0 and min(rounds_of(world), default=0) >= 4)
+    world.run(world.now + 20)
+    assert rounds_of(world) == [4] * 7
+    assert len({status["history_digest"] for status in statuses(world)}) == 1
+    assert len({status["replica_sha256"] for status in statuses(world)}) == 1
+
+
+def test_every_byte_that_arrives_was_sent():
+    world = a_swarm(5, rounds=2)
+    world.run(61.5)  # the rounds are over, and no ALIVE is under way
+    sent = sum(device.traffic.sent for device in world.devices)
+    assert sent == sum(device.traffic.received for device in world.devices)
+    pairs = 5 * 4 // 2
+    assert sent > 2 * pairs * CONNECTION_BYTES
+
+
+def test_an_announcement_reaches_all_and_costs_copies():
+    world = a_swarm(12, rounds=2)
+    world.run(25)
+    assert rounds_of(world) == [2] * 12
+    for device in world.devices:
+        assert MESH[0] - 2 <= len(device.mesh) <= MESH[1] + 1
+        assert list(device.mesh) == [peer for peer in device.mesh if peer in device.pipes]
+    copies = sum(device.traffic.sent_by_kind["ANNOUNCE"] for device in world.devices) / 135
+    assert copies >= 11 * statuses(world)[0]["aggregates"]
+
+
+def test_a_device_that_was_off_goes_on_with_what_its_disk_holds():
+    away = {"away": ((6.0, 15.0),)}
+    reports = []
+    world = a_swarm(
+        5,
+        hardware=lambda index: body(index, **away if index == 4 else {}),
+        report=lambda now, index, report: reports.append((now, index, report)),
+    )
+    world.run(10)
+    gone = world.devices[4]
+    assert gone.core is None
+    assert not gone.pipes
+    held = len(gone.disk["aggregate"])
+    assert held > 0
+    downs = [index for now, index, report in reports if report.name == "peer_down" and 6 <= now < 7]
+    assert sorted(set(downs)) == [0, 1, 2, 3]
+    world.run(30)
+    status = gone.core.status(world.now)
+    assert max(rounds_of(world)) - status["round"] <= 1
+    assert status["contributions"] > 0
+
+
+def test_a_trainer_that_fails_comes_back():
+    reports = []
+    phases = Drift()
+    healthy = phases.freeze
+
+    def fail_once(_device):
+        phases.freeze = healthy
+        raise ArithmeticError("the loss is not finite")
+
+    phases.freeze = fail_once
+    world = a_swarm(4, phases=phases, report=lambda now, index, report: reports.append((index, report)))
+    world.run(20)
+    failed = [index for index, report in reports if report.name == "trainer_failed"]
+    assert len(failed) == 1
+    assert world.devices[failed[0]].core.status(world.now)["contributions"] > 0
+
+
+def test_local_steps_are_those_that_virtual_time_allowed():
+    phases = Drift()
+    trainer = VirtualTrainer(3, 0.1, phases)
+    base = np.zeros(SIZE, np.float32)
+    assert trainer.begin(Train(1, base, 10, 40), 5.0) == pytest.approx(6.0)
+    trainer.rebase(base, 6.55)
+    assert trainer.ends_step_at(7.21) == pytest.approx(7.3)
+    _, steps, _ = trainer.freeze(7.3)
+    assert steps == 23
+    assert phases.asked == [
+        ("begin", 3),
+        ("advance", 3, 15),
+        ("rebase", 3),
+        ("advance", 3, 8),
+        ("freeze", 3, 23),
+    ]
+    assert trainer.steps_before == 23
+
+
+def test_a_phase_pauses_at_its_most_steps():
+    trainer = VirtualTrainer(0, 0.1, Drift())
+    trainer.begin(Train(1, np.zeros(SIZE, np.float32), 10, 40), 0.0)
+    assert trainer.ends_step_at(99.0) == 99.0
+    assert trainer.freeze(99.0)[1] == 40
+
+
+def test_a_frozen_phase_is_not_rebased():
+    phases = Drift()
+    trainer = VirtualTrainer(0, 0.1, phases)
+    trainer.begin(Train(1, np.zeros(SIZE, np.float32), 10, 40), 0.0)
+    trainer.freeze(2.0)
+    trainer.rebase(Rebase(np.ones(SIZE, np.float32)).change, 2.0)
+    assert phases.asked[-1] == ("freeze", 0, 20)
+
+
+def test_a_slow_device_does_fewer_steps():
+    world = a_swarm(5, hardware=lambda index: body(index, step_s=0.5 if index == 4 else 0.05))
+    world.run(20)
+    steps = [world.steps(device) for device in world.devices]
+    assert steps[4] <= 20 / 0.5
+    assert min(steps[:4]) > 2 * steps[4]
+
+
+def test_a_seed_makes_one_trace_and_another_seed_another():
+    def trace(seed):
+        rough = Link(jitter_s=0.02, loss=0.05)
+        world = a_swarm(5, seed=seed, hardware=lambda index: body(index, link=rough))
+        world.run(8)
+        assert world.events > 300
+        return world.trace_sha256
+
+    assert trace(1) == trace(1)
+    assert trace(1) != trace(2)
+
+
+def test_the_trace_is_the_same_in_any_process():
+    program = (
+        "from scenarios.simulate import Run\n"
+        "from scenarios.spec import find_scenario, plan\n"
+        "class Mute:\n"
+        "    def show(self, snapshot): pass\n"
+        "    def say(self, line): pass\n"
+        "run = Run(plan(find_scenario('quickstart'), nodes=5, rounds=1, seed=3), Mute())\n"
+        "run.go()\n"
+        "report = run.report()\n"
+        "print(report.trace_sha256, report.events, report.bytes_per_device, report.final_accuracy)\n"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for hash_seed in ("1", "4242")
+    ]
+    told = [process.communicate(timeout=100)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert told[0] == told[1]
+    trace, events, *_ = told[0].split()
+    assert len(trace) == 64
+    assert int(events) > 150
+    assert math.isfinite(float(told[0].split()[-1]))

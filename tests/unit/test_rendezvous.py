@@ -1,0 +1,247 @@
+"""READY to roster: who is asked, when a bag closes, and that nobody waits for ever."""
+
+import random
+
+import pytest
+
+from crypto.hashing import digest
+from crypto.identity import Identity
+from gossip.cohort import Secrets
+from gossip.events import CancelTimer, Report, Send, SetTimer, TimerFired
+from gossip.manifest import Cohorts
+from gossip.messages import Message, Ready, open_frame, sign_frame
+from gossip.rendezvous import PATIENCE_GATHERS, READY_TTL_GATHERS, Close, Rendezvous, ranking
+
+SWARM = digest("swarm", b"rendezvous")
+GATHER_S = 2.0
+COHORTS = Cohorts(3, 4, int(GATHER_S * 1000), 1000)
+PEOPLE = sorted((Identity(digest("person", bytes([i]))) for i in range(8)), key=lambda who: who.public_key)
+KEYS = [who.public_key for who in PEOPLE]
+ASKED, GATHER = ("rendezvous", "asked"), ("rendezvous", "gather")
+
+
+def ready(who: Identity, round_: int = 1, *, seed: int = 0) -> Message:
+    secrets = Secrets.fresh(1, random.Random(f"{who.peer_id}/{seed}").randbytes)
+    body = Ready(round_, (), 1, secrets.channel.public, (secrets.masks[0].public,))
+    return open_frame(SWARM, sign_frame(who, SWARM, body))
+
+
+def by_rank(round_: int = 1, peers: list[bytes] = KEYS) -> list[bytes]:
+    return ranking(SWARM, round_, peers)
+
+
+def person(key: bytes) -> Identity:
+    return PEOPLE[KEYS.index(key)]
+
+
+class Node:
+    def __init__(self, me: bytes, live: list[bytes] = KEYS, cohorts: Cohorts = COHORTS) -> None:
+        self.live = live
+        self.machine = Rendezvous(SWARM, me, cohorts, lambda: self.live)
+
+    def hear(self, *messages: Message, now: float = 0.0) -> list[object]:
+        return [action for message in messages for action in self.machine.handle(message, now)]
+
+    def fire(self, tag: tuple[str, str], now: float) -> list[object]:
+        return self.machine.handle(TimerFired(tag), now)
+
+
+def closed(actions: list[object]) -> list[list[bytes]]:
+    return [[open_frame(SWARM, frame).sender for frame in a.readies] for a in actions if isinstance(a, Close)]
+
+
+# --- who is asked ---------------------------------------------------------------------------------------------
+
+
+def test_everybody_ranks_alike_and_each_round_differently():
+    assert by_rank(1) == ranking(SWARM, 1, KEYS[::-1])
+    assert len({by_rank(round_)[0] for round_ in range(40)}) == len(KEYS)
+
+
+def test_a_ready_goes_to_the_lowest_and_after_a_while_to_the_next_and_round_again():
+    node = Node(KEYS[0])
+    frame = ready(PEOPLE[0]).raw
+    now, asked = 0.0, []
+    send, timer = node.machine.ask(frame, 1, now)
+    for _ in range(2 * len(KEYS)):
+        assert send.data == frame
+        asked.append(send.peer)
+        assert timer == SetTimer(ASKED, now + PATIENCE_GATHERS * GATHER_S), "no question without an end"
+        now = timer.at
+        send, timer = node.fire(ASKED, now)
+    assert asked == by_rank() * 2, "itself among them, and none left out"
+
+
+def test_a_candidate_that_cannot_be_reached_is_passed_over_at_once_but_only_the_one_that_was_asked():
+    node = Node(KEYS[0])
+    node.machine.ask(ready(PEOPLE[0]).raw, 1, 0.0)
+    first, second, third, *_ = by_rank()
+    assert node.machine.failed(second, 0.1) == []
+    assert node.machine.failed(first, 0.1)[0].peer == second
+    assert node.machine.failed(first, 0.2) == []
+    assert node.machine.failed(second, 0.2)[0].peer == third
+
+
+def test_who_has_withdrawn_asks_nobody_any_more():
+    node = Node(KEYS[0])
+    node.machine.ask(ready(PEOPLE[0]).raw, 1, 0.0)
+    assert node.machine.withdraw() == [CancelTimer(ASKED)]
+    assert (
+        node.fire(ASKED, 9.0) == node.machine.failed(by_rank()[0], 9.0) == node.machine.advance(5, 9.0) == []
+    )
+
+
+def test_when_the_history_grows_the_same_ready_goes_to_the_new_first():
+    node = Node(KEYS[0])
+    frame = ready(PEOPLE[0]).raw
+    node.machine.ask(frame, 1, 0.0)
+    send, timer = node.machine.advance(2, 3.0)
+    assert (send.peer, send.data, timer.tag) == (by_rank(2)[0], frame, ASKED)
+    assert node.machine.advance(2, 4.0) == [], "once for each round"
+
+
+def test_only_the_live_are_asked():
+    node = Node(KEYS[0], live=KEYS[:2])
+    send, _ = node.machine.ask(ready(PEOPLE[0]).raw, 1, 0.0)
+    assert send.peer == by_rank(1, KEYS[:2])[0]
+
+
+# --- a bag ----------------------------------------------------------------------------------------------------
+
+
+def test_a_bag_closes_at_once_when_it_is_full():
+    node = Node(by_rank()[0])
+    first, *rest = [ready(who) for who in PEOPLE[:4]]
+    assert node.hear(first) == [SetTimer(GATHER, GATHER_S)]
+    actions = node.hear(*rest)
+    assert closed(actions) == [KEYS[:4]]
+    assert CancelTimer(GATHER) in actions
+    assert node.machine.gathered == 0
+
+
+def test_a_bag_closes_at_once_when_everybody_who_lives_is_in_it():
+    node = Node(KEYS[0], live=KEYS[:3])
+    assert closed(node.hear(*[ready(who) for who in PEOPLE[:3]])) == [KEYS[:3]]
+    node = Node(KEYS[0], live=KEYS[:2])
+    assert closed(node.hear(*[ready(who) for who in PEOPLE[:2]])) == [], "two hide nobody"
+
+
+def test_a_straggler_is_waited_for_no_longer_than_the_gathering_time():
+    node = Node(KEYS[0])
+    node.hear(*[ready(who) for who in PEOPLE[:3]])
+    assert closed(node.fire(GATHER, GATHER_S)) == [KEYS[:3]]
+
+
+def test_those_who_came_first_go_first_and_the_rest_is_gathered_on():
+    node = Node(KEYS[0])
+    for place, who in enumerate((7, 1, 5)):
+        node.hear(ready(PEOPLE[who]), now=place / 10)
+    actions = node.hear(ready(PEOPLE[0]), now=0.3)
+    assert closed(actions) == [[KEYS[i] for i in (0, 1, 5, 7)]], "ascending in the roster"
+    node = Node(KEYS[0], cohorts=Cohorts(3, 3, 2000, 1000))
+    for place, who in enumerate((7, 1)):
+        node.hear(ready(PEOPLE[who]), now=place / 10)
+    assert closed(node.hear(ready(PEOPLE[3]), now=0.3)) == [[KEYS[i] for i in (1, 3, 7)]]
+
+
+def test_a_renewed_ready_replaces_the_old_one_and_an_older_one_does_not():
+    node = Node(KEYS[0])
+    old, new = ready(PEOPLE[1], 4, seed=1), ready(PEOPLE[1], 5, seed=2)
+    node.hear(new)
+    node.hear(old)
+    assert node.machine.gathered == 1
+    node.hear(ready(PEOPLE[2], 5), ready(PEOPLE[3], 5))
+    (close,) = [a for a in node.fire(GATHER, GATHER_S) if isinstance(a, Close)]
+    assert new.raw in close.readies
+    assert old.raw not in close.readies
+
+
+def test_what_a_roster_elsewhere_has_taken_is_no_longer_in_the_bag():
+    node = Node(KEYS[0])
+    messages = [ready(who) for who in PEOPLE[:3]]
+    node.hear(*messages)
+    node.machine.taken((messages[0].raw, messages[1].raw))
+    assert node.machine.gathered == 1
+    assert closed(node.fire(GATHER, GATHER_S)) == []
+
+
+def test_an_empty_bag_waits_for_nothing():
+    node = Node(by_rank()[0])
+    message = ready(PEOPLE[1])
+    node.hear(message)
+    node.machine.taken((message.raw,))
+    assert node.fire(GATHER, GATHER_S) == []
+    assert node.hear(ready(PEOPLE[2]), now=5.0) == [SetTimer(GATHER, 5.0 + GATHER_S)], "and begins again"
+
+
+def test_old_readies_are_dropped():
+    node = Node(by_rank()[0])
+    node.hear(ready(PEOPLE[1]), ready(PEOPLE[2]))
+    late = READY_TTL_GATHERS * GATHER_S + 0.1
+    assert closed(node.hear(ready(PEOPLE[3]), now=late)) == []
+    assert node.machine.gathered == 1
+
+
+# --- handing on -----------------------------------------------------------------------------------------------
+
+
+def test_with_too_few_the_bag_goes_to_a_strictly_lower_candidate():
+    first, second, *_ = by_rank()
+    node = Node(second)
+    messages = [ready(who) for who in PEOPLE[:2]]
+    node.hear(*messages)
+    *sends, report = node.fire(GATHER, GATHER_S)
+    assert [(a.peer, a.data) for a in sends if isinstance(a, Send)] == [(first, m.raw) for m in messages]
+    assert isinstance(report, Report)
+    assert node.machine.gathered == 0
+
+
+def test_the_lowest_keeps_waiting_and_asks_again_and_again():
+    node = Node(by_rank()[0])
+    node.hear(ready(PEOPLE[1]))
+    for gathers in range(1, int(READY_TTL_GATHERS)):
+        assert node.fire(GATHER, gathers * GATHER_S) == [SetTimer(GATHER, (gathers + 1) * GATHER_S)]
+
+
+@pytest.mark.parametrize("start", range(len(KEYS)))
+def test_handing_on_ends(start):
+    """From whatever leader, one READY alone reaches the lowest candidate and stays there."""
+    nodes = {key: Node(key) for key in KEYS}
+    at, message, hops = KEYS[start], ready(PEOPLE[0]), 0
+    while True:
+        nodes[at].hear(message)
+        sends = [a for a in nodes[at].fire(GATHER, GATHER_S) if isinstance(a, Send)]
+        if not sends:
+            break
+        assert by_rank().index(sends[0].peer) < by_rank().index(at)
+        at, hops = sends[0].peer, hops + 1
+    assert (at, hops) == (by_rank()[0], int(start != KEYS.index(by_rank()[0])))
+
+
+def test_the_rank_is_that_of_the_highest_round_in_the_bag():
+    round_ = next(
+        r for r in range(2, 50) if by_rank(r)[0] != by_rank(1)[0] and by_rank(r)[0] != KEYS[2]
+    )
+    node = Node(by_rank(1)[0])
+    node.hear(ready(PEOPLE[1], 1), ready(PEOPLE[2], round_))
+    assert node.fire(GATHER, GATHER_S)[0].peer == by_rank(round_)[0]
+
+
+def test_a_leader_that_is_no_longer_the_first_forgets_its_bag():
+    me = by_rank(1)[0]
+    round_ = next(r for r in range(2, 50) if by_rank(r)[0] != me)
+    node = Node(me)
+    node.hear(ready(PEOPLE[1]), ready(PEOPLE[2]))
+    assert node.machine.advance(1, 0.5) == []
+    assert node.machine.gathered == 2
+    assert node.machine.advance(round_, 1.0) == [CancelTimer(GATHER)]
+    assert node.machine.gathered == 0
+
+
+def test_a_swarm_of_equals_meets_without_a_coordinator():
+    """All are ready; each READY goes where the ranking says, and one roster holds as many as a cohort takes."""
+    nodes = {key: Node(key) for key in KEYS}
+    sends = [nodes[key].machine.ask(ready(person(key)).raw, 1, 0.0)[0] for key in KEYS]
+    assert {send.peer for send in sends} == {by_rank()[0]}
+    actions = [a for send in sends for a in nodes[send.peer].hear(open_frame(SWARM, send.data))]
+    assert [len(roster) for roster in closed(actions)] == [4, 4]

@@ -1,0 +1,1148 @@
+"""Each row of the tables in `gossip.secure_sum` and `gossip.aggregator`, and each refusal, with the machines driven by hand."""
+
+import random
+from collections import deque
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from crypto.hashing import digest
+from crypto.identity import Identity
+from gossip.aggregate import Body, pack_members, unpack_members
+from gossip.aggregator import Aggregator
+from gossip.cohort import Secrets, open_roster
+from gossip.compression import DENSE, Codec, Contribution, encode_payload
+from gossip.errors import PeerViolation
+from gossip.events import (
+    CancelTimer,
+    Compute,
+    Computed,
+    Persist,
+    Persisted,
+    PersistFailed,
+    Put,
+    Report,
+    Send,
+    SetTimer,
+    TimerFired,
+)
+from gossip.layout import Layout
+from gossip.messages import (
+    AbortCertificate,
+    AbortVote,
+    BodyProposal,
+    BodyVote,
+    Decline,
+    KeysSet,
+    Kind,
+    Look,
+    Masked,
+    Message,
+    Ready,
+    Result,
+    Roster,
+    SealCertificate,
+    SealProposal,
+    SealVote,
+    Shares,
+    Unmask,
+    open_frame,
+    sign_frame,
+)
+from gossip.secure_sum import (
+    ABORT_STEPS,
+    END_STEPS,
+    KEYS_STEPS,
+    SECOND_AGGREGATOR_STEPS,
+    Certified,
+    Closed,
+    Contribute,
+    Contributed,
+    Member,
+    Outcome,
+    Settled,
+    Spend,
+    State,
+    Terms,
+    vote_key,
+)
+from gossip.wire import pack, unpack
+from tests.simulation.harness import STEP_S, tiny_swarm
+from tests.simulation.two_phase import LooksFirst
+
+BOTH_SEGMENTS = 0b11
+
+
+@dataclass(frozen=True)
+class Delivery:
+    sender: int
+    receiver: int
+    message: Message
+
+
+class Table:
+    """A cohort round a table: what one says lies there until the test deals it out. Disk and jobs answer at once,
+    unless a type of action is named in `held`."""
+
+    def __init__(
+        self, n: int = 4, *, n_min: int = 3, codec: Codec = DENSE, trained: tuple[int, ...] = ()
+    ) -> None:
+        rng = random.Random(f"table/{n}/{n_min}")
+        self.entropy = rng.randbytes
+        self.people = sorted(
+            (Identity(digest("seat", bytes([i]))) for i in range(n)), key=lambda p: p.public_key
+        )
+        keys = [person.public_key for person in self.people]
+        name = "random" if isinstance(codec, LooksFirst) else "dense"
+        self.swarm = tiny_swarm(self.people[0], keys, n_min=n_min, codec=name)
+        secrets = [Secrets.fresh(len(codec.phases), self.entropy) for _ in range(n)]
+        readies = tuple(
+            sign_frame(
+                person,
+                self.swarm.id,
+                Ready(
+                    1,
+                    (),
+                    trained[i] if trained else BOTH_SEGMENTS,
+                    secrets[i].channel.public,
+                    tuple(pair.public for pair in secrets[i].masks),
+                ),
+            )
+            for i, person in enumerate(self.people)
+        )
+        roster = sign_frame(self.people[0], self.swarm.id, Roster(1, (), b"", readies))
+        self.cohort = open_roster(self.swarm, open_frame(self.swarm.id, roster))
+        self.layout = Layout.of(self.swarm.manifest.model, self.swarm.manifest.compression.block_size)
+        self.terms = Terms(codec, self.layout, ())
+        self.members = [
+            Member(self.cohort, person, secrets[i], self.terms, self.entropy)
+            for i, person in enumerate(self.people)
+        ]
+        self.first, self.second = (keys.index(key) for key in self.cohort.aggregators)
+        self.aggregators = {i: Aggregator(self.members[i], self.people[i]) for i in (self.first, self.second)}
+        self.plain = [i for i in range(n) if i not in self.aggregators]
+        self.now = 0.0
+        self.mail: deque[Delivery] = deque()
+        self.done: dict[int, list[object]] = {i: [] for i in range(n)}  # all actions, by who wanted them
+        self.disk: dict[int, dict[tuple[str, bytes], bytes]] = {i: {} for i in range(n)}
+        self.held: tuple[type, ...] = ()
+        self.waiting: list[tuple[int, object]] = []
+        self.silent: set[Kind] = set()  # kinds of message that are lost
+        self.absent: set[int] = set()  # members who neither hear nor speak
+        self.timers: dict[tuple[int, tuple[object, ...]], float] = {}
+
+    # --- driving ---------------------------------------------------------------------------------------------
+
+    def start(self) -> "Table":
+        for i, member in enumerate(self.members):
+            if i not in self.absent:
+                self.take(i, member.start(self.now))
+        for i, aggregator in self.aggregators.items():
+            if i not in self.absent:
+                self.take(i, aggregator.start(self.now))
+        return self
+
+    def give(self, i: int, event: object) -> list[object]:
+        """One event to a member, and to the aggregator beside it, as a node does it; what they wanted."""
+        before = len(self.done[i])
+        self.take(i, self.members[i].handle(event, self.now))
+        if i in self.aggregators:
+            self.take(i, self.aggregators[i].handle(event, self.now))
+        return self.done[i][before:]
+
+    def take(self, i: int, actions: list[object]) -> None:
+        self.done[i] += actions
+        for action in actions:
+            if isinstance(action, self.held):
+                self.waiting.append((i, action))
+            else:
+                self.answer(i, action)
+
+    def answer(self, i: int, action: object) -> None:
+        match action:
+            case Send(peer, data):
+                message = open_frame(self.swarm.id, data)
+                if message.kind not in self.silent and i not in self.absent:
+                    self.mail.append(Delivery(i, self.cohort.members.index(peer), message))
+            case Persist(tag, records):
+                for record in records:
+                    assert isinstance(record, Put)
+                    self.disk[i][record.table, record.key] = record.value
+                self.give(i, Persisted(tag))
+            case Compute(tag, job):
+                self.give(i, Computed(tag, job.run()))
+            case Contribute():
+                values = np.linspace(-0.1, 0.1, self.layout.parameters, dtype=np.float32) * (i + 1)
+                self.give(i, Contributed(Contribution(values, 10 + i, 0)))
+            case Spend(_, _, tag):
+                self.disk[i]["debit", self.cohort.id] = b""
+                self.give(i, Persisted(tag))
+            case SetTimer(tag, at):
+                self.timers[i, tag] = at
+            case CancelTimer(tag):
+                self.timers.pop((i, tag), None)
+
+    def deal(self, *kinds: Kind) -> "Table":
+        """Deliver all mail, or that of these kinds, until none is left."""
+        kept: deque[Delivery] = deque()
+        while self.mail:
+            letter = self.mail.popleft()
+            if kinds and letter.message.kind not in kinds:
+                kept.append(letter)
+            elif letter.receiver not in self.absent:
+                self.give(letter.receiver, letter.message)
+        self.mail = kept
+        return self
+
+    def release(self) -> None:
+        """Answer all that was held."""
+        self.held = ()
+        waiting, self.waiting = self.waiting, []
+        for i, action in waiting:
+            self.answer(i, action)
+
+    def at(self, steps: float) -> "Table":
+        """Time goes on to so many steps from the start; timers fire in order."""
+        until = steps * STEP_S
+        while due := sorted((at, i, tag) for (i, tag), at in self.timers.items() if at <= until):
+            self.now, i, tag = due[0]
+            del self.timers[i, tag]
+            self.give(i, TimerFired(tag))
+            self.deal()
+        self.now = until
+        return self
+
+    # --- looking ---------------------------------------------------------------------------------------------
+
+    def said(self, i: int, kind: Kind) -> list[Message]:
+        frames = [action.data for action in self.done[i] if isinstance(action, Send)]
+        return [m for m in (open_frame(self.swarm.id, frame) for frame in frames) if m.kind is kind]
+
+    def of(self, i: int, kind: type) -> list[object]:
+        return [action for action in self.done[i] if isinstance(action, kind)]
+
+    def outcome(self, i: int) -> Outcome | None:
+        return self.members[i].outcome
+
+    def message(self, sender: int, body: object, phase: int = 0) -> Message:
+        frame = sign_frame(self.people[sender], self.swarm.id, body, cohort=self.cohort.id, phase=phase)
+        return open_frame(self.swarm.id, frame)
+
+    def masked(self) -> "Table":
+        """All have masked; the vectors lie on the table."""
+        self.start().deal(Kind.SHARES, Kind.KEYS_SET)
+        assert {member.state for member in self.members} == {State.AWAIT_SEAL}
+        return self
+
+    def proposed(self) -> tuple["Table", Message]:
+        """The first aggregator's proposal lies on the table, seen by nobody yet."""
+        self.masked().deal(Kind.MASKED)
+        return self, next(d.message for d in self.mail if d.message.kind is Kind.SEAL_PROPOSAL)
+
+    def proposal(self, **changed: object) -> SealProposal:
+        """What the first aggregator proposes when all have masked; changed as the test says."""
+        member = self.members[0]
+        hashes = tuple(vector_hash_of(member) for member in self.members)
+        everybody = pack_members(range(self.cohort.size), self.cohort.size)
+        return replace_fields(SealProposal(member.context, everybody, hashes), **changed)
+
+
+def vector_hash_of(member: Member) -> bytes:
+    return digest("masked vector", member._vector)
+
+
+def replace_fields(struct: object, **changed: object) -> object:
+    fields = {name: getattr(struct, name) for name in struct.__struct_fields__}
+    return type(struct)(**fields | changed)
+
+
+def kinds(actions: list[object], swarm: bytes) -> list[Kind]:
+    return [open_frame(swarm, action.data).kind for action in actions if isinstance(action, Send)]
+
+
+# --- the whole way --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", [DENSE, LooksFirst()], ids=["one phase", "two phases"])
+def test_all_the_way_to_a_certified_sum(codec):
+    table = Table(4, codec=codec).start().deal()
+    certified = table.of(table.first, Certified)
+    assert len(certified) == 1
+    body = certified[0].aggregate.body
+    assert unpack_members(body.parts[0].contributors, 4) == [0, 1, 2, 3]
+    assert body.weights == (10 + 11 + 12 + 13,) * 2
+    for i, member in enumerate(table.members):
+        assert member.learned([0, 1, 2, 3])[0] == Settled(
+            table.cohort.id, Outcome.INCLUDED, "the aggregate arrived"
+        )
+        assert member.state is State.OVER
+        assert (member._secrets, member._vector, member.keys) == (None, None, None)
+        assert table.disk[i]["vote", vote_key(table.cohort.id, len(codec.phases) - 1)]
+
+
+# --- the member's rows ----------------------------------------------------------------------------------------
+
+
+def test_start_sends_shares_to_both_aggregators_and_ends_without_keys():
+    table = Table()
+    actions = table.members[0].start(0.0)
+    assert [a.peer for a in actions if isinstance(a, Send)] == list(table.cohort.aggregators)
+    assert kinds(actions, table.swarm.id) == [Kind.SHARES] * 2
+    assert SetTimer(("sum", table.cohort.id, "end"), KEYS_STEPS * STEP_S) in actions
+    over = table.members[0].handle(TimerFired(("sum", table.cohort.id, "end")), KEYS_STEPS)
+    assert over[0] == Settled(table.cohort.id, Outcome.UNTOUCHED, "the cohort ran out of time")
+    assert table.members[0].state is State.OVER
+
+
+def test_keys_ask_for_the_contribution_and_nothing_leaves_before_the_debit_is_durable():
+    table = Table()
+    table.held = (Contribute, Compute, Spend)
+    table.start().deal()
+    i = table.plain[0]
+    member = table.members[i]
+    assert member.state is State.PREPARING
+    assert {("abort", 0), ("end",)} <= {tag[2:] for j, tag in table.timers if j == i}
+    (compute,) = table.give(i, Contributed(Contribution(np.zeros(16, np.float32), 5, 0)))
+    assert compute.tag[2:] == ("mask", 0)
+    (spend,) = table.give(i, Computed(compute.tag, compute.job.run()))
+    assert isinstance(spend, Spend)
+    assert not table.said(i, Kind.MASKED)
+
+
+def test_masked_goes_to_both_aggregators_once_the_debit_is_durable():
+    table = Table()
+    table.held = (Spend,)
+    table.start().deal()
+    i = table.plain[0]
+    assert len(table.of(i, Spend)) == 1
+    assert not any(table.said(j, Kind.MASKED) for j in range(4))
+    table.release()
+    assert len(table.said(i, Kind.MASKED)) == 2
+    assert table.members[i].state is State.AWAIT_SEAL
+
+
+def test_a_vote_leaves_only_when_it_is_durable():
+    table, proposal = Table().proposed()
+    table.held = (Persist,)
+    i = table.plain[0]
+    (persist,) = table.give(i, proposal)
+    assert persist.records[0].table == "vote"
+    assert not table.said(i, Kind.SEAL_VOTE)
+    table.release()
+    assert len(table.said(i, Kind.SEAL_VOTE)) == 2
+
+
+def test_a_certified_seal_opens_one_secret_of_each_owner():
+    table = Table(5)
+    table.start().deal(Kind.SHARES, Kind.KEYS_SET)
+    lost = table.plain[0]
+    table.mail = deque(d for d in table.mail if d.sender != lost)
+    table.at(1.0)
+    i = table.plain[1]
+    assert table.members[i].state is State.AWAIT_SUM
+    (openings,) = {m.body.openings for m in table.said(i, Kind.UNMASK)}
+    assert [opening.owner for opening in openings] == [0, 1, 2, 3, 4]
+    holdings = table.members[i].keys.holdings
+    for opening in openings:
+        assert opening.share == holdings[opening.owner].shares[opening.owner == lost]
+
+
+def test_t_abort_votes_refund_and_tell_those_who_did_not_vote():
+    table = Table(5)
+    table.silent = {Kind.MASKED}
+    table.start().deal()
+    i, others = table.plain[0], [j for j in range(5) if j != table.plain[0]]
+    for j in others[:3]:
+        assert not table.give(i, table.message(j, AbortVote()))
+    told = table.give(i, table.message(others[3], AbortVote()))
+    assert [(a.peer, k) for a, k in zip(told, kinds(told, table.swarm.id), strict=False)] == [
+        (table.cohort.members[i], Kind.ABORT_CERTIFICATE)
+    ]
+    assert table.outcome(i) is Outcome.REFUNDED
+    assert Closed(table.cohort.id) in told
+    j = table.plain[1]
+    table.give(j, table.said(i, Kind.ABORT_CERTIFICATE)[0])
+    assert table.outcome(j) is Outcome.REFUNDED
+    (answer,) = table.give(i, table.message(j, AbortVote()))
+    assert kinds([answer], table.swarm.id) == [Kind.ABORT_CERTIFICATE], "who asks how it ended is told"
+
+
+def test_without_a_seal_all_abort_in_time_and_are_refunded():
+    table = Table()
+    table.silent = {Kind.SEAL_PROPOSAL}
+    table.start().deal().at(ABORT_STEPS - 0.01)
+    assert not any(table.said(i, Kind.ABORT_VOTE) for i in range(4))
+    table.at(ABORT_STEPS)
+    voters = [i for i in range(4) if table.said(i, Kind.ABORT_VOTE)]
+    assert len(voters) >= table.cohort.threshold
+    assert {table.outcome(i) for i in range(4)} == {Outcome.REFUNDED}
+
+
+@pytest.mark.parametrize(
+    ("lost", "outcome"),
+    [
+        ({Kind.KEYS_SET}, Outcome.UNTOUCHED),
+        ({Kind.SEAL_PROPOSAL, Kind.ABORT_VOTE}, Outcome.UNKNOWN),
+        ({Kind.SEAL_CERTIFICATE}, Outcome.UNKNOWN),
+        ({Kind.UNMASK}, Outcome.UNKNOWN),
+        ({Kind.BODY_PROPOSAL}, Outcome.UNKNOWN),
+    ],
+    ids=lambda value: "+".join(sorted(k.name for k in value)) if isinstance(value, set) else value.value,
+)
+def test_every_wait_ends_and_what_left_without_a_certificate_counts_as_included(lost, outcome):
+    table = Table()
+    table.silent = lost
+    table.start().deal().at(END_STEPS + KEYS_STEPS)
+    assert {member.state for member in table.members} == {State.OVER}
+    assert {table.outcome(i) for i in range(4)} == {outcome}
+    assert not [tag for _, tag in table.timers if tag[2] in {"end", "abort"}]
+
+
+def test_a_contribution_that_never_comes_leaves_the_others_to_it():
+    table = Table()
+    i = table.plain[0]
+    table.held = (Contribute,)
+    table.start().deal()
+    table.held = ()
+    for j, action in table.waiting:
+        if j != i:
+            table.answer(j, action)
+    table.at(1.0)
+    assert table.of(table.first, Certified)
+    assert table.outcome(i) is Outcome.UNTOUCHED
+    contribute = next(action for j, action in table.waiting if j == i)
+    table.answer(i, contribute)
+    assert not table.of(i, Compute), "too late: sealed without it"
+
+
+def test_a_look_leads_to_the_next_phase():
+    table = Table(codec=LooksFirst())
+    table.held = (Spend,)
+    table.start().deal()
+    assert {member.place for member in table.members} == {1}
+    assert len({member.look for member in table.members}) == 1
+    assert not any("debit" in str(tag) for tag, _ in table.disk[0]), "the sketch owes nothing"
+    assert all(len(table.of(i, Spend)) == 1 for i in range(4)), "the payload does"
+
+
+def test_only_one_body_is_signed_and_durably():
+    table = Table()
+    table.silent = {Kind.BODY_PROPOSAL, Kind.BODY_VOTE}
+    table.start().deal()
+    i = table.plain[0]
+    proposal = table.said(table.first, Kind.BODY_PROPOSAL)[0]
+    table.held = (Persist,)
+    (persist,) = table.give(i, proposal)
+    assert persist.records[0].table == "body"
+    assert not table.said(i, Kind.BODY_VOTE)
+    table.release()
+    assert len(table.said(i, Kind.BODY_VOTE)) == 2
+    body = table.members[i].body.body
+    other = table.members[i].compose_body(body.sums, (body.weights[0] - 1, body.weights[1]), body.ranges)
+    assert not table.give(i, table.message(table.second, BodyProposal(pack(other))))
+    again = table.give(i, table.message(table.second, BodyProposal(pack(body))))
+    assert kinds(again, table.swarm.id) == [Kind.BODY_VOTE] * 2, "a lost vote is repeated"
+
+
+# --- refusals: keys -------------------------------------------------------------------------------------------
+
+
+def keys_for(table: Table, i: int) -> KeysSet:
+    table.silent = {Kind.KEYS_SET}
+    table.start().deal()
+    return next(
+        open_frame(table.swarm.id, a.data).body
+        for a in table.done[table.first]
+        if isinstance(a, Send)
+        and a.peer == table.cohort.members[i]
+        and open_frame(table.swarm.id, a.data).kind is Kind.KEYS_SET
+    )
+
+
+def without(keys: KeysSet, *places: int) -> KeysSet:
+    left = [i for i in range(len(keys.commitments)) if i not in places]
+    return KeysSet(tuple(keys.commitments[i] for i in left), tuple(keys.envelopes[i] for i in left))
+
+
+def test_keys_from_somebody_who_does_not_aggregate():
+    table = Table()
+    keys = keys_for(table, 0)
+    with pytest.raises(PeerViolation, match="is none"):
+        table.give(table.plain[0], table.message(table.plain[1], keys))
+
+
+def test_keys_that_are_not_fit_to_mask_under():
+    table = Table(5)
+    i = table.plain[0]
+    keys = keys_for(table, i)
+    others = [j for j in range(5) if j != i]
+    swapped = KeysSet(tuple(reversed(keys.commitments)), tuple(reversed(keys.envelopes)))
+    elsewhere = replace_fields(
+        keys, commitments=(*keys.commitments[:-1], table.members[0]._frame(Decline(), 0))
+    )
+    for bad, why in [
+        (without(keys, i), "leaves this member out"),
+        (without(keys, *others[:2]), "3 of at least 4"),
+        (swapped, "ascend"),
+        (replace_fields(keys, envelopes=keys.envelopes[:-1]), "differ in number"),
+        (elsewhere, "not a commitment"),
+    ]:
+        with pytest.raises(PeerViolation, match=why):
+            table.give(i, table.message(table.first, bad))
+        assert table.members[i].state is State.AWAIT_KEYS
+    table.give(i, table.message(table.first, keys))
+    assert table.members[i].state is State.AWAIT_SEAL
+
+
+def test_another_commitment_under_my_name():
+    table, other = Table(), Table()
+    other.entropy = random.Random(1).randbytes
+    i = table.plain[0]
+    keys = keys_for(table, i)
+    forged = Member(
+        table.cohort, table.people[i], Secrets.fresh(1, other.entropy), table.terms, other.entropy
+    )
+    forged.start(0.0)
+    lie = replace_fields(
+        keys, commitments=(*keys.commitments[:i], forged._commitment, *keys.commitments[i + 1 :])
+    )
+    with pytest.raises(PeerViolation, match="under this member's name"):
+        table.give(i, table.message(table.first, lie))
+
+
+def test_a_second_set_of_keys_is_ignored():
+    table = Table(5)
+    i = table.plain[0]
+    keys = keys_for(table, i)
+    table.give(i, table.message(table.first, keys))
+    context = table.members[i].context
+    assert not table.give(i, table.message(table.second, without(keys, table.plain[1])))
+    assert not table.give(i, table.message(table.second, KeysSet((), ())))
+    assert table.members[i].context == context
+    assert len(table.of(i, Contribute)) == 1
+
+
+def test_no_keys_at_all_end_the_cohort_at_once():
+    table = Table()
+    i = table.plain[0]
+    keys_for(table, i)
+    table.give(i, table.message(table.first, KeysSet((), ())))
+    assert table.outcome(i) is Outcome.UNTOUCHED
+    assert table.members[i].state is State.OVER
+
+
+def test_a_liar_about_one_share_only_loses_it():
+    table = Table()
+    i = table.plain[0]
+    keys = keys_for(table, i)
+    liar = table.plain[1]
+    box = keys.envelopes[liar]
+    lie = replace_fields(
+        keys,
+        envelopes=tuple(
+            box[:-1] + bytes([box[-1] ^ 1]) if j == liar else e for j, e in enumerate(keys.envelopes)
+        ),
+    )
+    actions = table.give(i, table.message(table.first, lie))
+    assert [a.fields["owner"] for a in actions if isinstance(a, Report) and "owner" in a.fields] == [liar]
+    assert liar not in table.members[i].keys.holdings
+    assert table.members[i].state is State.AWAIT_SEAL
+
+
+# --- refusals: the seal ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"context": bytes(32)}, "of other keys"),
+        (
+            {"contributors": pack_members([0, 1, 2], 5), "vectors": (bytes(32),) * 3},
+            "hide nobody well enough",
+        ),
+        ({"contributors": pack_members(range(4), 5)}, "no keys"),
+        ({"vectors": (bytes(32),) * 5}, "never sent"),
+        ({"contributors": b"\xff"}, "does not fit"),
+    ],
+)
+def test_an_unsignable_proposal_gets_no_vote(changed, why):
+    table = Table(5).masked()
+    i = table.plain[0]
+    with pytest.raises(PeerViolation, match=why):
+        table.give(i, table.message(table.first, table.proposal(**changed)))
+    assert table.members[i].ballot.vote is None
+    assert not table.of(i, Persist)
+
+
+def test_a_proposal_by_somebody_who_does_not_aggregate():
+    table = Table().masked()
+    with pytest.raises(PeerViolation, match="is none"):
+        table.give(table.plain[0], table.message(table.plain[1], table.proposal()))
+
+
+def test_whose_turn_it_is():
+    table = Table().masked()
+    i, j = table.plain
+    (refused,) = table.give(i, table.message(table.second, table.proposal()))
+    assert refused.fields["phase"] == "SEAL_REFUSED"
+    table.now = SECOND_AGGREGATOR_STEPS * STEP_S
+    (refused,) = table.give(i, table.message(table.first, table.proposal()))
+    assert refused.fields["phase"] == "SEAL_REFUSED"
+    table.give(i, table.message(table.second, table.proposal()))
+    assert table.said(i, Kind.SEAL_VOTE)
+    table.now = 0.0
+    table.members[j].lost(table.cohort.members[table.first])
+    table.give(j, table.message(table.second, table.proposal()))
+    assert table.said(j, Kind.SEAL_VOTE), "the first is known to be gone"
+
+
+def test_one_content_for_each_phase_and_never_abort_after_a_seal():
+    table = Table(5).masked()
+    i = table.plain[0]
+    table.give(i, table.message(table.first, table.proposal()))
+    (vote,) = {m.body.seal for m in table.said(i, Kind.SEAL_VOTE)}
+    fewer = [j for j in range(5) if j != table.plain[1]]
+    other = table.proposal(
+        contributors=pack_members(fewer, 5), vectors=tuple(vector_hash_of(table.members[j]) for j in fewer)
+    )
+    assert not table.give(i, table.message(table.first, other))
+    table.now = ABORT_STEPS
+    assert not table.give(i, TimerFired(("sum", table.cohort.id, "abort", 0)))
+    assert not table.said(i, Kind.ABORT_VOTE)
+    table.give(i, table.message(table.first, table.proposal()))
+    assert {m.body.seal for m in table.said(i, Kind.SEAL_VOTE)} == {vote}
+
+
+def test_never_a_seal_after_an_abort():
+    table = Table().masked()
+    i = table.plain[0]
+    table.give(i, TimerFired(("sum", table.cohort.id, "abort", 0)))
+    assert len(table.said(i, Kind.ABORT_VOTE)) == 4
+    assert not table.give(i, table.message(table.first, table.proposal()))
+    assert not table.said(i, Kind.SEAL_VOTE)
+    assert table.disk[i]["vote", vote_key(table.cohort.id, 0)] == b""
+
+
+def test_a_vector_that_was_voted_away_does_not_leave_any_more():
+    """The seal excludes this member while its debit is on the way to the disk: the vector stays, the debit is taken back."""
+    table = Table(5)
+    i = table.plain[0]
+    table.held = (Spend,)
+    table.start().deal(Kind.SHARES, Kind.KEYS_SET)
+    table.held = ()
+    for j, action in table.waiting:
+        if j != i:
+            table.answer(j, action)
+    table.at(1.0)
+    assert table.of(table.first, Certified)
+    assert table.outcome(i) is Outcome.REFUNDED
+    table.answer(i, table.of(i, Spend)[0])
+    assert not table.said(i, Kind.MASKED)
+
+
+def certificate(table: Table, proposal: SealProposal, signers: list[int], phase: int = 0) -> SealCertificate:
+    vote = SealVote(digest("seal", pack(proposal)))
+    signatures = tuple(table.message(j, vote, phase).signature for j in signers)
+    return SealCertificate(proposal, pack_members(signers, table.cohort.size), signatures)
+
+
+def test_a_certificate_needs_t_signatures_that_hold():
+    table = Table(5).masked()
+    i = table.plain[0]
+    proposal = table.proposal()
+    good = certificate(table, proposal, [0, 1, 2, 3])
+    flipped = bytes([good.signatures[0][0] ^ 1]) + good.signatures[0][1:]
+    for bad, why in [
+        (certificate(table, proposal, [0, 1, 2]), "without 4 valid signatures"),
+        (replace_fields(good, signatures=(flipped, *good.signatures[1:])), "without 4 valid"),
+        (replace_fields(good, signers=pack_members([0, 1, 2, 4], 5)), "without 4 valid"),
+        (replace_fields(good, signatures=good.signatures[:-1]), "differ in number"),
+        (certificate(table, proposal, [0, 1, 2, 3], phase=1), "without 4 valid"),
+    ]:
+        with pytest.raises(PeerViolation, match=why):
+            table.give(i, table.message(table.first, bad))
+    with pytest.raises(PeerViolation, match="does not have"):
+        table.give(i, table.message(table.first, good, phase=1))
+    assert table.members[i].state is State.AWAIT_SEAL
+    table.give(i, table.message(table.plain[1], good))
+    assert table.members[i].state is State.AWAIT_SUM, "a certificate proves itself, whoever brings it"
+    assert not table.give(i, table.message(table.first, good)), "and once"
+
+
+def test_an_abort_needs_t_signatures_that_hold():
+    table = Table(5).masked()
+    i = table.plain[0]
+    signatures = tuple(table.message(j, AbortVote()).signature for j in range(4))
+    for bad in [
+        AbortCertificate(pack_members(range(3), 5), signatures[:3]),
+        AbortCertificate(pack_members(range(4), 5), (bytes(64), *signatures[1:])),
+        AbortCertificate(pack_members([1, 2, 3, 4], 5), signatures),
+    ]:
+        with pytest.raises(PeerViolation, match="without 4 valid"):
+            table.give(i, table.message(table.first, bad))
+    assert table.outcome(i) is None
+    table.give(i, table.message(table.first, AbortCertificate(pack_members(range(4), 5), signatures)))
+    assert table.outcome(i) is Outcome.REFUNDED
+
+
+def test_after_a_certified_seal_no_abort_counts_and_the_seal_is_the_answer():
+    table = Table(5).masked()
+    i = table.plain[0]
+    table.give(i, table.message(table.first, certificate(table, table.proposal(), [0, 1, 2, 3])))
+    signatures = tuple(table.message(j, AbortVote()).signature for j in range(4))
+    table.give(i, table.message(table.first, AbortCertificate(pack_members(range(4), 5), signatures)))
+    assert table.outcome(i) is None
+    (answer,) = table.give(i, table.message(table.plain[1], AbortVote()))
+    assert kinds([answer], table.swarm.id) == [Kind.SEAL_CERTIFICATE]
+
+
+def test_the_second_phase_has_the_contributors_of_the_first():
+    table = Table(5, codec=LooksFirst())
+    table.silent = {Kind.SEAL_PROPOSAL}
+    table.start().deal()
+    everybody = certificate(table, table.proposal(), [0, 1, 2, 3])
+    table.silent = set()
+    for i in range(5):
+        table.give(i, table.message(table.first, everybody))
+    table.silent = {Kind.SEAL_PROPOSAL}
+    table.deal()
+    assert {member.place for member in table.members} == {1}
+    i, gone = table.plain[:2]
+    rest = [j for j in range(5) if j != gone]
+    fewer = table.proposal(
+        contributors=pack_members(rest, 5), vectors=tuple(vector_hash_of(table.members[j]) for j in rest)
+    )
+    with pytest.raises(PeerViolation, match="differ from the first phase"):
+        table.give(i, table.message(table.first, fewer, phase=1))
+    assert not table.members[table.first].continues(rest)
+    table.give(i, table.message(table.first, table.proposal(), phase=1))
+    assert table.members[i].ballots[1].vote
+
+
+def test_a_look_of_another_seal_or_size():
+    table = Table(codec=LooksFirst())
+    table.silent = {Kind.LOOK}
+    table.start().deal()
+    i = table.plain[0]
+    look = table.said(table.first, Kind.LOOK)[0].body
+    for bad, why in [(Look(bytes(32), look.total), "another seal"), (Look(look.seal, b""), "0 bytes")]:
+        with pytest.raises(PeerViolation, match=why):
+            table.give(i, table.message(table.first, bad))
+    with pytest.raises(PeerViolation, match="is none"):
+        table.give(i, table.message(table.plain[1], look))
+    assert table.members[i].place == 0
+
+
+def test_members_who_were_shown_different_looks_cannot_be_in_one_seal():
+    table = Table(codec=LooksFirst())
+    table.silent = {Kind.LOOK, Kind.SEAL_PROPOSAL}
+    table.start()
+    table.silent = {Kind.LOOK}
+    table.deal()
+    look = table.said(table.first, Kind.LOOK)[0].body
+    total = np.frombuffer(look.total, "<u2").copy()
+    total[0] += 1
+    i, j = table.plain
+    table.give(i, table.message(table.first, look))
+    table.give(j, table.message(table.first, Look(look.seal, total.tobytes())))
+    assert table.members[i].context != table.members[j].context
+
+
+def test_a_body_that_is_not_this_cohorts_or_out_of_bounds():
+    table = Table()
+    table.silent = {Kind.BODY_PROPOSAL}
+    table.start().deal()
+    i = table.plain[0]
+    member = table.members[i]
+    body = table.said(table.first, Kind.BODY_PROPOSAL)[0].body.body
+    honest = unpack(body, Body, limit_bytes=1 << 20)
+    for bad, why in [
+        (replace_fields(honest, round=2), "not what this cohort's"),
+        (replace_fields(honest, exponents=bytes(len(honest.exponents))), "not what this cohort's"),
+        (replace_fields(honest, sums=b"\x7f" * len(honest.sums)), "a sum outside"),
+        (replace_fields(honest, weights=(10**5, 0)), "a weight above"),
+    ]:
+        with pytest.raises(PeerViolation, match=why):
+            table.give(i, table.message(table.first, BodyProposal(pack(bad))))
+        assert member.body is None
+    with pytest.raises(PeerViolation, match="is none"):
+        table.give(i, table.message(table.plain[1], BodyProposal(body)))
+
+
+# --- rule 5: segments that not all have trained ---------------------------------------------------------------
+
+
+def test_a_segment_travels_only_if_enough_have_trained_it():
+    # n = 5, t = 4, n_min = 3: one may drop out, so four must have trained a segment.
+    assert Table(5, trained=(3, 3, 3, 3, 1)).cohort.travelling == 0b11
+    assert Table(5, trained=(3, 3, 3, 1, 1)).cohort.travelling == 0b01
+    assert Table(4, trained=(3, 3, 3, 3)).cohort.travelling == 0b11
+    assert Table(4, trained=(3, 3, 3, 1)).cohort.travelling == 0b01
+    with pytest.raises(PeerViolation, match="no segment was trained by enough"):
+        Table(5, trained=(1, 1, 2, 2, 2))
+
+
+def test_a_seal_that_leaves_a_segment_too_few_trainers_cannot_be_signed():
+    table = Table(8, trained=(3, 3, 3, 3, 3, 1, 1, 1))  # t = 6: five trainers, of whom three must stay
+    assert table.cohort.travelling == 0b11
+    assert table.cohort.hides([2, 3, 4, 5, 6, 7])
+    assert not table.cohort.hides([3, 4, 5, 6, 7]), "fewer than t"
+    table = Table(8, n_min=4, trained=(3, 3, 3, 3, 3, 3, 1, 1))
+    assert table.cohort.hides([0, 1, 2, 3, 6, 7])
+    for contributors in ([2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 4, 5]):
+        assert table.cohort.hides(contributors)
+
+
+def test_a_segment_that_the_model_does_not_have_never_travels():
+    with pytest.raises(PeerViolation, match="no segment"):
+        Table(4, trained=(1 << 61,) * 4)
+    assert Table(4, trained=(3 | 1 << 61,) * 4).cohort.travelling == 0b11
+
+
+# --- restart --------------------------------------------------------------------------------------------------
+
+
+def restarted(table: Table, i: int) -> Member:
+    return Member(table.cohort, table.people[i], None, table.terms, table.entropy)
+
+
+@pytest.mark.parametrize("vote", [None, b""])
+def test_a_restarted_member_without_a_seal_aborts(vote):
+    table = Table()
+    member = restarted(table, 1)
+    settled, persist = member.resume(vote)
+    assert settled.outcome is Outcome.UNKNOWN
+    assert persist.records == (Put("vote", vote_key(table.cohort.id, 0), b""),)
+    asked = member.handle(Persisted(persist.tag), 0.0)
+    assert kinds(asked, table.swarm.id) == [Kind.ABORT_VOTE] * 4
+    assert (
+        member.handle(table.message(table.first, SealProposal(bytes(32), b"\x0f", (bytes(32),) * 4)), 0.0)
+        == []
+    )
+
+
+def test_a_restarted_member_that_signed_a_seal_keeps_silent_and_waits_for_the_aggregate():
+    table = Table()
+    member = restarted(table, 1)
+    (settled,) = member.resume(b"\x07" * 32)
+    assert settled.outcome is Outcome.UNKNOWN
+    assert member.remind(table.cohort.members[0]) == []
+    assert [a.outcome for a in member.learned([0, 1, 2])] == [Outcome.INCLUDED]
+
+
+@pytest.mark.parametrize(
+    ("contributors", "outcome"), [([0, 1, 2], Outcome.INCLUDED), ([0, 2, 3], Outcome.REFUNDED)]
+)
+def test_a_restarted_member_is_told_how_it_ended(contributors, outcome):
+    table = Table(4).masked()
+    vectors = tuple(vector_hash_of(table.members[i]) for i in contributors)
+    proposal = table.proposal(contributors=pack_members(contributors, 4), vectors=vectors)
+    seal = table.message(0, certificate(table, proposal, [0, 2, 3]))
+    member = restarted(table, 1)
+    member.resume(None)
+    assert [a.outcome for a in member.handle(seal, 0.0) if isinstance(a, Settled)] == (
+        [] if outcome is Outcome.INCLUDED else [outcome]
+    )
+    assert not kinds(member.handle(seal, 0.0), table.swarm.id), "it has no shares to open"
+    assert [a.outcome for a in member.learned(contributors)] == (
+        [outcome] if outcome is Outcome.INCLUDED else []
+    )
+
+
+def test_whoever_comes_back_into_reach_is_asked_again_while_the_outcome_is_open():
+    table = Table()
+    member = restarted(table, 1)
+    _, persist = member.resume(None)
+    assert member.remind(table.cohort.members[0]) == [], "not before the vote is durable"
+    member.handle(Persisted(persist.tag), 0.0)
+    (asked,) = member.remind(table.cohort.members[0])
+    assert (asked.peer, kinds([asked], table.swarm.id)) == (table.cohort.members[0], [Kind.ABORT_VOTE])
+    assert member.remind(bytes(32)) == [], "a stranger to this cohort"
+    signatures = tuple(table.message(j, AbortVote()).signature for j in range(3))
+    member.handle(table.message(0, AbortCertificate(pack_members(range(3), 4), signatures)), 0.0)
+    assert member.outcome is Outcome.REFUNDED
+    assert member.remind(table.cohort.members[0]) == []
+
+
+# --- a disk that fails ----------------------------------------------------------------------------------------
+
+
+def test_a_debit_that_cannot_be_stored_lets_no_vector_out():
+    table = Table()
+    i = table.plain[0]
+    table.held = (Spend,)
+    table.start().deal()
+    spend = table.of(i, Spend)[0]
+    table.give(i, PersistFailed(spend.tag, "full"))
+    assert table.outcome(i) is Outcome.REFUNDED
+    table.give(i, Persisted(spend.tag))
+    assert not table.said(i, Kind.MASKED)
+
+
+@pytest.mark.parametrize("event", ["seal", "abort"])
+def test_a_vote_that_cannot_be_stored_is_not_cast(event):
+    table, proposal = Table().proposed()
+    i = table.plain[0]
+    table.held = (Persist,)
+    abort = TimerFired(("sum", table.cohort.id, "abort", 0))
+    (persist,) = table.give(i, proposal if event == "seal" else abort)
+    table.give(i, PersistFailed(persist.tag, "full"))
+    assert table.outcome(i) is Outcome.UNKNOWN, "its vector is out, and others may sum it"
+    assert not table.said(i, Kind.SEAL_VOTE)
+    assert not table.said(i, Kind.ABORT_VOTE)
+    assert table.members[i].remind(table.cohort.members[table.first]) == []
+
+
+def test_a_body_that_cannot_be_stored_is_not_signed():
+    table = Table()
+    i = table.plain[0]
+    table.silent = {Kind.BODY_PROPOSAL}
+    table.start().deal()
+    table.held = (Persist,)
+    (persist,) = table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
+    table.give(i, PersistFailed(persist.tag, "full"))
+    assert table.outcome(i) is Outcome.UNKNOWN
+    assert not table.said(i, Kind.BODY_VOTE)
+
+
+# --- the aggregator's rows ------------------------------------------------------------------------------------
+
+
+def test_keys_go_out_when_all_have_dealt_and_only_from_the_first():
+    table = Table()
+    table.start().deal(Kind.SHARES)
+    assert len(table.said(table.first, Kind.KEYS_SET)) == 4
+    assert not table.said(table.second, Kind.KEYS_SET)
+
+
+def test_who_declines_or_breaks_off_is_not_waited_for():
+    for leave in ("decline", "lost"):
+        table = Table(5)
+        gone = table.plain[0]
+        table.absent = {gone}
+        table.start().deal(Kind.SHARES)
+        assert not table.said(table.first, Kind.KEYS_SET)
+        if leave == "decline":
+            table.give(table.first, table.message(gone, Decline()))
+        else:
+            table.take(table.first, table.aggregators[table.first].lost(table.cohort.members[gone]))
+        keys = table.said(table.first, Kind.KEYS_SET)
+        assert [len(m.body.commitments) for m in keys] == [4] * 4
+
+
+def test_with_enough_the_time_closes_the_keys_and_with_too_few_all_is_over():
+    table = Table(5)
+    table.absent = {table.plain[0]}
+    table.start().deal().at(1.0)
+    assert table.of(table.first, Certified)
+    table = Table(5)
+    table.absent = set(table.plain[:2])
+    table.start().deal().at(1.0)
+    assert {m.body for m in table.said(table.first, Kind.KEYS_SET)} == {KeysSet((), ())}
+    assert all(table.outcome(i) is Outcome.UNTOUCHED for i in range(5) if i not in table.absent)
+
+
+def test_shares_that_are_not_the_senders_own_or_of_another_size():
+    table = Table()
+    table.held = ()
+    shares = [open_frame(table.swarm.id, m.start(0.0)[1].data).body for m in table.members]
+    i, j = table.plain
+    sizes = replace_fields(
+        shares[i], envelopes=tuple(b"x" * 100_000 if e else e for e in shares[i].envelopes)
+    )
+    for bad in (shares[j], replace_fields(shares[i], envelopes=shares[i].envelopes[:-1]), sizes):
+        with pytest.raises(PeerViolation, match="SHARES"):
+            table.give(table.first, table.message(i, bad))
+    assert not table.aggregators[table.first]._shares
+
+
+def test_a_seal_is_proposed_when_all_have_masked_or_time_is_up_with_enough():
+    table = Table(5).masked()
+    late = table.plain[0]
+    table.mail = deque(d for d in table.mail if d.sender != late)
+    table.deal(Kind.MASKED)
+    assert not table.said(table.first, Kind.SEAL_PROPOSAL)
+    table.at(1.0)
+    proposal = table.said(table.first, Kind.SEAL_PROPOSAL)[0].body
+    assert unpack_members(proposal.contributors, 5) == [i for i in range(5) if i != late]
+
+
+def test_a_vector_of_other_keys_or_of_another_size_is_not_summed():
+    table = Table(5).masked()
+    odd, short = table.plain[:2]
+    table.mail = deque(d for d in table.mail if d.sender not in {odd, short})
+    vector = table.members[odd]._vector
+    table.give(table.first, table.message(odd, Masked(bytes(32), vector)))
+    with pytest.raises(PeerViolation, match="a vector of"):
+        table.give(table.first, table.message(short, Masked(table.members[short].context, vector[:-1])))
+    table.give(
+        table.first, table.message(short, Masked(table.members[short].context, table.members[short]._vector))
+    )
+    table.deal().at(1.0)
+    proposal = table.said(table.first, Kind.SEAL_PROPOSAL)[0].body
+    assert odd not in unpack_members(proposal.contributors, 5)
+    assert short in unpack_members(proposal.contributors, 5)
+
+
+def test_too_few_vectors_are_not_proposed():
+    table = Table(5).masked()
+    table.mail = deque(d for d in table.mail if d.sender not in table.plain[:2])
+    table.deal().at(3.0)
+    assert not any(table.said(i, Kind.SEAL_PROPOSAL) for i in range(5))
+
+
+def test_two_votes_of_one_member_are_a_violation_and_t_of_one_content_a_certificate():
+    table, proposal = Table(5).proposed()
+    i = table.plain[0]
+    table.silent = {Kind.SEAL_VOTE}
+    table.deal(Kind.SEAL_PROPOSAL)
+    seal = table.said(i, Kind.SEAL_VOTE)[0].body.seal
+    table.give(table.first, table.message(i, SealVote(seal)))
+    with pytest.raises(PeerViolation, match="two contents"):
+        table.give(table.first, table.message(i, SealVote(bytes(32))))
+    others = [j for j in range(5) if j != i]
+    for j in others[:2]:
+        assert not table.give(table.first, table.message(j, SealVote(seal)))
+    assert not table.give(table.first, table.message(i, SealVote(seal)))
+    told = table.give(table.first, table.message(others[2], SealVote(seal)))
+    assert kinds(told, table.swarm.id) == [Kind.SEAL_CERTIFICATE] * 5
+    assert proposal.body == open_frame(table.swarm.id, told[0].data).body.proposal
+    with pytest.raises(PeerViolation, match="does not have"):
+        table.give(table.first, table.message(i, SealVote(seal), phase=1))
+
+
+def test_the_second_aggregator_takes_over_and_arrives_at_the_same_body():
+    table, _ = Table(5).proposed()
+    table.mail.clear()
+    table.absent = {table.first}
+    table.at(5.0)
+    certified = table.of(table.second, Certified)
+    assert len(certified) == 1
+    assert not table.said(table.second, Kind.RESULT), "its node announces it instead"
+    assert len(unpack_members(certified[0].aggregate.body.parts[0].contributors, 5)) == 5
+
+
+def test_the_second_aggregator_is_silent_while_the_first_speaks():
+    table = Table().start().deal()
+    assert len(table.of(table.first, Certified)) == 1
+    for kind in (Kind.KEYS_SET, Kind.SEAL_PROPOSAL, Kind.BODY_PROPOSAL, Kind.RESULT):
+        assert not table.said(table.second, kind)
+    table.at(6.0)
+    assert not table.said(table.second, Kind.BODY_PROPOSAL)
+    assert len(table.said(table.first, Kind.RESULT)) == 3, "to all but itself"
+
+
+def test_a_share_that_was_never_dealt_is_refused_alone():
+    table = Table(5)
+    table.silent = {Kind.UNMASK}
+    table.start().deal()
+    liar = table.plain[0]
+    for i in range(5):
+        unmask = table.said(i, Kind.UNMASK)[0].body
+        if i == liar:
+            lie = replace_fields(unmask.openings[0], share=bytes(32))
+            unmask = Unmask(unmask.seal, (lie, *unmask.openings[1:]))
+        table.give(table.first, table.message(i, unmask))
+    refused = [a for a in table.of(table.first, Report) if a.fields["phase"] == "SHARE_REFUSED"]
+    assert {a.fields["holder"] for a in refused} == {liar}
+    assert table.said(table.first, Kind.BODY_PROPOSAL), "t others have opened"
+
+
+def test_an_opening_under_another_seal_or_of_a_stranger_opens_nothing():
+    table = Table(5)
+    table.silent = {Kind.UNMASK}
+    table.start().deal()
+    unmask = table.said(table.plain[0], Kind.UNMASK)[0].body
+    stranger = replace_fields(unmask.openings[0], owner=31)
+    assert not table.give(table.first, table.message(table.plain[0], Unmask(bytes(32), unmask.openings)))
+    assert not table.give(table.first, table.message(table.plain[1], Unmask(unmask.seal, (stranger,))))
+    assert not any(table.aggregators[table.first]._phases[0].shares.values())
+
+
+def test_a_secret_that_was_dealt_falsely_loses_the_sum_and_ends_nothing_else():
+    table = Table()
+    table.held = (Compute,)
+    table.start().deal()
+    table.release()
+    table.held = (Compute,)
+    table.deal()
+    job = next(action for i, action in table.waiting if i == table.first)
+    commitment = job.job.commitments[0]
+    lie = replace_fields(commitment, seeds=(bytes(32),))
+    broken = replace(job.job, commitments={**job.job.commitments, 0: lie})
+    result = broken.run()
+    assert isinstance(result, PeerViolation)
+    (report,) = table.give(table.first, Computed(job.tag, result))
+    assert report.fields["phase"] == "SUM_LOST"
+
+
+def test_a_seal_over_a_vector_of_another_size_is_not_summed():
+    """The first aggregator and a member in league: the honest second one must not stumble over their vector."""
+    table = Table(5).masked()
+    liar = table.first
+    short = table.members[liar]._vector[:-1]
+    table.members[liar]._vector = short
+    table.mail = deque(d for d in table.mail if d.sender != liar)
+    table.aggregators[table.second]._phases[0].masked[liar] = Masked(table.members[liar].context, short)
+    table.deal(Kind.MASKED)
+    seal = certificate(table, table.proposal(), [0, 1, 2, 3])
+    table.silent = {Kind.LOOK}
+    for i in range(5):
+        table.give(i, table.message(liar, seal))
+    table.absent = {liar}
+    table.deal().at(3.0)
+    assert not table.of(table.second, Compute)[1:], "nothing but its own masking was computed"
+
+
+def test_a_sum_beyond_its_bounds_is_not_proposed(monkeypatch):
+    def boast(self, phase, plan, contribution, rounding, *, layout, compression):
+        encoded = encode_payload(plan, contribution, rounding, layout, compression)
+        if contribution.examples == 10:
+            plan.lanes.wide_view(encoded.vector)[0] = 1 << 31
+        return encoded
+
+    monkeypatch.setattr(type(DENSE), "encode", boast)
+    table = Table().start().deal().at(END_STEPS)
+    lost = [a.fields["reason"] for a in table.of(table.first, Report) if a.fields["phase"] == "SUM_LOST"]
+    assert lost == ["aggregate: a weight above 256"]
+    assert not any(table.said(i, Kind.BODY_PROPOSAL) for i in range(4))
+    assert {table.outcome(i) for i in range(4)} == {Outcome.UNKNOWN}
+
+
+def test_t_signatures_make_the_result_and_a_false_one_is_a_violation():
+    table = Table(5)
+    table.silent = {Kind.BODY_VOTE}
+    table.start().deal()
+    votes = [table.said(i, Kind.BODY_VOTE)[0].body for i in range(5)]
+    with pytest.raises(PeerViolation, match="does not hold"):
+        table.give(table.first, table.message(0, votes[1]))
+    with pytest.raises(PeerViolation, match="does not hold"):
+        table.give(table.first, table.message(0, BodyVote(bytes(32), votes[0].signature)))
+    for i in range(3):
+        assert not table.give(table.first, table.message(i, votes[i]))
+    told = table.give(table.first, table.message(3, votes[3]))
+    assert kinds(told, table.swarm.id) == [Kind.RESULT] * 4
+    assert isinstance(told[-1], Certified)
+    result = open_frame(table.swarm.id, told[0].data).body
+    assert isinstance(result, Result)
+    assert not table.give(table.first, table.message(4, votes[4])), "it is done"
+
+
+def test_a_stranger_is_no_member():
+    table = Table().masked()
+    stranger = Identity(bytes(32))
+    frame = sign_frame(stranger, table.swarm.id, AbortVote(), cohort=table.cohort.id)
+    with pytest.raises(PeerViolation, match="not a member of this cohort"):
+        table.give(0, open_frame(table.swarm.id, frame))
+
+
+def test_shares_are_taken_once_and_not_after_the_keys():
+    table = Table()
+    table.silent = {Kind.KEYS_SET}
+    table.start().deal()
+    i = table.plain[0]
+    shares = table.said(i, Kind.SHARES)[0]
+    assert isinstance(shares.body, Shares)
+    assert table.give(table.first, shares) == []
+    assert len(table.said(table.first, Kind.KEYS_SET)) == 4
