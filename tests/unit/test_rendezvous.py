@@ -219,9 +219,7 @@ def test_handing_on_ends(start):
 
 
 def test_the_rank_is_that_of_the_highest_round_in_the_bag():
-    round_ = next(
-        r for r in range(2, 50) if by_rank(r)[0] != by_rank(1)[0] and by_rank(r)[0] != KEYS[2]
-    )
+    round_ = next(r for r in range(2, 50) if by_rank(r)[0] != by_rank(1)[0] and by_rank(r)[0] != KEYS[2])
     node = Node(by_rank(1)[0])
     node.hear(ready(PEOPLE[1], 1), ready(PEOPLE[2], round_))
     assert node.fire(GATHER, GATHER_S)[0].peer == by_rank(round_)[0]
