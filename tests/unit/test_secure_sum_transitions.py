@@ -749,6 +749,20 @@ def test_members_who_were_shown_different_looks_cannot_be_in_one_seal():
     assert table.members[i].context != table.members[j].context
 
 
+def test_who_was_left_out_of_the_second_phase_before_it_began_spends_nothing_in_it():
+    """A dishonest quorum seals the payload without a member that has not seen the look yet: its account is closed."""
+    table = Table(codec=LooksFirst())
+    table.silent = {Kind.LOOK}
+    table.start().deal()
+    i = table.plain[0]
+    others = [j for j in range(4) if j != i]
+    without_me = SealProposal(bytes(32), pack_members(others, 4), (bytes(32),) * 3)
+    table.give(i, table.message(table.first, certificate(table, without_me, others, phase=1), phase=1))
+    assert table.outcome(i) is Outcome.UNTOUCHED
+    table.give(i, table.said(table.first, Kind.LOOK)[0])
+    assert not table.of(i, Spend)
+
+
 def test_a_body_that_is_not_this_cohorts_or_out_of_bounds():
     table = Table()
     table.silent = {Kind.BODY_PROPOSAL}
