@@ -37,7 +37,7 @@ from scenarios.daemons import Daemon, Status, SwarmFailed, end_all
 from scenarios.mishaps import Course, meet
 from scenarios.progress import Display, Snapshot
 from scenarios.report import AggregateReport, Bytes, NodeReport, Parts, SwarmReport, problems
-from scenarios.spec import DEVICES_MAX, OptionError, Plan
+from scenarios.spec import DEVICES_MAX, OptionError, Plan, identity_of
 
 TICK_S = 0.1
 START_S = 90.0  # for a daemon to start: all of them share the machine's cores
@@ -176,7 +176,7 @@ class Run:
         """Identities, and the one manifest that all of them hold."""
         plan = self.plan
         self._show()
-        self.identities = [_identity(plan.seed, index) for index in range(len(plan.devices))]
+        self.identities = [identity_of(plan.seed, index) for index in range(len(plan.devices))]
         settings = plan.swarm.settings(
             name=plan.name,
             rounds=plan.rounds,
@@ -407,11 +407,6 @@ async def _open_model(plan: Plan, folder: Path) -> messages.Opened:
             )
             nursery.cancel_scope.cancel()
     return opened
-
-
-def _identity(seed: int, index: int) -> Identity:
-    """The same devices in every run of one seed: who leads and who adds up follows from the keys."""
-    return Identity(digest("scenario identity", _number(seed), _number(index)))
 
 
 def _number(value: int) -> bytes:
