@@ -31,21 +31,21 @@ def digits_net() -> nn.Module:
 
 
 def fashion_net() -> nn.Module:
-    """Images (N, 1, 28, 28) to 10 logits; 108,874 parameters, most of them in one matrix of 128 x 800.
+    """Images (N, 1, 28, 28) to 10 logits; 105,482 parameters, most of them in one matrix of 192 x 512.
 
-    A stride where a second pooling layer would stand halves the cost of a step for a point of accuracy: .849, .861,
-    .876 after 1, 2, 3 epochs centrally (SGD .05, momentum .9, batch 128) against .849, .871, .885.
+    Pooling before the second convolution keeps a device's step of 16 examples at 1.2 ms: 0.5 ms of it would buy nothing.
+    Accuracy .841, .870, .883 after 1, 2, 3 epochs centrally (SGD .05, momentum .9, batch 128).
     """
     return nn.Sequential(
         nn.Conv2d(1, 16, kernel_size=5, stride=2),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, kernel_size=3),
         nn.MaxPool2d(2),  # before the ReLU, which commutes with it and then sees a quarter
         nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(800, 128),
+        nn.Conv2d(16, 32, kernel_size=3),
         nn.ReLU(),
-        nn.Linear(128, 10),
+        nn.Flatten(),
+        nn.Linear(512, 192),
+        nn.ReLU(),
+        nn.Linear(192, 10),
     )
 
 
