@@ -67,20 +67,25 @@ def by_algorithm(runs: Sequence[RunReport]) -> dict[str, list[RunReport]]:
     return groups
 
 
+def bare(report: SimulationReport) -> list[str]:
+    """The algorithms with a run whose updates nothing hid."""
+    return [name for name, runs in by_algorithm(report.runs).items() if not all(run.masks for run in runs)]
+
+
+def sized(report: SimulationReport) -> list[str]:
+    """The algorithms with a run that computed the sizes and times of its cryptography, and made none."""
+    groups = by_algorithm(report.runs).items()
+    return [name for name, runs in groups if any(run.crypto != "real" for run in runs)]
+
+
 def cautions(report: SimulationReport) -> list[str]:
     """What in these runs was not as on real devices: to be shown before any figure."""
-    bare = [name for name, runs in by_algorithm(report.runs).items() if not all(run.masks for run in runs)]
-    sized = [
-        name
-        for name, runs in by_algorithm(report.runs).items()
-        if not all(run.crypto == "real" for run in runs)
-    ]
     lines = []
-    if bare:
-        lines.append(f"MASKS OFF in {', '.join(bare)}: nothing hid these updates.")
-    if sized:
+    if names := bare(report):
+        lines.append(f"MASKS OFF in {', '.join(names)}: nothing hid these updates.")
+    if names := sized(report):
         lines.append(
-            f"SIZED CRYPTOGRAPHY in {', '.join(sized)}: sizes and times of keys and masks are computed, "
+            f"SIZED CRYPTOGRAPHY in {', '.join(names)}: sizes and times of keys and masks are computed, "
             "and none was made."
         )
     return lines
