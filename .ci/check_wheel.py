@@ -8,6 +8,7 @@ NEEDED = (
     "models/data/digits.npz",
     "models/data/README.md",
     "scenarios/quickstart.toml",
+    "scenarios/page.html",
     "crypto/py.typed",
 )
 

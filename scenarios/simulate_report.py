@@ -13,8 +13,18 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-WIDTH_MIN = 110  # columns of the table where no terminal says how wide it is
+WIDTH_MIN = 120  # columns of the table where no terminal says how wide it is
 SHOWN_BYTES_MIN = 50  # a round and device, below which a kind of message is left out of the words
+
+
+class Point(msgspec.Struct, frozen=True):
+    """All devices at one moment of a run."""
+
+    time_s: float
+    bytes_per_device: float
+    accuracy: float  # mean over the devices
+    tenth: float  # of ten devices nine are at least as good
+    worst: float
 
 
 class RunReport(msgspec.Struct, frozen=True):
@@ -35,6 +45,10 @@ class RunReport(msgspec.Struct, frozen=True):
     sent_by_kind: dict[str, float]  # a device's messages, without what libp2p adds; announcements: each copy
     events: int
     problem: str  # why the run ended before its end; "" where it did not
+    curve: list[Point] = msgspec.field(default_factory=list)  # in the order of time
+    parameters: dict[str, float | int | str] = msgspec.field(default_factory=dict)
+    broadcast_bytes: float = 0.0  # of bytes_per_device: a server's final model, sent to every device
+    crypto: str = "real"  # "sized": computed sizes and times, no keys
 
 
 class SimulationReport(msgspec.Struct, frozen=True):
@@ -45,9 +59,43 @@ class SimulationReport(msgspec.Struct, frozen=True):
     runs: list[RunReport]
 
 
+def by_algorithm(runs: Sequence[RunReport]) -> dict[str, list[RunReport]]:
+    """In the order of the first run of each."""
+    groups: dict[str, list[RunReport]] = {}
+    for run in runs:
+        groups.setdefault(run.algorithm, []).append(run)
+    return groups
+
+
+def bare(report: SimulationReport) -> list[str]:
+    """The algorithms with a run whose updates nothing hid."""
+    return [name for name, runs in by_algorithm(report.runs).items() if not all(run.masks for run in runs)]
+
+
+def sized(report: SimulationReport) -> list[str]:
+    """The algorithms with a run that computed the sizes and times of its cryptography, and made none."""
+    groups = by_algorithm(report.runs).items()
+    return [name for name, runs in groups if any(run.crypto != "real" for run in runs)]
+
+
+def cautions(report: SimulationReport) -> list[str]:
+    """What in these runs was not as on real devices: to be shown before any figure."""
+    lines = []
+    if names := bare(report):
+        lines.append(f"MASKS OFF in {', '.join(names)}: nothing hid these updates.")
+    if names := sized(report):
+        lines.append(
+            f"SIZED CRYPTOGRAPHY in {', '.join(names)}: sizes and times of keys and masks are computed, "
+            "and none was made."
+        )
+    return lines
+
+
 def print_simulation(report: SimulationReport, console: Console) -> None:
     if not console.is_terminal:
         console.width = max(console.width, WIDTH_MIN)
+    for line in cautions(report):
+        console.print(Text(line, style="bold red"))
     console.print(_table(report))
     for line in statements(report):
         console.print(Text(line))
@@ -55,19 +103,25 @@ def print_simulation(report: SimulationReport, console: Console) -> None:
 
 def statements(report: SimulationReport) -> list[str]:
     """What the figures mean, in words."""
-    lines = [f"Tested on {report.test}. {report.nodes} virtual devices; keys, masks and bytes are real."]
-    if not report.runs:
-        return lines
-    last = report.runs[-1]
-    rounds = max(last.rounds, 1)
-    kinds = [
-        (kind, size / rounds) for kind, size in last.sent_by_kind.items() if size / rounds >= SHOWN_BYTES_MIN
-    ]
-    kinds.sort(key=lambda pair: -pair[1])
-    rest = (last.sent_per_device - sum(last.sent_by_kind.values())) / rounds
-    shown = "  ".join(f"{kind} {size / 1e3:.1f}" for kind, size in kinds)
-    lines.append(f"KB that a device sends a round: {shown}  encryption and libp2p {rest / 1e3:.1f}.")
-    lines += [f"Seed {run.seed}: the trace is {run.trace_sha256}." for run in report.runs]
+    real = "" if cautions(report) else "; keys, masks and bytes are real"
+    lines = [f"Tested on {report.test}. {report.nodes} virtual devices{real}."]
+    for algorithm, runs in by_algorithm(report.runs).items():
+        last = runs[-1]
+        if not last.sent_by_kind:
+            continue
+        rounds = max(last.rounds, 1)
+        kinds = [
+            (kind, size / rounds)
+            for kind, size in last.sent_by_kind.items()
+            if size / rounds >= SHOWN_BYTES_MIN
+        ]
+        kinds.sort(key=lambda pair: -pair[1])
+        rest = (last.sent_per_device - sum(last.sent_by_kind.values())) / rounds
+        shown = "  ".join(f"{kind} {size / 1e3:.1f}" for kind, size in kinds)
+        lines.append(
+            f"{algorithm}: KB that a device sends a round: {shown}  encryption and libp2p {rest / 1e3:.1f}."
+        )
+    lines += [f"{run.algorithm}, seed {run.seed}: the trace is {run.trace_sha256}." for run in report.runs]
     return lines
 
 
@@ -77,15 +131,17 @@ def _table(report: SimulationReport) -> Table:
     table = Table(
         title=title + ("" if target is None else f", to {100 * target:.1f} %"), title_justify="left"
     )
+    table.add_column("algorithm")
     table.add_column("seed")
     for name in ("reached", "virtual s", "rounds", "KB a device", "steps", "accuracy", "worst", "wall s"):
         table.add_column(name, justify="right")
     table.caption = "KB a device: sent plus received; wall s: of that in training"
-    for run in report.runs:
-        table.add_row(str(run.seed), *_cells(report, [run]))
-    if len(report.runs) > 1:
+    for algorithm, runs in by_algorithm(report.runs).items():
         table.add_section()
-        table.add_row("mean", *_cells(report, report.runs))
+        for run in runs:
+            table.add_row(escape(algorithm), str(run.seed), *_cells(report, [run]))
+        if len(runs) > 1:
+            table.add_row(escape(algorithm), "mean", *_cells(report, runs), style="bold")
     return table
 
 
