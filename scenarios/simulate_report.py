@@ -17,6 +17,16 @@ WIDTH_MIN = 110  # columns of the table where no terminal says how wide it is
 SHOWN_BYTES_MIN = 50  # a round and device, below which a kind of message is left out of the words
 
 
+class Point(msgspec.Struct, frozen=True):
+    """How good the devices' models were at a moment; where a server has the one model, all three are its accuracy."""
+
+    time_s: float
+    bytes_per_device: float
+    accuracy: float  # mean over the devices
+    tenth: float  # the device that a tenth are worse than
+    worst: float
+
+
 class RunReport(msgspec.Struct, frozen=True):
     algorithm: str
     seed: int
@@ -35,6 +45,11 @@ class RunReport(msgspec.Struct, frozen=True):
     sent_by_kind: dict[str, float]  # a device's messages, without what libp2p adds; announcements: each copy
     events: int
     problem: str  # why the run ended before its end; "" where it did not
+    # A server's model is a device's only when it has come down: part of time_s and of bytes_per_device.
+    broadcast_s: float = 0.0
+    broadcast_bytes: float = 0.0
+    parameters: dict[str, float | int | str] = {}
+    curve: list[Point] = []
 
 
 class SimulationReport(msgspec.Struct, frozen=True):
