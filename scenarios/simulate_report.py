@@ -70,10 +70,21 @@ def print_simulation(report: SimulationReport, console: Console) -> None:
 
 def statements(report: SimulationReport) -> list[str]:
     """What the figures mean, in words."""
-    lines = [f"Tested on {report.test}. {report.nodes} virtual devices; keys, masks and bytes are real."]
-    if not report.runs:
-        return lines
-    last = report.runs[-1]
+    own = [run for run in report.runs if run.algorithm == "gossamer"]
+    lines = [f"Tested on {report.test}. {report.nodes} virtual devices."]
+    if own:
+        lines[0] += " Gossamer's keys, masks and bytes are real."
+        lines.append(_kinds(own[-1]))
+    down = max((run.broadcast_bytes for run in report.runs), default=0.0)
+    if down:
+        lines.append(
+            f"Where a server has the model, time and bytes include its last way down to all: {down / 1e3:.1f} KB a device."
+        )
+    lines += [f"{run.algorithm}, seed {run.seed}: the trace is {run.trace_sha256}." for run in report.runs]
+    return lines
+
+
+def _kinds(last: RunReport) -> str:
     rounds = max(last.rounds, 1)
     kinds = [
         (kind, size / rounds) for kind, size in last.sent_by_kind.items() if size / rounds >= SHOWN_BYTES_MIN
@@ -81,9 +92,7 @@ def statements(report: SimulationReport) -> list[str]:
     kinds.sort(key=lambda pair: -pair[1])
     rest = (last.sent_per_device - sum(last.sent_by_kind.values())) / rounds
     shown = "  ".join(f"{kind} {size / 1e3:.1f}" for kind, size in kinds)
-    lines.append(f"KB that a device sends a round: {shown}  encryption and libp2p {rest / 1e3:.1f}.")
-    lines += [f"Seed {run.seed}: the trace is {run.trace_sha256}." for run in report.runs]
-    return lines
+    return f"KB that a Gossamer device sends a round: {shown}  encryption and libp2p {rest / 1e3:.1f}."
 
 
 def _table(report: SimulationReport) -> Table:
@@ -92,15 +101,20 @@ def _table(report: SimulationReport) -> Table:
     table = Table(
         title=title + ("" if target is None else f", to {100 * target:.1f} %"), title_justify="left"
     )
+    table.add_column("algorithm")
     table.add_column("seed")
     for name in ("reached", "virtual s", "rounds", "KB a device", "steps", "accuracy", "worst", "wall s"):
         table.add_column(name, justify="right")
     table.caption = "KB a device: sent plus received; wall s: of that in training"
     for run in report.runs:
-        table.add_row(str(run.seed), *_cells(report, [run]))
-    if len(report.runs) > 1:
+        table.add_row(run.algorithm, str(run.seed), *_cells(report, [run]))
+    names = list(dict.fromkeys(run.algorithm for run in report.runs))
+    if len(report.runs) > len(names):
         table.add_section()
-        table.add_row("mean", *_cells(report, report.runs))
+        for name in names:
+            table.add_row(
+                name, "mean", *_cells(report, [run for run in report.runs if run.algorithm == name])
+            )
     return table
 
 

@@ -1,6 +1,6 @@
 """Learning without a server: each alone, D-PSGD, epidemic learning, DivShare. All send dense float32 values.
 
-local      Nobody sends anything.
+local      Nobody sends anything, and after a number of steps each stops.
 dpsgd      Lian et al. 2017 (arXiv:1705.09056). A fixed regular graph. A round of a device: local steps, its model to
            each neighbour, and once their models of that round are here the mean of all of them and its own. Who has
            fast neighbours can be a round ahead of who has not.
@@ -20,7 +20,13 @@ import numpy as np
 
 from gossip.events import Floats
 from scenarios.baselines.algorithm import Stage
-from scenarios.baselines.settings import DivShareSettings, DpsgdSettings, EpidemicSettings, LocalPhase
+from scenarios.baselines.settings import (
+    DivShareSettings,
+    DpsgdSettings,
+    EpidemicSettings,
+    LocalPhase,
+    LocalSettings,
+)
 from scenarios.baselines.world import FLOAT_BYTES
 
 
@@ -63,9 +69,14 @@ class Peers:
 
 
 class Local(Peers):
+    def __init__(self, stage: Stage, settings: LocalSettings) -> None:
+        super().__init__(stage, settings)
+        self._phases = max(1, settings.steps_max // settings.local_steps)
+
     def trained(self, device: int) -> None:
         self.finish(device, self._models[device])
-        self._train(device)
+        if self._done[device] < self._phases:
+            self._train(device)
 
 
 class Dpsgd(Peers):

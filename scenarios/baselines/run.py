@@ -33,7 +33,7 @@ NEAR = 0.03  # of the target: then all are judged
 LOOK_AGAIN = 1.03  # times the time of the last look, before SAMPLED are judged again
 ALL_AGAIN = 1.15  # and before all are
 PATIENCE = 2.0  # times the time of the last gain, after which a baseline is given up
-PATIENCE_ROUNDS = 20
+PATIENCE_ROUNDS = 20, 3  # and rounds since then: of a server, of the least advanced device
 GAIN = 0.002  # that counts as one
 
 ALGORITHMS: Final[Mapping[str, Callable[..., Algorithm]]] = {
@@ -57,7 +57,7 @@ class BaselineSnapshot(Snapshot):
     def __str__(self) -> str:
         accuracy = "-" if self.accuracy is None else f"{100 * self.accuracy:.1f} %"
         target = "" if self.target is None else f" of {100 * self.target:.1f} %"
-        done = self.virtual_s / self.limit_s
+        done = min(1.0, self.virtual_s / self.limit_s)
         left = "?" if not done else f"{self.at_s * (1 - done) / done:.0f} s"
         return (
             f"{self.virtual_s:7.1f} virtual s  {self.stage}  round {self.round}  accuracy {accuracy}{target}  "
@@ -121,6 +121,8 @@ class BaselineRun:
             if self.algorithm.fresh:
                 self.algorithm.fresh = False
                 self._look()
+        if not self._over():
+            self._problem = "all devices have done what they were to do"
         if not self._reached and self._judged_s < self.world.now:
             self._judge()
         if self.algorithm.central:
@@ -135,7 +137,7 @@ class BaselineRun:
             self._problem = "other settings took less time and fewer bytes"
         elif (
             self.world.now > PATIENCE * self._best_s
-            and self.algorithm.rounds > self._best_round + PATIENCE_ROUNDS
+            and self.algorithm.rounds > self._best_round + PATIENCE_ROUNDS[not self.algorithm.central]
         ):
             self._problem = f"no gain of {100 * GAIN:.1f} points since virtual second {self._best_s:.0f}"
         return bool(self._problem)

@@ -23,6 +23,10 @@ class LocalPhase(Section, frozen=True):
     learning_rate: Rate | None = None  # the task's
 
 
+class LocalSettings(LocalPhase, frozen=True):
+    steps_max: Steps = 1000  # of each device, which then has learned from its few examples what it can
+
+
 class FedAvgSettings(LocalPhase, frozen=True):
     participants: Share = 0.1  # of the devices, a round; McMahan et al.'s C
     participants_min: Few = 10
@@ -55,7 +59,7 @@ class DivShareSettings(LocalPhase, frozen=True):
 
 
 class BaselineTables(Section, frozen=True):
-    local: LocalPhase = LocalPhase()
+    local: LocalSettings = LocalSettings()
     fedavg: FedAvgSettings = FedAvgSettings()
     fedbuff: FedBuffSettings = FedBuffSettings()
     ftte: FtteSettings = FtteSettings()
