@@ -5,6 +5,9 @@
     task = "watch"
     test = "what the accuracy is measured on, in words"
     rounds = 40
+    target_accuracy = 0.8      # ends a simulation; the mean over the devices
+    judged = 2000              # a simulation judges by so many test examples, from the first on
+    limit_s = 40000.0          # of virtual time, in which what Gossamer is compared with must be there
 
     [swarm.cohorts]            # [swarm.training], [swarm.compression] and [swarm.cohorts] are those of a
     n_min = 4                  # device's config.toml; what is left out has the same default

@@ -17,6 +17,7 @@ import numpy as np
 
 from gossip.events import Floats
 from gossip.fold import UNIT
+from models.tasks import load_task
 from scenarios.baselines.algorithm import Algorithm, Stage
 from scenarios.baselines.peers import DivShare, Dpsgd, Epidemic, Local
 from scenarios.baselines.server import FedAvg, FedBuff, Ftte, TopK
@@ -197,10 +198,8 @@ class BaselineRun:
 
     def report(self) -> RunReport:
         world = self.world
-        parameters: dict[str, float | int | str] = {
-            key: value if isinstance(value, float | int | str) else "the task's"
-            for key, value in msgspec.to_builtins(self._settings).items()
-        }
+        given = msgspec.to_builtins(self._settings)
+        rate = self._settings.learning_rate or load_task(self._plan.task).learning_rate
         return RunReport(
             algorithm=self._name,
             seed=self._plan.seed,
@@ -221,6 +220,6 @@ class BaselineRun:
             problem=self._problem,
             broadcast_s=round(self._broadcast_s, 3),
             broadcast_bytes=self._broadcast_bytes,
-            parameters=parameters,
+            parameters=given | {"learning_rate": rate},
             curve=self._curve,
         )

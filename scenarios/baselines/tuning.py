@@ -47,12 +47,20 @@ def crossing(curve: Sequence[Point], target: float) -> Point | None:
     return next((point for point in curve if point.accuracy >= target), None)
 
 
-def tune(plan: Plan, algorithm: str, targets: Sequence[float], display: Display) -> Iterator[Trial]:
-    """The grid, one trial after the other. Times and bytes are those before the last broadcast."""
+def tune(
+    plan: Plan,
+    algorithm: str,
+    targets: Sequence[float],
+    display: Display,
+    rival: tuple[float, float] | None = None,
+) -> Iterator[Trial]:
+    """The grid, one trial after the other. Times and bytes are those before the last broadcast.
+
+    rival: seconds and bytes a device to beat to the highest target, from trials before these.
+    """
     given = plan.baselines.of(algorithm)
     rate = load_task(plan.task).learning_rate
     highest = max(targets)
-    rival: tuple[float, float] | None = None
     for factor, steps in product(RATES, STEPS):
         settings = msgspec.structs.replace(given, learning_rate=factor * rate, local_steps=steps)
         run = BaselineRun(
