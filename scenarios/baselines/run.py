@@ -149,6 +149,7 @@ class BaselineRun:
     # --- the instrument --------------------------------------------------------------------------------------
 
     def _look(self) -> None:
+        self._show()
         if not self.algorithm.central and self.world.devices > SAMPLED:
             if self.world.now < LOOK_AGAIN * self._looked_s:
                 return
@@ -171,6 +172,9 @@ class BaselineRun:
         if mean(self._accuracies) >= self._best + GAIN:
             self._best = mean(self._accuracies)
             self._best_s, self._best_round = world.now, self.algorithm.rounds
+
+    def _show(self) -> None:
+        world = self.world
         self._display.show(
             BaselineSnapshot(
                 stage=self._name,
