@@ -34,7 +34,7 @@ INDEX_BYTES = 4
 
 
 def staleness_weight(age: int) -> float:
-    """Nguyen et al. 2022, section 3.1, with the exponent of their experiments."""
+    """Nguyen et al. 2022: polynomial in the age, with their exponent of a half."""
     return 1 / math.sqrt(1 + age)
 
 
