@@ -111,6 +111,7 @@ class BatchedTrainer:
     lanes: threads to compute in, as many as cores; torch's own, which would only get in their way, are taken down to
     one. What devices do when is the same for any number, but a model that draws (dropout) draws otherwise.
     judged: how many of the test examples to evaluate by, from the first on; None for all.
+    learning_rate: instead of the task's.
     Vectors that are passed in may be kept until they are used: leave them as they are.
     """
 
@@ -123,9 +124,12 @@ class BatchedTrainer:
         *,
         lanes: int = 1,
         judged: int | None = None,
+        learning_rate: float | None = None,
     ) -> None:
         torch.set_num_threads(1)
         self._task, self._dataset = task, dataset
+        self._learning_rate = task.learning_rate if learning_rate is None else learning_rate
+        self._trainable: list[Tensor] | None = None  # by tensor of the schema, 1 or 0 a parameter
         self._devices = [_Device(part, task.batch, seed) for part, seed in zip(parts, seeds, strict=True)]
         # functional_call exchanges a module's parameters while it runs, so each lane has a module of its own.
         self._modules = [task.model() for _ in range(lanes)]
@@ -145,6 +149,13 @@ class BatchedTrainer:
             messages.Opened(fingerprint, tensors, start, len(device.part), self._dataset.classes)
             for device in self._devices
         ]
+
+    def restrict(self, trainable: NDArray[np.bool_]) -> None:
+        """From the next step that is computed, parameters where `trainable`, (parameters,), is false stay as they are."""
+        if trainable.shape != (self._size,):
+            raise PhaseError(f"expected {self._size} parameters, got {trainable.shape}")
+        sizes = [tensor.size for tensor in self._schema]
+        self._trainable = list(torch.split(torch.from_numpy(trainable.astype(np.float32)), sizes))
 
     def examples(self, device: int) -> int:
         """How many this device holds."""
@@ -264,9 +275,12 @@ class BatchedTrainer:
             )
             losses = losses_of(tensors, inputs, labels)
             gradients = torch.autograd.grad(losses.sum(), list(tensors.values()))
-            for model, velocity, gradient in zip(models, velocities, gradients, strict=True):
-                velocity.mul_(self._task.momentum).add_(gradient.flatten(1))
-                model.add_(velocity, alpha=-self._task.learning_rate)
+            flat = [gradient.flatten(1) for gradient in gradients]
+            if self._trainable is not None:
+                flat = [gradient * trained for gradient, trained in zip(flat, self._trainable, strict=True)]
+            for model, velocity, gradient in zip(models, velocities, flat, strict=True):
+                velocity.mul_(self._task.momentum).add_(gradient)
+                model.add_(velocity, alpha=-self._learning_rate)
             for phase, loss in zip(phases, losses.tolist(), strict=True):
                 phase.count(loss)
         for place, phase in enumerate(phases):  # copies: one phase that lasts must not hold the whole group

@@ -4,17 +4,20 @@
 that there is not. 4: the scenario's file cannot be used. 130: interrupted, and nothing runs any more.
 """
 
+import importlib
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
 from gossip.errors import GossamerError
+from scenarios.baselines.settings import NAMES
 from scenarios.progress import Display, display
 from scenarios.report import print_report, problems, write_json
 from scenarios.simulate_report import RunReport, SimulationReport, print_simulation
@@ -23,6 +26,7 @@ from scenarios.swarm import run
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
 SEEDS_MAX = 1000
+GOSSAMER = "gossamer"
 
 
 def swarm(
@@ -88,8 +92,12 @@ def simulate(
     rounds: int | None = None,
     seed: int | None = None,
     seeds: int = 1,
+    algorithm: str = GOSSAMER,
+    masks: bool = True,
     until_accuracy: float | None = None,
+    tune: bool = False,
     json: Path | None = None,
+    report: Path | None = None,
 ) -> int:
     """Run a scenario in virtual time, all devices in this process: real keys, masks and bytes, modelled links and speeds.
 
@@ -100,37 +108,62 @@ def simulate(
     nodes
         How many devices take part: the first of those that the scenario lists, or as many as it may count.
     rounds
-        Rounds to train for, at most.
+        Rounds to train for, at most; the algorithms that Gossamer is compared with end by the scenario's limit_s.
     seed
         Draws the devices' keys, the first model, the shares of the data, and the network's chance.
     seeds
         So many runs, with this seed and those after it.
+    algorithm
+        What learns, one or several with commas between them: gossamer, local, fedavg, fedbuff, ftte, dpsgd, epidemic,
+        divshare, topk.
+    masks
+        Without them, a device's update is no secret within its cohort.
     until_accuracy
         End when the mean accuracy over all devices is this, from 0 to 1.
+    tune
+        Try the grid of learning rates and local steps for each algorithm, with the first seed.
     json
         Write all figures to this file.
+    report
+        Write a page with all figures and curves to this folder.
 
     """
     stderr = Console(stderr=True)
+    failure: GossamerError | None = None
     interrupted = False
     runs: list[RunReport] = []
     try:
         _refuse_json(json)
+        write_page = None if report is None else _page_writer(report)
+        algorithms = _algorithms(algorithm, tune)
         plans = _seeded(find_scenario(scenario), nodes, rounds, seed, seeds, until_accuracy)
         first = plans[0]
         stderr.print(Text(f"{first.name}: {first.summary}"), soft_wrap=True)
         if first.faults:
             stderr.print(Text("The scenario's faults are for `gossamer swarm`: none of them happens here."))
-        with display(stderr) as progress:
-            for chosen in plans:
-                run_, interrupted = _simulate(chosen, progress)
-                runs.append(run_)
-                if interrupted:
-                    break
-        report = SimulationReport(first.name, len(first.devices), first.target_accuracy, first.test, runs)
-        print_simulation(report, Console())
-        if json is not None:
-            write_json(report, json)
+        try:
+            with display(stderr) as progress:
+                todo = (
+                    _tuned(first, algorithms, progress) if tune else _runs(plans, algorithms, masks, progress)
+                )
+                for each, interrupted in todo:  # noqa: B007 - read after the loop
+                    runs.append(each)
+        except KeyboardInterrupt:
+            interrupted = True
+        except GossamerError as error:  # what the runs before it have shown is kept
+            if not runs:
+                raise
+            failure = error
+        if runs or not interrupted:
+            told = SimulationReport(first.name, len(first.devices), first.target_accuracy, first.test, runs)
+            print_simulation(told, Console())
+            if json is not None:
+                write_json(told, json)
+            if write_page is not None and report is not None:
+                for path in write_page(told, report):
+                    stderr.print(Text(f"wrote {path}"), soft_wrap=True)
+        if failure is not None:
+            raise failure
     except GossamerError as error:
         print(f"gossamer: {error}", file=sys.stderr)  # noqa: T201 - no markup, no wrapping
         return int(getattr(error, "exit_code", FAILED))
@@ -141,22 +174,93 @@ def simulate(
         return INTERRUPTED
     for each in runs:
         if each.problem:
-            stderr.print(
-                Text(f"gossamer: seed {each.seed}: {each.problem}", style="bold red"), soft_wrap=True
-            )
-    return FAILED if any(each.problem for each in runs) else OK
+            # That a baseline does not come to the target is a result.
+            style = "bold red" if each.algorithm == GOSSAMER else ""
+            line = f"gossamer: {each.algorithm}, seed {each.seed}: {each.problem}"
+            stderr.print(Text(line, style=style), soft_wrap=True)
+    return FAILED if any(each.problem and each.algorithm == GOSSAMER for each in runs) else OK
 
 
-def _simulate(chosen: Plan, progress: Display) -> tuple[RunReport, bool]:
-    """The run's figures, and whether it was interrupted."""
-    from scenarios.simulate import Run  # noqa: PLC0415 - imports torch, which takes seconds
+class _Simulation(Protocol):
+    def go(self) -> None: ...
 
-    simulation = Run(chosen, progress)
-    try:
-        simulation.go()
-    except KeyboardInterrupt:
-        return simulation.report(), True
-    return simulation.report(), False
+    def report(self) -> RunReport: ...
+
+
+def _runs(
+    plans: Sequence[Plan], algorithms: Sequence[str], masks: bool, progress: Display
+) -> Iterator[tuple[RunReport, bool]]:
+    """Each run's figures, and whether it was interrupted, which ends them."""
+    for chosen in plans:
+        for name in algorithms:
+            simulation = _simulation(chosen, name, masks, progress)
+            try:
+                simulation.go()
+            except KeyboardInterrupt:
+                yield simulation.report(), True
+                return
+            yield simulation.report(), False
+
+
+def _simulation(chosen: Plan, algorithm: str, masks: bool, progress: Display) -> _Simulation:
+    # Both import torch, which takes seconds.
+    if algorithm == GOSSAMER:
+        from scenarios.simulate import Run  # noqa: PLC0415
+
+        return Run(chosen, progress, masks=masks)
+    from scenarios.baselines.run import BaselineRun  # noqa: PLC0415
+
+    return BaselineRun(chosen, algorithm, progress)
+
+
+def _tuned(chosen: Plan, algorithms: Sequence[str], progress: Display) -> Iterator[tuple[RunReport, bool]]:
+    """Every trial's figures; its line, and the best lines, are said. Raises OptionError."""
+    from scenarios.baselines.tuning import Trial, best, tune  # noqa: PLC0415 - imports torch, which takes seconds
+
+    target = chosen.target_accuracy
+    if target is None:
+        raise OptionError(
+            f"--tune: scenario {chosen.name} has no target_accuracy; choose an --until-accuracy"
+        )
+    for name in algorithms:
+        trials: list[Trial] = []
+        for trial in tune(chosen, name, [target], progress):
+            trials.append(trial)
+            progress.say(f"{name}: {trial}")
+            yield trial.report, False
+        found = best(trials, target)
+        if found is None:
+            progress.say(f"{name}: none was at {100 * target:.1f} %")
+            continue
+        for word, trial in zip(("soonest", "fewest bytes"), found, strict=True):
+            progress.say(f"{name}, {word}: {trial}")
+
+
+def _algorithms(said: str, tune: bool) -> list[str]:
+    """Raises OptionError."""
+    names = said.split(",")
+    known = (GOSSAMER, *NAMES)
+    for name in names:
+        if name not in known:
+            raise OptionError(f'--algorithm: there is no "{name}"; known: {", ".join(known)}')
+        if names.count(name) > 1:
+            raise OptionError(f"--algorithm: {name} is there twice")
+        if tune and name == GOSSAMER:
+            raise OptionError("--tune: gossamer has no grid; name the baselines with --algorithm")
+    return names
+
+
+def _page_writer(folder: Path) -> Callable[[SimulationReport, Path], list[Path]]:
+    """Raises OptionError now rather than after the run."""
+    if folder.exists() and not folder.is_dir():
+        raise OptionError(f"--report {folder}: not a folder")
+    if not folder.exists() and not folder.parent.is_dir():
+        raise OptionError(f"--report {folder}: {folder.parent} is no folder")
+    # Draws with a library that takes seconds to import.
+    writer: Callable[[SimulationReport, Path], list[Path]] = importlib.import_module(
+        "scenarios.page"
+    ).write_page
+    return writer
 
 
 def _seeded(

@@ -8,13 +8,16 @@ breaks it, or any other error of ours, ends the run with the command that replay
 """
 
 import contextlib
+import os
 import time  # noqa: TID251 - a run tells how long it took whoever waited for it
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from statistics import mean
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from gossip.errors import GossamerError
 from gossip.events import Floats, Report
@@ -22,15 +25,17 @@ from gossip.fold import UNIT
 from gossip.manifest import MEMBERS_MAX, Swarm
 from models import messages
 from models.batched import BatchedTrainer
-from models.partition import part_of
+from models.datasets import DataError
+from models.partition import parts_of
 from models.tasks import load_task
+from models.training import PhaseError
 from node.drivers.links import Link
 from node.drivers.streams import Stream
 from node.drivers.virtual import Hardware, Phases, VirtualSwarm
 from node.founding import found_swarm
 from scenarios.progress import Display, Snapshot
-from scenarios.simulate_report import RunReport
-from scenarios.spec import HardwareTable, Plan, identity_of, order_of
+from scenarios.simulate_report import Point, RunReport
+from scenarios.spec import HardwareTable, OptionError, Plan, identity_of, order_of
 
 PROBE_S = 1.0
 COMPARE_S = 10.0  # between two comparisons of all replicas
@@ -50,22 +55,34 @@ class Broken(GossamerError):
     exit_code = 1
 
 
+class DataMissing(GossamerError):
+    """The task's examples cannot be had: the line says which package or folder brings them. Exit code 4."""
+
+    exit_code = 4
+
+
 class TimedTraining:
     """All devices' local training in batches (`node.drivers.virtual.Phases`), and how long it took."""
 
-    def __init__(self, plan: Plan, clock: Clock) -> None:
+    def __init__(self, plan: Plan, clock: Clock, learning_rate: float | None = None) -> None:
         self.wall_s = 0.0
         self._clock = clock
         self._scores: dict[bytes, tuple[float, float]] = {}
         task = load_task(plan.task)
-        dataset = task.data(None)
+        try:
+            dataset = task.load(None, os.environ)
+            parts = parts_of(dataset, [device.data for device in plan.devices], plan.seed)
+        except DataError as error:
+            raise DataMissing(str(error)) from error
         identities = [identity_of(plan.seed, index) for index in range(len(plan.devices))]
         self._trainer = BatchedTrainer(
             task,
             dataset,
-            [part_of(dataset, device.data, plan.seed) for device in plan.devices],
+            parts,
             [order_of(plan.seed, identity) for identity in identities],
             lanes=LANES,
+            judged=plan.judged,
+            learning_rate=learning_rate,
         )
         self.opened = self._trainer.opened(plan.seed)[0]
 
@@ -78,6 +95,9 @@ class TimedTraining:
     def advance(self, device: int, steps: int) -> None:
         self._trainer.advance(device, steps)
 
+    def restrict(self, trainable: NDArray[np.bool_]) -> None:
+        self._trainer.restrict(trainable)
+
     def rebase(self, device: int, change: Floats) -> None:
         with self._timed():
             self._trainer.rebase(device, change)
@@ -85,6 +105,13 @@ class TimedTraining:
     def freeze(self, device: int) -> tuple[Floats, int, float]:
         with self._timed():
             return self._trainer.freeze(device)
+
+    def accuracy(self, model: Floats) -> float:
+        """A model that has left the finite numbers is right about nothing."""
+        try:
+            return self.evaluate(model)[0]
+        except (ArithmeticError, PhaseError):
+            return 0.0
 
     def evaluate(self, model: Floats) -> tuple[float, float]:
         """All devices are judged on the same test set, so an equal model is judged once."""
@@ -120,7 +147,13 @@ class VirtualSnapshot(Snapshot):
 class Run:
     """One simulation. `go` may be interrupted; `report` then tells what there is."""
 
-    def __init__(self, plan: Plan, display: Display, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, plan: Plan, display: Display, clock: Clock = time.monotonic, *, masks: bool = True
+    ) -> None:
+        """Raises OptionError, DataMissing."""
+        if not masks:
+            raise OptionError("--no-masks: not available yet for gossamer")
+        self._masks = masks
         self._plan = plan
         self._display = display
         self._clock = clock
@@ -145,13 +178,14 @@ class Run:
         self._patience_s = (
             STALL_S + phase_s + STALL_STEPS * plan.swarm.cohorts.step_s + plan.swarm.cohorts.gather_s
         )
-        self._accuracies = [self._accuracy((initial * UNIT).astype(np.float32))] * count
+        self._accuracies = [self._training.accuracy((initial * UNIT).astype(np.float32))] * count
         self._rounds = [0] * count
         self._changed = [False] * count  # since the last probe
         self._folded_at = 0.0
         self._compare_at = COMPARE_S
         self._reached_s: float | None = None
         self._problem = ""
+        self._curve: list[Point] = []
 
     def go(self) -> None:
         """To the target, or to the end of the rounds. Raises Broken."""
@@ -195,10 +229,13 @@ class Run:
             if device.core is None or not self._changed[device.index]:
                 continue
             self._changed[device.index] = False
-            self._accuracies[device.index] = self._accuracy(device.core.model())
+            self._accuracies[device.index] = self._training.accuracy(device.core.model())
         if self.world.now >= self._compare_at:
             self._compare_at = self.world.now + COMPARE_S
             self._compare_replicas()
+        self._curve.append(
+            point_of(self.world.now, self._moved_bytes() / len(self._accuracies), self._accuracies)
+        )
         target = self._plan.target_accuracy
         if target is not None and mean(self._accuracies) >= target:
             self._reached_s = self.world.now
@@ -213,13 +250,6 @@ class Run:
                 if known != status["replica_sha256"]:
                     raise self._broken("I3: two devices know the same aggregates and have different models")
         return len(replicas)
-
-    def _accuracy(self, model: Floats) -> float:
-        """A model that has left the finite numbers is right about nothing."""
-        try:
-            return self._training.evaluate(model)[0]
-        except ArithmeticError:
-            return 0.0
 
     def _broken(self, what: str) -> Broken:
         plan = self._plan
@@ -245,6 +275,10 @@ class Run:
             )
         )
 
+    def _moved_bytes(self) -> int:
+        """By all devices, sent plus received."""
+        return sum(device.traffic.sent + device.traffic.received for device in self.world.devices)
+
     def report(self) -> RunReport:
         world = self.world
         devices = world.devices
@@ -252,10 +286,10 @@ class Run:
         return RunReport(
             algorithm="gossamer",
             seed=self._plan.seed,
-            masks=True,
+            masks=self._masks,
             reached=self._reached_s is not None,
             time_s=round(world.now if self._reached_s is None else self._reached_s, 3),
-            bytes_per_device=mean(device.traffic.sent + device.traffic.received for device in devices),
+            bytes_per_device=self._moved_bytes() / len(devices),
             local_steps_per_device=mean(world.steps(device) for device in devices),
             final_accuracy=mean(self._accuracies),
             worst_accuracy=min(self._accuracies),
@@ -270,7 +304,24 @@ class Run:
             },
             events=world.events,
             problem=self._problem,
+            parameters=_parameters(self._plan),
+            curve=self._curve,
         )
+
+
+def point_of(time_s: float, bytes_per_device: float, accuracies: Sequence[float]) -> Point:
+    """Of the accuracies of all devices, or of the server's alone."""
+    ranked = sorted(accuracies)
+    return Point(time_s, bytes_per_device, mean(ranked), ranked[len(ranked) // 10], ranked[0])
+
+
+def _parameters(plan: Plan) -> dict[str, float | int | str]:
+    """The scenario's [swarm.*] tables, flat."""
+    told: dict[str, float | int | str] = {}
+    for table in ("training", "compression", "cohorts"):
+        for key, value in msgspec.to_builtins(getattr(plan.swarm, table)).items():
+            told[f"{table}.{key}"] = value if isinstance(value, float | int | str) else str(value)
+    return told
 
 
 def _found(plan: Plan, opened: messages.Opened) -> Swarm:

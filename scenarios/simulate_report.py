@@ -47,7 +47,9 @@ class RunReport(msgspec.Struct, frozen=True):
     problem: str  # why the run ended before its end; "" where it did not
     curve: list[Point] = msgspec.field(default_factory=list)  # in the order of time
     parameters: dict[str, float | int | str] = msgspec.field(default_factory=dict)
-    broadcast_bytes: float = 0.0  # of bytes_per_device: a server's final model, sent to every device
+    # A server's model is a device's only when it has come down: part of time_s and of bytes_per_device.
+    broadcast_s: float = 0.0
+    broadcast_bytes: float = 0.0
     crypto: str = "real"  # "sized": computed sizes and times, no keys
 
 
@@ -120,6 +122,11 @@ def statements(report: SimulationReport) -> list[str]:
         shown = "  ".join(f"{kind} {size / 1e3:.1f}" for kind, size in kinds)
         lines.append(
             f"{algorithm}: KB that a device sends a round: {shown}  encryption and libp2p {rest / 1e3:.1f}."
+        )
+    down = max((run.broadcast_bytes for run in report.runs), default=0.0)
+    if down:
+        lines.append(
+            f"Where a server has the model, time and bytes include its last way down to all: {down / 1e3:.1f} KB a device."
         )
     lines += [f"{run.algorithm}, seed {run.seed}: the trace is {run.trace_sha256}." for run in report.runs]
     return lines

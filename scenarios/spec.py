@@ -5,6 +5,9 @@
     task = "watch"
     test = "what the accuracy is measured on, in words"
     rounds = 40
+    target_accuracy = 0.8      # ends a simulation; the mean over the devices
+    judged = 2000              # a simulation judges by so many test examples, from the first on
+    limit_s = 40000.0          # of virtual time, in which what Gossamer is compared with must be there
 
     [swarm.cohorts]            # [swarm.training], [swarm.compression] and [swarm.cohorts] are those of a
     n_min = 4                  # device's config.toml; what is left out has the same default
@@ -26,7 +29,12 @@
     name = "straggler"
     share = 0.9
     step_s = 0.1
+    step_s_spread = 0.5        # each one's own step_s is drawn from 0.05 to 0.15
     up_mbit = 1.0
+
+    [baselines.fedavg]         # and [baselines.fedbuff] ...: settings of what `gossamer simulate --algorithm` compares with
+    local_steps = 48           # (`scenarios.baselines.settings`)
+    learning_rate = 0.04
 
     [[fault]]                  # none, or several; each happens once
     action = "restart"         # SIGKILL, and started again `after_rounds` rounds or `after_s` seconds later
@@ -65,6 +73,7 @@ from node.config import (
     TrainingSettings,
     load_toml,
 )
+from scenarios.baselines.settings import BaselineTables
 
 FOLDER = Path(__file__).parent
 DEVICES_MAX = 256  # processes that one machine is asked to run, and as many trainers
@@ -144,6 +153,8 @@ StepSeconds = Annotated[float, Meta(ge=1e-6, le=3600)]
 Mbit = Annotated[float, Meta(ge=1e-3, le=1e6)]
 Delay = Annotated[float, Meta(ge=0, le=60)]
 Loss = Annotated[float, Meta(ge=0, le=0.5)]
+Limit = Annotated[float, Meta(ge=1, le=1e7)]
+Spread = Annotated[float, Meta(ge=0, le=0.9)]
 Away = Annotated[float, Meta(ge=0, le=0.9)]
 
 
@@ -155,6 +166,9 @@ class HardwareTable(Section, frozen=True):
     """
 
     step_s: StepSeconds = 0.01
+    step_s_spread: Spread = (
+        0.0  # each device's own step_s is drawn evenly from so much below to so much above
+    )
     up_mbit: Mbit = 1000.0
     down_mbit: Mbit = 1000.0
     latency_s: Delay = 0.0005
@@ -170,6 +184,7 @@ class DeviceClass(Section, frozen=True):
     name: Name
     share: Annotated[float, Meta(gt=0, le=1)]
     step_s: StepSeconds | None = None
+    step_s_spread: Spread | None = None
     up_mbit: Mbit | None = None
     down_mbit: Mbit | None = None
     latency_s: Delay | None = None
@@ -215,6 +230,11 @@ class Scenario(Section, frozen=True):
     rounds: Rounds
     seed: Seed = 0
     target_accuracy: Accuracy | None = None  # mean over the devices, at which a simulation ends
+    judged: Annotated[int, Meta(ge=1, le=1 << 20)] | None = (
+        None  # test examples to simulate with, from the first on
+    )
+    limit_s: Limit | None = None  # virtual seconds, after which a baseline is given up
+    baselines: BaselineTables = BaselineTables()
     swarm: SwarmTables = SwarmTables()
     hardware: HardwareTable = HardwareTable()
     classes: Annotated[tuple[DeviceClass, ...], Meta(max_length=CLASSES_MAX)] = msgspec.field(
@@ -241,6 +261,9 @@ class Plan:
     target_accuracy: float | None
     hardware: tuple[HardwareTable, ...]  # by device
     has_hardware: bool  # the file says something about it
+    judged: int | None  # test examples
+    limit_s: float | None
+    baselines: BaselineTables
 
 
 def identity_of(seed: int, index: int) -> Identity:
@@ -365,6 +388,9 @@ def _plan(scenario: Scenario) -> Plan:
         target_accuracy=scenario.target_accuracy,
         hardware=_hardware(scenario, len(devices)),
         has_hardware=scenario.hardware != HardwareTable() or bool(scenario.classes),
+        judged=scenario.judged,
+        limit_s=scenario.limit_s,
+        baselines=scenario.baselines,
     )
 
 
@@ -383,7 +409,15 @@ def _hardware(scenario: Scenario, count: int) -> tuple[HardwareTable, ...]:
         for index in drawn[begin:end]:
             hardware[index] = each.applied_to(scenario.hardware)
         begin = end
-    return tuple(hardware)
+    return tuple(_drawn(table, seed, index) for index, table in enumerate(hardware))
+
+
+def _drawn(table: HardwareTable, seed: bytes, index: int) -> HardwareTable:
+    """With a step_s of its own."""
+    if not table.step_s_spread:
+        return table
+    draw = int.from_bytes(digest("scenario step", seed, _number(index))[:8], "big") / 2**64
+    return msgspec.structs.replace(table, step_s=table.step_s * (1 + table.step_s_spread * (2 * draw - 1)))
 
 
 def _devices(scenario: Scenario) -> tuple[Device, ...]:

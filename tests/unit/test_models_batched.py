@@ -263,3 +263,28 @@ def test_out_of_turn_is_refused():
     trainer.begin(0, start())
     with pytest.raises(PhaseError, match="-1 local steps"):
         trainer.advance(0, -1)
+
+
+def test_a_learning_rate_may_stand_in_for_the_tasks():
+    slow = dataclasses.replace(DIGITS, learning_rate=0.01)
+    one, other = together(slow), together(learning_rate=0.01)
+    for trainer in (one, other):
+        trainer.begin(0, start())
+        trainer.advance(0, 3)
+    np.testing.assert_array_equal(one.freeze(0)[0], other.freeze(0)[0])
+
+
+def test_parameters_that_are_not_trained_stay_and_the_others_move_as_if_they_were_constants():
+    trainable = np.arange(SIZE) % 3 == 0
+    trainer = together()
+    trainer.restrict(trainable)
+    trainer.begin(0, start())
+    trainer.advance(0, 1)
+    delta, _, _ = trainer.freeze(0)
+    free = together()
+    free.begin(0, start())
+    free.advance(0, 1)
+    np.testing.assert_allclose(delta, free.freeze(0)[0] * trainable, atol=1e-7)
+    assert np.abs(delta).max() > 0
+    with pytest.raises(PhaseError, match="expected 2410 parameters"):
+        trainer.restrict(trainable[1:])

@@ -70,7 +70,14 @@ def test_every_scenario_that_comes_along_is_found_by_its_name_and_fits_together(
 
 
 def test_the_known_scenarios_are_those_that_the_manual_names():
-    assert known_scenarios() == ["digits", "faults", "quickstart"]
+    assert known_scenarios() == [
+        "digits",
+        "everyday-devices",
+        "faults",
+        "keyboard",
+        "quickstart",
+        "watch",
+    ]
 
 
 def test_the_quickstart_has_one_person_a_device_and_nobody_who_is_tested():
@@ -93,7 +100,7 @@ def test_a_scenario_is_found_by_its_path_too(written):
 
 
 def test_an_unknown_scenario_is_answered_with_the_nearest_and_with_all():
-    with pytest.raises(OptionError, match=r"did you mean quickstart\? known: digits, faults, quickstart"):
+    with pytest.raises(OptionError, match=r"did you mean quickstart\? known: digits, everyday-devices, "):
         find_scenario("quikstart")
     with pytest.raises(OptionError, match="no such file"):
         find_scenario("./quickstart.toml")
