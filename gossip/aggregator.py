@@ -2,9 +2,10 @@
 
 An aggregator routes and adds; it is trusted for availability and for nothing else. All it ever holds is masked
 vectors and, under a certified seal, the shares that unmask their sum. The first aggregator acts as soon as it has
-everything, or when a step's time is up with enough; the second does the same work silently and speaks only when the first
-has been silent for longer. Both arrive at the same body, because the sum is exact and the rest of the body follows
-from the roster and the seal; so it does not matter whose body the members sign.
+everything, or when a step's time is up with enough. The second is a member like the others until its turn comes, because the
+first one's connection broke or it has been silent for too long: then the members say everything of the running phase to it
+as well, and it goes on from where the first one was. Both arrive at the same body, because the sum is exact and the rest of
+the body follows from the roster and the seal; so it does not matter whose body the members sign.
 
     collects                          until                           then sends to all members
     --------------------------------  ------------------------------  ---------------------------
@@ -57,7 +58,7 @@ from gossip.secure_sum import (
 )
 from gossip.wire import pack
 
-PATIENCE_STEPS = (1.0, SECOND_AGGREGATOR_STEPS + 0.25)  # by rank: how long to wait for what is missing
+PATIENCE_STEPS = (1.0, SECOND_AGGREGATOR_STEPS + 0.5)  # by rank: how long to wait for what is missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,8 @@ class Aggregator:
             case TimerFired((_, _, "keys")):
                 self._patient_for_keys = False
                 return self._offer_keys()
+            case TimerFired((_, _, "turn")):
+                return self._take_over()
             case TimerFired((_, _, "masked", place)) if place == self.member.place:
                 self._current.patient = False
                 return self._propose_seal()
@@ -195,19 +198,31 @@ class Aggregator:
         if self._done or peer not in self.cohort.members:
             return []
         self._lost[self.cohort.members.index(peer)] = None
+        if self.rank != 0 and peer == self.cohort.aggregators[0]:
+            return self._take_over()
+        return self._offer_keys() if self.member.state is State.AWAIT_KEYS else self._go_on()
+
+    def _go_on(self) -> list[Action]:
+        return [*self._propose_seal(), *self._add_up()]
+
+    def _take_over(self) -> list[Action]:
+        """The second aggregator's turn has come: the others may have said it already, and wait for an answer."""
+        if self.rank == 0 or not self._speaks:
+            return []
+        self._lost[self.cohort.members.index(self.cohort.aggregators[0])] = None
         if self.member.state is State.AWAIT_KEYS:
             return self._offer_keys()
-        return [*self._propose_seal(), *self._add_up()]
+        return [*self._offer_keys_again(), *self._repeat(range(self.cohort.size)), *self._go_on()]
 
     @property
     def _speaks(self) -> bool:
         """The second aggregator is silent as long as it may still hear the first."""
-        return self.rank == 0 or self.member.first_gone
+        return self.rank == 0 or self.member.second_is_due
 
     # --- SHARES -> KEYS_SET ----------------------------------------------------------------------------------
 
     def _on_shares(self, sender: int, shares: Shares) -> list[Action]:
-        if sender in self._shares or self._keys_sent:
+        if sender in self._shares or (self._keys_sent and self.rank == 0):
             return []
         owner, _ = open_commitment(self.cohort, shares.commitment)
         if owner != sender or len(shares.envelopes) != self.cohort.size:
@@ -216,7 +231,7 @@ class Aggregator:
             if len(box) != (0 if receiver == sender else self._envelope_bytes[receiver]):
                 raise PeerViolation(f"SHARES: an envelope of {len(box)} bytes")
         self._shares[sender] = shares
-        return self._offer_keys()
+        return self._offer_keys_again() if self.member.keys is not None else self._offer_keys()
 
     def _on_decline(self, sender: int) -> list[Action]:
         self._declined[sender] = None
@@ -231,20 +246,39 @@ class Aggregator:
         owners = sorted(self._shares)
         if len(owners) < self.cohort.least:
             return [self._send(self.cohort.members[owner], KeysSet((), ()), 0) for owner in owners]
+        return self._tell_keys(owners, owners)
+
+    def _offer_keys_again(self) -> list[Action]:
+        """The first aggregator was lost while it sent its KEYS_SET: the second, which has it, sends the same to the others."""
+        keys, masked = self.member.keys, self._phases[0].masked
+        if keys is None or not self._speaks or any(owner not in self._shares for owner in keys.commitments):
+            return []
+        if self.member.state not in {State.PREPARING, State.AWAIT_SEAL} or self.member.place:
+            return []
+        return self._tell_keys(
+            keys.members,
+            [owner for owner in keys.members if owner != self.member.index and owner not in masked],
+        )
+
+    def _tell_keys(self, owners: list[int], receivers: list[int]) -> list[Action]:
         commitments = tuple(self._shares[owner].commitment for owner in owners)
+        second = self.cohort.members.index(
+            self.cohort.aggregators[1]
+        )  # may have to go on from here: hears it first
         return [
             self._send(
                 self.cohort.members[receiver],
                 KeysSet(commitments, tuple(self._shares[owner].envelopes[receiver] for owner in owners)),
                 0,
             )
-            for receiver in owners
+            for receiver in sorted(receivers, key=lambda index: (index != second, index))
         ]
 
     def _on_keys_known(self, now: float) -> list[Action]:
         if self.member.keys is None:
             return []
-        self._shares.clear()
+        if self.rank == 0:
+            self._shares.clear()
         self._keys_sent = True
         return [
             SetTimer(self._tag("masked", self.member.place), now + self._patience_s),
@@ -259,12 +293,14 @@ class Aggregator:
 
     def _on_masked(self, sender: int, place: int, masked: Masked) -> list[Action]:
         """The first vector counts. A later phase's may come before its plan; its size is looked at when it is summed."""
-        if place >= len(self._phases) or sender in self._phases[place].masked:
+        if place >= len(self._phases):
             return []
+        if sender in self._phases[place].masked:
+            return self._repeat([sender])
         if place == self.member.place and len(masked.vector) != self.member.plan().lanes.size_bytes:
             raise PeerViolation(f"MASKED: a vector of {len(masked.vector)} bytes")
         self._phases[place].masked[sender] = masked
-        return self._propose_seal()
+        return self._repeat([sender]) or self._propose_seal()
 
     def _summable(self) -> list[int]:
         """Whose vectors are of this member's context and of the size that the plan determines."""
@@ -282,7 +318,7 @@ class Aggregator:
     def _propose_seal(self) -> list[Action]:
         phase, keys = self._current, self.member.keys
         if phase.proposal is not None or keys is None or self.member.state is State.AWAIT_SUM:
-            return self._repeat_proposal()
+            return []
         contributors = self._summable()
         complete = len({*contributors, *self._lost} & {*keys.commitments}) == len(keys.commitments)
         if not ((complete and self._speaks) or not phase.patient):
@@ -296,13 +332,20 @@ class Aggregator:
         )
         return self._to_all(phase.proposal)
 
-    def _repeat_proposal(self) -> list[Action]:
-        """The second aggregator, in its turn, takes up what the first has proposed: votes for it are not lost."""
-        phase = self._current
-        late = not phase.patient or self.member.first_gone
-        if self.rank == 0 or not late or phase.proposal is None or self.member.state is State.AWAIT_SUM:
+    def _repeat(self, receivers: Sequence[int]) -> list[Action]:
+        """The second aggregator, in its turn, says again where the phase stands, as the first may have reached only some.
+
+        Who says its vector (again) to it thinks that its turn has come, and may sign what it did not before.
+        """
+        phase, certificate, state = self._current, self.member.ballot.certificate, self.member.state
+        if self.rank == 0 or not self._speaks:
             return []
-        return self._to_all(phase.proposal)
+        if certificate is not None and state is State.AWAIT_SUM:
+            silent = [index for index in receivers if index not in phase.unmasks]
+            return self._to([self.cohort.members[index] for index in silent], certificate)
+        if phase.proposal is None or state not in {State.PREPARING, State.AWAIT_SEAL}:
+            return []
+        return self._to([self.cohort.members[index] for index in receivers], phase.proposal)
 
     def _on_proposal(self, message: Message, proposal: SealProposal) -> list[Action]:
         """The member beside has checked it; it counts here if that member votes for it."""
@@ -339,6 +382,7 @@ class Aggregator:
         if self.member.state is not State.AWAIT_SUM:
             return []
         self._first_spoke = False
+        self._shares.clear()
         self._current.patient = True
         timer = SetTimer(self._tag("unmask", self.member.place), now + self._patience_s)
         return [timer, *self._check_shares(), *self._add_up()]
@@ -432,7 +476,6 @@ class Aggregator:
         return self._finish()
 
     def _finish(self) -> list[Action]:
-        """The second aggregator stays silent here too: its node announces what the first did not deliver."""
         body = self.member.body
         if body is None:
             return []
@@ -449,8 +492,8 @@ class Aggregator:
         aggregate = Aggregate(body.body, (signatures,))
         # Not to itself: what has come as a RESULT is known, and nobody would announce it.
         others = [peer for peer in self.cohort.members if peer != self.cohort.aggregators[self.rank]]
-        told = self._to(others, Result(pack(aggregate))) if self.rank == 0 else []
-        return [*told, Certified(aggregate)]
+        result = Result(body.id, signatures.signers, signatures.signatures)
+        return [*self._to(others, result), Certified(aggregate)]
 
     # --- small words -----------------------------------------------------------------------------------------
 
@@ -467,7 +510,9 @@ class Aggregator:
         )
 
     def _to_all(self, body: MessageBody) -> list[Action]:
-        return self._to(self.cohort.members, body)
+        """The second aggregator hears it before the others, as it may have to go on from there."""
+        second = self.cohort.aggregators[1]
+        return self._to(sorted(self.cohort.members, key=lambda peer: (peer != second, peer)), body)
 
     def _to(self, peers: Sequence[bytes], body: MessageBody) -> list[Action]:
         frame = sign_frame(

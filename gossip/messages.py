@@ -187,7 +187,11 @@ class BodyVote(Wire, frozen=True):
 
 
 class Result(Wire, frozen=True):
-    aggregate: bytes
+    """The signatures under the body that the receiver has from its BODY_PROPOSAL; who has not pulls the aggregate."""
+
+    aggregate: Hash
+    signers: Bitmap
+    signatures: Annotated[tuple[Signature, ...], Meta(min_length=2, max_length=COHORT_MAX)]
 
 
 # --- history --------------------------------------------------------------------------------------------------

@@ -11,18 +11,23 @@ t = ceil(3n/4) colluding members, aggregators included, learn nothing but the su
 
     state         on                                  does                                    goes to
     ------------  ----------------------------------  --------------------------------------  ------------
-    AwaitKeys     (start)                             SHARES to both aggregators
+    AwaitKeys     (start)                             SHARES
                   KEYS_SET                            asks for the contribution               Preparing
     Preparing     Contributed                         encodes and masks (a job)
-                  Computed                            debits (durable), then MASKED to both   AwaitSeal
+                  Computed                            debits (durable), then MASKED           AwaitSeal
     AwaitSeal     SEAL_PROPOSAL                       votes SEAL (durable)
                   TimerFired "abort"                  votes ABORT (durable), if nothing else
-                  SEAL_CERTIFICATE                    UNMASK to both                          AwaitSum
+                  SEAL_CERTIFICATE                    UNMASK                                  AwaitSum
                   ABORT_CERTIFICATE, t ABORT_VOTEs    refunded                                Over
     AwaitSum      LOOK (of a first phase)             encodes the next phase                  Preparing
                   BODY_PROPOSAL                       signs one body (durable)
-                  RESULT                              the aggregate is certified              Over
-    any           TimerFired "end"                    settles what is known                   Over
+                  RESULT                              the signed body is certified            Over
+    any           TimerFired "turn", first one lost   says all of this phase to the second
+                  TimerFired "end"                    settles what is known                   Over
+
+What a member says goes to the first aggregator alone. It is kept, and the same frames (Ed25519 is deterministic) go to the
+second one when its turn has come: when the first's connection broke, or SECOND_AGGREGATOR_STEPS after the roster, the
+keys, the look or the seal, so that the second can take over at every step. ABORT goes to all.
 
 What is never bent (design, section 4; each is an invariant of tests/simulation):
  1. Of one member, and for one phase, only one of its two secrets is opened, and only under a seal that t members signed.
@@ -46,6 +51,7 @@ from gossip.aggregate import (
     Aggregate,
     Body,
     Part,
+    Signatures,
     aggregate_id,
     body_statement,
     check_body,
@@ -92,6 +98,7 @@ from gossip.messages import (
     Look,
     Masked,
     Message,
+    Result,
     SealCertificate,
     SealProposal,
     SealVote,
@@ -105,7 +112,9 @@ from gossip.messages import Body as MessageBody
 from gossip.wire import pack, unpack
 
 # In units of the manifest's step time, counted from the moment a phase began here (its keys or its look arrived).
-SECOND_AGGREGATOR_STEPS = 2.0  # from then on only the second aggregator's proposal can be signed
+SECOND_AGGREGATOR_STEPS = (
+    2.0  # from then on only the second aggregator's proposal can be signed, and it is spoken to
+)
 ABORT_STEPS = 4.0
 END_STEPS = 8.0
 KEYS_STEPS = 4.0  # counted from the roster
@@ -305,9 +314,13 @@ class Member:
         self._vector: bytes | None = None  # the one masked vector of the current phase
         self._phase_began = 0.0
         self.first_gone = False
+        self._turned = False  # the second aggregator is spoken to as well
+        self._said: list[
+            tuple[int, MessageBody]
+        ] = []  # in this phase: SHARES, MASKED, a vote, UNMASK, a signature
+        self._retold = 0  # so many of them the second aggregator has, too
         self._spent = False  # the debit was asked for
         self._left = False  # the payload's vector left, or may have left
-        self._body_vote: BodyVote | None = None
 
     # --- what the aggregator beside it and the node read -----------------------------------------------------
 
@@ -346,7 +359,8 @@ class Member:
         self._commitment = self._frame(self._deal.commitment, 0)
         return [
             self._timer("end", now + KEYS_STEPS * self.step_s),
-            *self._to_aggregators(Shares(self._commitment, self._deal.envelopes)),
+            *self._await_turn(now),
+            *self._to_aggregator(Shares(self._commitment, self._deal.envelopes)),
             self.report("SHARES"),
         ]
 
@@ -360,9 +374,12 @@ class Member:
             return self._settle(Outcome.UNKNOWN, "restarted after voting for a seal")
         return [*self._settle(Outcome.UNKNOWN, "restarted with a debit open"), *self._vote(b"")]
 
-    def lost(self, peer: bytes) -> None:
+    def lost(self, peer: bytes) -> list[Action]:
         """A connection broke. If it was the first aggregator's, the second one's turn has come (no safety rests on it)."""
-        self.first_gone = self.first_gone or peer == self.cohort.aggregators[0]
+        if peer != self.cohort.aggregators[0] or self.first_gone or self.state is State.OVER:
+            return []
+        self.first_gone = True
+        return self._turn()
 
     def remind(self, peer: bytes) -> list[Action]:
         """A member came back into reach: it may know how a cohort ended that is open here."""
@@ -389,6 +406,8 @@ class Member:
                 return self._on_persist_failed(tag, reason)
             case TimerFired((_, _, "abort", place)):
                 return self._on_abort_due() if place == self.place else []
+            case TimerFired((_, _, "turn")):
+                return self._turn()
             case TimerFired((_, _, "end")):
                 return self._end("the cohort ran out of time")
         return []
@@ -405,7 +424,7 @@ class Member:
             case SealProposal() as proposal:
                 return self._on_proposal(message, proposal, now)
             case SealCertificate() as certificate:
-                return self._on_seal(message.phase, certificate)
+                return self._on_seal(message, certificate, now)
             case AbortVote():
                 return self._on_abort_vote(message, sender)
             case AbortCertificate() as certificate:
@@ -425,6 +444,7 @@ class Member:
         if not keys_set.commitments:
             return self._end("too few members dealt their keys")
         keys, faults = self._open_keys(keys_set)
+        self._follow(sender)
         self.keys = keys
         self.context = keys.context
         self.state = State.PREPARING
@@ -470,7 +490,11 @@ class Member:
 
     def _begin_phase(self, now: float) -> list[Action]:
         self._phase_began = now
+        if self.place:
+            self._said.clear()  # the second phase needs nothing of the first; the first still needs SHARES
+            self._retold = 0
         return [
+            *self._await_turn(now),
             self._timer("abort", now + ABORT_STEPS * self.step_s, self.place),
             self._timer("end", now + END_STEPS * self.step_s),
         ]
@@ -518,7 +542,7 @@ class Member:
         if self._vector is None:
             return []
         self.state = State.AWAIT_SEAL
-        return [*self._to_aggregators(Masked(self.context, self._vector)), self.report("MASKED")]
+        return [*self._to_aggregator(Masked(self.context, self._vector)), self.report("MASKED")]
 
     # --- the seal --------------------------------------------------------------------------------------------
 
@@ -529,7 +553,8 @@ class Member:
         ballot = self.ballot
         content = seal_hash(pack(proposal))
         if ballot.vote is not None:
-            return self._cast(message.phase) if ballot.vote == content and ballot.durable else []
+            # A vote for it may be lost; it is repeated to whom asks, and is no second one.
+            return self._repeat(message.sender, SealVote) if ballot.vote == content and ballot.durable else []
         if message.sender != self.cohort.aggregators[0 if not self._first_is_late(now) else 1]:
             return [self.report("SEAL_REFUSED", reason="not this aggregator's turn")]
         self._refuse_unsignable(proposal)
@@ -583,10 +608,11 @@ class Member:
         if vote is None:
             return []
         if vote:
-            return [*self._to_aggregators(SealVote(vote), place), self.report("SEAL")]
+            return [*self._to_aggregator(SealVote(vote), place), self.report("SEAL")]
         return [*self._to_all(AbortVote(), place), self.report("ABORT")]
 
-    def _on_seal(self, place: int, certificate: SealCertificate) -> list[Action]:
+    def _on_seal(self, message: Message, certificate: SealCertificate, now: float) -> list[Action]:
+        place = message.phase
         ballot = self._ballot_of(place)
         if ballot.certificate is not None or ballot.abort_certificate is not None:
             return []
@@ -600,7 +626,13 @@ class Member:
         if certificate.proposal.context != self.context or place != self.place or self.state is State.OVER:
             return actions
         self.state = State.AWAIT_SUM
-        return [*actions, *self._open_shares(content, contributors), self.report("UNMASK")]
+        self._follow(message.sender)
+        return [
+            *actions,
+            *self._await_turn(now),
+            *self._open_shares(content, contributors),
+            self.report("UNMASK"),
+        ]
 
     def _open_shares(self, content: bytes, contributors: list[int]) -> list[Action]:
         """Design, rule 1: which of an owner's two secrets is opened follows from the one certified seal alone."""
@@ -610,7 +642,7 @@ class Member:
             holding.opening(owner, self.place, Secret.SEED if owner in contributors else Secret.KEY)
             for owner, holding in sorted(self.keys.holdings.items())
         )
-        return self._to_aggregators(Unmask(seal_hash(content), openings), self.place)
+        return self._to_aggregator(Unmask(seal_hash(content), openings), self.place)
 
     # --- aborts ----------------------------------------------------------------------------------------------
 
@@ -652,6 +684,7 @@ class Member:
             raise PeerViolation(f"LOOK: {len(look.total)} bytes")
         if self.index not in self._sealed_of(certificate):
             return []
+        self._follow(message.sender)
         self.look = look.total
         self.context = look_context(self.keys.context, look.total)
         self.place += 1
@@ -669,9 +702,7 @@ class Member:
         body = unpack(encoded, Body, limit_bytes=BODY_BYTES)
         identity = aggregate_id(body)
         if self.body is not None:
-            return (
-                self._to_aggregators(self._body_vote) if self.body.id == identity and self._body_vote else []
-            )
+            return self._repeat(sender, BodyVote) if self.body.id == identity else []
         if body != self.compose_body(body.sums, body.weights, body.ranges):
             raise PeerViolation("BODY: not what this cohort's roster, seal and support determine")
         self.refuse_invalid(body)
@@ -713,8 +744,14 @@ class Member:
         if self.body is None:
             return []
         stated = body_statement(self.cohort.swarm.id, self.cohort.id, self.body.id)
-        self._body_vote = BodyVote(self.body.id, self._identity.sign("body", stated))
-        return [*self._to_aggregators(self._body_vote), self.report("RESULT")]
+        vote = BodyVote(self.body.id, self._identity.sign("body", stated))
+        return [*self._to_aggregator(vote), self.report("RESULT")]
+
+    def completed(self, result: Result) -> Aggregate | None:
+        """The aggregate whose signatures these are said to be, if this member has its body; whoever takes it checks them."""
+        if self.body is None or self.body.id != result.aggregate:
+            return None
+        return Aggregate(self.body.body, (Signatures(result.signers, result.signatures),))
 
     # --- the end ---------------------------------------------------------------------------------------------
 
@@ -750,8 +787,9 @@ class Member:
             return []
         self.state = State.OVER
         self._secrets = self._deal = self._contribution = self._vector = self.keys = None
-        timers: list[Action] = [CancelTimer(self._tag("end")), CancelTimer(self._tag("abort", self.place))]
-        return [*timers, Closed(self.cohort.id)]
+        self._said.clear()
+        tags = (self._tag("end"), self._tag("turn"), self._tag("abort", self.place))
+        return [*map(CancelTimer, tags), Closed(self.cohort.id)]
 
     # --- small words -----------------------------------------------------------------------------------------
 
@@ -780,9 +818,56 @@ class Member:
     def _frame(self, body: MessageBody, place: int) -> bytes:
         return sign_frame(self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id, phase=place)
 
-    def _to_aggregators(self, body: MessageBody, place: int | None = None) -> list[Action]:
-        frame = self._frame(body, self.place if place is None else place)
-        return [Send(peer, frame) for peer in self.cohort.aggregators]
+    # --- whose turn it is ------------------------------------------------------------------------------------
+
+    @property
+    def second_is_due(self) -> bool:
+        """The second aggregator has what the members say from now on, and may speak."""
+        return self._turned
+
+    def _follow(self, sender: bytes) -> None:
+        """Who has gone on with what the second aggregator said stays with it, and waits for the first no more."""
+        self.first_gone = self.first_gone or sender == self.cohort.aggregators[1]
+
+    def _await_turn(self, now: float) -> list[Action]:
+        """A step has been taken: the first aggregator has its time for the next one, if it is there."""
+        self._turned = self.first_gone
+        timer = self._timer("turn", now + SECOND_AGGREGATOR_STEPS * self.step_s)
+        return [timer, *(self._retell() if self._turned else ())]
+
+    def _turn(self) -> list[Action]:
+        if self.state is State.OVER:
+            return []
+        self._turned = True
+        return self._retell()
+
+    def _retell(self) -> list[Action]:
+        """Say everything again, to the second aggregator: the very same frames, so nothing is said twice differently."""
+        untold, self._retold = self._said[self._retold :], len(self._said)
+        return [Send(self.cohort.aggregators[1], self._frame(body, place)) for place, body in untold]
+
+    def _to_aggregator(self, body: MessageBody, place: int | None = None) -> list[Action]:
+        """To the first; in its turn to the second too, for a connection that broke here may be in order elsewhere."""
+        at = self.place if place is None else place
+        self._said.append((at, body))
+        first, second = self.cohort.aggregators
+        told: list[Action] = [Send(first, self._frame(body, at))]
+        if self._turned:
+            return [*told, *self._retell()]
+        # The first one's own are in the keys and seals that it offers, and must not be gone with it.
+        is_needed = isinstance(body, Shares | Masked) and self._leads
+        return [*told, Send(second, self._frame(body, at))] if is_needed else told
+
+    @property
+    def _leads(self) -> bool:
+        return self.cohort.members[self.index] == self.cohort.aggregators[0]
+
+    def _repeat(self, aggregator: bytes, kind: type[MessageBody]) -> list[Action]:
+        return [
+            Send(aggregator, self._frame(body, place)) for place, body in self._said if isinstance(body, kind)
+        ]
+
+    # --- frames and reports ----------------------------------------------------------------------------------
 
     def _to_all(self, body: MessageBody, place: int) -> list[Action]:
         frame = self._frame(body, place)

@@ -65,6 +65,7 @@ from gossip.manifest import Swarm
 from gossip.membership import Membership, Settings
 from gossip.messages import (
     COHORT_KINDS,
+    Aggregates,
     Announce,
     Decline,
     Kind,
@@ -104,7 +105,7 @@ VIOLATIONS_MAX = 16  # of one peer, until it is disconnected
 OFFENDERS_MAX = 1024
 EVALUATE_S = 2.0  # between two evaluations
 
-SYNC_KINDS = {Kind.ALIVE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.ANNOUNCE, Kind.RESULT}
+SYNC_KINDS = {Kind.ALIVE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.ANNOUNCE}
 MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING, Kind.ALIVE}
 
 
@@ -339,7 +340,9 @@ class NodeCore:
             actions += self._rendezvous.handle(message, now)
         if isinstance(message.body, Roster):
             actions += self._on_roster(message, now)
-        if message.kind in COHORT_KINDS and not isinstance(message.body, Result):
+        if isinstance(message.body, Result):
+            actions += self._on_result(message, message.body, peer, now)
+        elif message.kind in COHORT_KINDS:
             actions += self._to_cohort(message.cohort, message, now)
         return actions
 
@@ -359,6 +362,18 @@ class NodeCore:
             actions += self._consider(now)
         return actions
 
+    def _on_result(self, message: Message, result: Result, peer: bytes, now: float) -> list[object]:
+        """Signatures to the body that this member signed are the aggregate; to another one they are news of it."""
+        running = self._cohorts.get(message.cohort)
+        if running is None:
+            return []
+        aggregate = running.member.completed(result)
+        if aggregate is None:
+            return [*self._sync.pull(peer, (result.aggregate,), now)]
+        return [
+            *self._sync.handle(dataclasses.replace(message, body=Aggregates((pack(aggregate),))), peer, now)
+        ]
+
     def _keep_early(self, message: Message) -> None:
         """Its roster may be under way. Nobody can crowd out the others, or fill the memory."""
         if len(message.raw) > EARLY_BYTES:
@@ -373,8 +388,8 @@ class NodeCore:
         running = self._busy
         if running is None:
             return []
-        running.member.lost(peer)
-        return [] if running.aggregator is None else [*running.aggregator.lost(peer)]
+        said = running.member.lost(peer)
+        return [*said, *(running.aggregator.lost(peer) if running.aggregator is not None else ())]
 
     @property
     def _busy(self) -> Running | None:
@@ -452,7 +467,7 @@ class NodeCore:
         return [Send(peer, frame) for peer in cohort.aggregators]
 
     def _is_coming(self, message: Message) -> bool:
-        """An announced aggregate that this member has signed: its aggregator is about to send it, so nobody need pull it.
+        """An announced aggregate whose body this member has: its aggregator is about to send the signatures.
 
         Should it be lost, the next heartbeat tells.
         """

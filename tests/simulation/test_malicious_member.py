@@ -418,8 +418,7 @@ def test_the_first_aggregator_announces_its_sum():
         message = open_frame(world.swarm.id, action.data) if isinstance(action, Send | Publish) else None
         match message and message.body:
             case Result(aggregate):
-                body = unpack(aggregate, Aggregate, limit_bytes=1 << 20).body
-                results.add((device.index, aggregate_id(body)))
+                results.add((device.index, aggregate))
             case Announce(ids):
                 announced.update((device.index, each) for each in ids)
         honest(world, device, action)

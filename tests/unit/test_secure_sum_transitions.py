@@ -9,7 +9,7 @@ import pytest
 
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip.aggregate import Body, pack_members, unpack_members
+from gossip.aggregate import Aggregate, Body, pack_members, unpack_members
 from gossip.aggregator import Aggregator
 from gossip.cohort import Secrets, open_roster
 from gossip.compression import DENSE, Codec, Contribution, encode_payload
@@ -146,10 +146,18 @@ class Table:
     def give(self, i: int, event: object) -> list[object]:
         """One event to a member, and to the aggregator beside it, as a node does it; what they wanted."""
         before = len(self.done[i])
+        if isinstance(event, Message) and isinstance(event.body, Result):
+            self.learn(i, self.members[i].completed(event.body))
         self.take(i, self.members[i].handle(event, self.now))
         if i in self.aggregators:
             self.take(i, self.aggregators[i].handle(event, self.now))
         return self.done[i][before:]
+
+    def learn(self, i: int, aggregate: Aggregate | None) -> None:
+        """What a node's history does with a certified sum, and tells its member."""
+        if aggregate is not None:
+            part = aggregate.body.parts[0]
+            self.take(i, self.members[i].learned(unpack_members(part.contributors, self.cohort.size)))
 
     def take(self, i: int, actions: list[object]) -> None:
         self.done[i] += actions
@@ -178,6 +186,8 @@ class Table:
             case Spend(_, _, tag):
                 self.disk[i]["debit", self.cohort.id] = b""
                 self.give(i, Persisted(tag))
+            case Certified(aggregate):
+                self.learn(i, aggregate)
             case SetTimer(tag, at):
                 self.timers[i, tag] = at
             case CancelTimer(tag):
@@ -273,9 +283,8 @@ def test_all_the_way_to_a_certified_sum(codec):
     assert unpack_members(body.parts[0].contributors, 4) == [0, 1, 2, 3]
     assert body.weights == (10 + 11 + 12 + 13,) * 2
     for i, member in enumerate(table.members):
-        assert member.learned([0, 1, 2, 3])[0] == Settled(
-            table.cohort.id, Outcome.INCLUDED, "the aggregate arrived"
-        )
+        settled = Settled(table.cohort.id, Outcome.INCLUDED, "the aggregate arrived")
+        assert table.of(i, Settled) == [settled]
         assert member.state is State.OVER
         assert (member._secrets, member._vector, member.keys) == (None, None, None)
         assert table.disk[i]["vote", vote_key(table.cohort.id, len(codec.phases) - 1)]
@@ -284,15 +293,17 @@ def test_all_the_way_to_a_certified_sum(codec):
 # --- the member's rows ----------------------------------------------------------------------------------------
 
 
-def test_start_sends_shares_to_both_aggregators_and_ends_without_keys():
+def test_start_sends_shares_to_the_first_aggregator_and_ends_without_keys():
     table = Table()
-    actions = table.members[0].start(0.0)
-    assert [a.peer for a in actions if isinstance(a, Send)] == list(table.cohort.aggregators)
-    assert kinds(actions, table.swarm.id) == [Kind.SHARES] * 2
+    i = table.plain[0]
+    actions = table.members[i].start(0.0)
+    assert [a.peer for a in actions if isinstance(a, Send)] == [table.cohort.aggregators[0]]
+    assert kinds(actions, table.swarm.id) == [Kind.SHARES]
+    assert SetTimer(("sum", table.cohort.id, "turn"), SECOND_AGGREGATOR_STEPS * STEP_S) in actions
     assert SetTimer(("sum", table.cohort.id, "end"), KEYS_STEPS * STEP_S) in actions
-    over = table.members[0].handle(TimerFired(("sum", table.cohort.id, "end")), KEYS_STEPS)
+    over = table.members[i].handle(TimerFired(("sum", table.cohort.id, "end")), KEYS_STEPS)
     assert over[0] == Settled(table.cohort.id, Outcome.UNTOUCHED, "the cohort ran out of time")
-    assert table.members[0].state is State.OVER
+    assert table.members[i].state is State.OVER
 
 
 def test_keys_ask_for_the_contribution_and_nothing_leaves_before_the_debit_is_durable():
@@ -310,7 +321,7 @@ def test_keys_ask_for_the_contribution_and_nothing_leaves_before_the_debit_is_du
     assert not table.said(i, Kind.MASKED)
 
 
-def test_masked_goes_to_both_aggregators_once_the_debit_is_durable():
+def test_masked_goes_to_the_first_aggregator_once_the_debit_is_durable():
     table = Table()
     table.held = (Spend,)
     table.start().deal()
@@ -318,7 +329,10 @@ def test_masked_goes_to_both_aggregators_once_the_debit_is_durable():
     assert len(table.of(i, Spend)) == 1
     assert not any(table.said(j, Kind.MASKED) for j in range(4))
     table.release()
-    assert len(table.said(i, Kind.MASKED)) == 2
+    assert len(table.said(i, Kind.MASKED)) == 1
+    assert len(table.said(table.first, Kind.MASKED)) == 2, (
+        "its own vector is in its seals, and must outlive it"
+    )
     assert table.members[i].state is State.AWAIT_SEAL
 
 
@@ -330,11 +344,12 @@ def test_a_vote_leaves_only_when_it_is_durable():
     assert persist.records[0].table == "vote"
     assert not table.said(i, Kind.SEAL_VOTE)
     table.release()
-    assert len(table.said(i, Kind.SEAL_VOTE)) == 2
+    assert len(table.said(i, Kind.SEAL_VOTE)) == 1
 
 
 def test_a_certified_seal_opens_one_secret_of_each_owner():
     table = Table(5)
+    table.silent = {Kind.BODY_PROPOSAL}
     table.start().deal(Kind.SHARES, Kind.KEYS_SET)
     lost = table.plain[0]
     table.mail = deque(d for d in table.mail if d.sender != lost)
@@ -437,12 +452,13 @@ def test_only_one_body_is_signed_and_durably():
     assert persist.records[0].table == "body"
     assert not table.said(i, Kind.BODY_VOTE)
     table.release()
-    assert len(table.said(i, Kind.BODY_VOTE)) == 2
+    assert len(table.said(i, Kind.BODY_VOTE)) == 1
     body = table.members[i].body.body
     other = table.members[i].compose_body(body.sums, (body.weights[0] - 1, body.weights[1]), body.ranges)
     assert not table.give(i, table.message(table.second, BodyProposal(pack(other))))
     again = table.give(i, table.message(table.second, BodyProposal(pack(body))))
-    assert kinds(again, table.swarm.id) == [Kind.BODY_VOTE] * 2, "a lost vote is repeated"
+    assert kinds(again, table.swarm.id) == [Kind.BODY_VOTE], "a lost vote is repeated to whom asks"
+    assert again[0].peer == table.cohort.aggregators[1]
 
 
 # --- refusals: keys -------------------------------------------------------------------------------------------
@@ -960,7 +976,8 @@ def test_with_enough_the_time_closes_the_keys_and_with_too_few_all_is_over():
 def test_shares_that_are_not_the_senders_own_or_of_another_size():
     table = Table()
     table.held = ()
-    shares = [open_frame(table.swarm.id, m.start(0.0)[1].data).body for m in table.members]
+    table.start()
+    shares = [table.said(i, Kind.SHARES)[0].body for i in range(4)]
     i, j = table.plain
     sizes = replace_fields(
         shares[i], envelopes=tuple(b"x" * 100_000 if e else e for e in shares[i].envelopes)
@@ -1002,6 +1019,7 @@ def test_a_vector_of_other_keys_or_of_another_size_is_not_summed():
 def test_too_few_vectors_are_not_proposed():
     table = Table(5).masked()
     table.mail = deque(d for d in table.mail if d.sender not in table.plain[:2])
+    table.absent = set(table.plain[:2])
     table.deal().at(3.0)
     assert not any(table.said(i, Kind.SEAL_PROPOSAL) for i in range(5))
 
@@ -1033,8 +1051,109 @@ def test_the_second_aggregator_takes_over_and_arrives_at_the_same_body():
     table.at(5.0)
     certified = table.of(table.second, Certified)
     assert len(certified) == 1
-    assert not table.said(table.second, Kind.RESULT), "its node announces it instead"
+    assert len(table.said(table.second, Kind.RESULT)) == 4, "to all but itself"
     assert len(unpack_members(certified[0].aggregate.body.parts[0].contributors, 5)) == 5
+
+
+STEPS = [
+    Kind.SHARES,
+    Kind.KEYS_SET,
+    Kind.MASKED,
+    Kind.SEAL_PROPOSAL,
+    Kind.SEAL_VOTE,
+    Kind.SEAL_CERTIFICATE,
+    Kind.UNMASK,
+    Kind.LOOK,
+    Kind.BODY_PROPOSAL,
+    Kind.BODY_VOTE,
+    Kind.RESULT,
+]
+
+
+def first_dies(step: Kind, reached: int, codec: Codec, place: int) -> Table:
+    """The first aggregator dies over this step of this phase: of what it says then, so many hear, the second before others."""
+    table = Table(5, codec=codec).start()
+    while not any(d.message.kind is step and d.message.phase == place for d in table.mail):
+        letter = table.mail.popleft()
+        table.give(letter.receiver, letter.message)
+    mine = [d for d in table.mail if d.sender == table.first and d.receiver != table.first]
+    heard = mine[:reached]
+    others = [d for d in table.mail if table.first not in {d.sender, d.receiver}]
+    table.mail = deque([*heard, *others])
+    table.absent = {table.first}
+    return table.deal()
+
+
+@pytest.mark.parametrize("how", ["broken connections", "silence"])
+@pytest.mark.parametrize("reached", [0, 2], ids=["nobody heard", "two heard"])
+@pytest.mark.parametrize(
+    ("codec", "place", "step"),
+    [
+        *((DENSE, 0, step) for step in STEPS if step is not Kind.LOOK),
+        *((LooksFirst(), 0, step) for step in STEPS[:8]),
+        *((LooksFirst(), 1, step) for step in STEPS[2:] if step is not Kind.LOOK),
+    ],
+    ids=lambda value: value.name if isinstance(value, Kind) else str(getattr(value, "id", value)),
+)
+def test_when_the_first_aggregator_dies_the_second_takes_over(codec, place, step, reached, how):
+    table = first_dies(step, reached, codec, place)
+    rest = [i for i in range(5) if i != table.first]
+    if how == "broken connections":
+        for i in rest:
+            table.take(i, table.members[i].lost(table.cohort.members[table.first]))
+            if i == table.second:
+                table.take(i, table.aggregators[i].lost(table.cohort.members[table.first]))
+            table.deal()
+    told = [i for i in rest if table.outcome(i) is not None]
+    table.at(3 * END_STEPS)
+    sketched = table.members[table.second].ballots[0].certificate if len(codec.phases) == 2 else None
+    if (
+        sketched
+        and table.first in unpack_members(sketched.proposal.contributors, 5)
+        and (table.members[table.second].ballots[1].certificate is None)
+    ):
+        # Rule 4: the payload needs the vector of everybody whose sketch is summed, and the first one's is gone with it.
+        assert {member.state for member in table.members} <= {State.OVER, table.members[table.first].state}
+        assert not any(table.outcome(i) is Outcome.INCLUDED for i in rest)
+    elif told:
+        assert {table.outcome(i) for i in told} == {Outcome.INCLUDED}, "the others hear of it from these"
+    else:
+        assert {table.outcome(i) for i in rest} == {Outcome.INCLUDED}
+        assert len({table.members[i].body.id for i in rest}) == 1
+        assert table.of(table.second, Certified)
+    for i in range(5):
+        for place_ in {m.phase for m in table.said(i, Kind.MASKED)}:
+            vectors = {m.body.vector for m in table.said(i, Kind.MASKED) if m.phase == place_}
+            assert len(vectors) == 1, "never a second masked vector"
+
+
+def test_what_is_said_again_is_the_same_frame_and_goes_to_the_second_alone():
+    table = Table(5)
+    table.silent = {Kind.BODY_PROPOSAL}
+    table.start().deal()
+    i = table.plain[0]
+    sent = [a for a in table.done[i] if isinstance(a, Send)]
+    assert {a.peer for a in sent} == {table.cohort.aggregators[0]}
+    again = table.members[i].lost(table.cohort.aggregators[0])
+    assert [a.data for a in again] == [a.data for a in sent]
+    assert {a.peer for a in again} == {table.cohort.aggregators[1]}
+    assert table.members[i].lost(table.cohort.aggregators[0]) == [], "once"
+
+
+def test_a_result_is_nothing_to_a_member_without_the_body():
+    table = Table(5)
+    i = table.plain[0]
+    table.start()
+    while table.mail:
+        letter = table.mail.popleft()
+        if letter.receiver != i or letter.message.kind is not Kind.BODY_PROPOSAL:
+            table.give(letter.receiver, letter.message)
+    result = table.said(table.first, Kind.RESULT)[0].body
+    assert table.members[i].completed(result) is None
+    assert table.outcome(i) is None
+    other = replace_fields(result, aggregate=bytes(32))
+    assert table.members[table.plain[1]].completed(other) is None
+    assert table.members[table.plain[1]].completed(result) == table.of(table.first, Certified)[0].aggregate
 
 
 def test_the_second_aggregator_is_silent_while_the_first_speaks():
@@ -1137,9 +1256,10 @@ def test_t_signatures_make_the_result_and_a_false_one_is_a_violation():
         assert not table.give(table.first, table.message(i, votes[i]))
     told = table.give(table.first, table.message(3, votes[3]))
     assert kinds(told, table.swarm.id) == [Kind.RESULT] * 4
-    assert isinstance(told[-1], Certified)
+    assert any(isinstance(action, Certified) for action in told)
     result = open_frame(table.swarm.id, told[0].data).body
     assert isinstance(result, Result)
+    assert result.aggregate == votes[0].aggregate
     assert not table.give(table.first, table.message(4, votes[4])), "it is done"
 
 
