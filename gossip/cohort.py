@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from crypto.agreement import KeyPair, is_weak, pair_info
+from crypto.agreement import SEED_BYTES, KeyPair, is_weak, pair_info
 from crypto.hashing import digest
 from crypto.masking import Mask
 from gossip.aggregate import ascend, threshold
 from gossip.errors import PeerViolation
 from gossip.manifest import Swarm
-from gossip.messages import Message, Ready, Roster, open_frame
+from gossip.messages import SHORT_HASH_BYTES, Commitment, Message, Ready, Roster, open_frame
 from gossip.wire import pack
 
 AGGREGATORS = 2
@@ -34,6 +34,11 @@ class Cohort:
     @property
     def size(self) -> int:
         return len(self.members)
+
+    @property
+    def phases(self) -> int:
+        """All members announced keys for as many."""
+        return len(self.readies[0].masks)
 
     @property
     def threshold(self) -> int:
@@ -119,13 +124,16 @@ class Secrets:
     """One member's fresh secrets for one cohort. They never touch a disk."""
 
     channel: KeyPair
-    masks: tuple[KeyPair, ...]  # one a phase
-    seeds: tuple[bytes, ...]  # b, one a phase
+    masks: tuple[KeyPair, ...]  # one a phase, each from the seed beside it
+    mask_seeds: tuple[bytes, ...]  # what is dealt of M, SEED_BYTES
+    seeds: tuple[bytes, ...]  # b, one a phase, SEED_BYTES
 
     @classmethod
-    def fresh(cls, phases: int, entropy: Callable[[int], bytes]) -> "Secrets":
-        pairs = [KeyPair(entropy(32)) for _ in range(1 + phases)]
-        return cls(pairs[0], tuple(pairs[1:]), tuple(entropy(32) for _ in range(phases)))
+    def fresh(cls, phases: int, owner: bytes, entropy: Callable[[int], bytes]) -> "Secrets":
+        """128 bits each for what is dealt: as much as X25519 gives, and half the bytes in every share."""
+        dealt = tuple(entropy(SEED_BYTES) for _ in range(phases))
+        masks = tuple(KeyPair.from_seed(seed, phase, owner) for phase, seed in enumerate(dealt))
+        return cls(KeyPair(entropy(32)), masks, dealt, tuple(entropy(SEED_BYTES) for _ in range(phases)))
 
 
 def self_mask(cohort: Cohort, phase: int, owner: int, seed: bytes) -> Mask:
@@ -140,6 +148,10 @@ def pair_mask(cohort: Cohort, phase: int, owner: int, pair: KeyPair, other: int)
     return Mask(key, 1 if owner < other else -1)
 
 
+def commitment_hash(commitment: Commitment) -> bytes:
+    return digest("commitment", pack(commitment))
+
+
 def keys_context(commitments: list[tuple[int, bytes]]) -> bytes:
     """H(U1) over (member, hash of its commitment)."""
     return digest("keys", *(bytes([index]) + commitment for index, commitment in commitments))
@@ -150,8 +162,14 @@ def look_context(keys: bytes, total: bytes) -> bytes:
     return digest("look", keys, total)
 
 
-def vector_hash(vector: bytes) -> bytes:
-    return digest("masked vector", vector)
+def vector_hash(context: bytes, owner: bytes, vector: bytes) -> bytes:
+    """16 bytes of the hash of an owner's masked vector under the keys (and the look) that it was masked under.
+
+    Nobody else can find another vector for it (a second preimage: 2^128), so an owner who checks its own cannot be made to sign
+    for what it never sent. An owner could make two vectors with one hash only by 2^64 tries after the context is
+    known, within a step's time; it would show the two aggregators different vectors, and the members sign one body.
+    """
+    return digest("masked vector", context, owner, vector)[:SHORT_HASH_BYTES]
 
 
 def seal_hash(proposal: bytes) -> bytes:

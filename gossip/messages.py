@@ -21,10 +21,12 @@ from msgspec import Meta
 from crypto.hashing import digest
 from crypto.identity import Identity, verify
 from gossip.errors import PeerViolation
-from gossip.manifest import Hash, PeerKey
+from gossip.manifest import SEGMENTS_MAX, TENSORS_MAX, Hash, PeerKey
 from gossip.wire import Wire, pack, unpack
 
 COHORT_MAX = 32  # members
+SHORT_HASH_BYTES = 16  # where only a second preimage could do harm; each place says why
+SHARE_BYTES = 16
 BODY_BYTES = 8 << 20  # the largest body of any message
 FRAME_BYTES = BODY_BYTES + 512
 PULL_MAX = 64  # aggregates asked for at once
@@ -36,10 +38,12 @@ ADDRESSES_MAX = 8
 PRESENCES_MAX = 64
 
 Bitmap = Annotated[bytes, Meta(min_length=1, max_length=COHORT_MAX // 8)]
+BitmapOrNone = Annotated[bytes, Meta(max_length=COHORT_MAX // 8)]
 HashOrNone = Annotated[bytes, Meta(max_length=32)]
+ShortHash = Annotated[bytes, Meta(min_length=SHORT_HASH_BYTES, max_length=SHORT_HASH_BYTES)]
+Share = Annotated[bytes, Meta(max_length=SHARE_BYTES)]  # or nothing
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Round = Annotated[int, Meta(ge=0, lt=1 << 48)]
-Index = Annotated[int, Meta(ge=0, lt=COHORT_MAX)]
 
 
 class Kind(IntEnum):
@@ -96,14 +100,23 @@ class Roster(Wire, frozen=True):
 
 
 class Commitment(Wire, frozen=True):
-    """Binds a member to its shares; as a frame of its cohort, it is also the signature under the roster."""
+    """Binds a member to its seeds; as a statement in its cohort, it is also the signature under the roster.
 
-    seeds: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=2)]  # H(b), one a phase
-    root: Hash  # Merkle root over the members' leaves
+    It travels without a frame, in SHARES and KEYS_SET: receivers know all of its statement but the hashes.
+    """
+
+    seeds: Annotated[tuple[ShortHash, ...], Meta(min_length=1, max_length=2)]  # H(b), one a phase
+
+
+class Committed(Wire, frozen=True):
+    """A COMMITMENT and its author's signature, as a frame's would be."""
+
+    commitment: Commitment
+    signature: Signature
 
 
 class Shares(Wire, frozen=True):
-    commitment: bytes  # a COMMITMENT frame
+    committed: Committed
     envelopes: Annotated[
         tuple[bytes, ...], Meta(min_length=3, max_length=COHORT_MAX)
     ]  # by member; own: empty
@@ -116,7 +129,8 @@ class Decline(Wire, frozen=True):
 class KeysSet(Wire, frozen=True):
     """U1: whose keys take part, with this receiver's envelope from each of them. Empty: too few dealt, it is over."""
 
-    commitments: Annotated[tuple[bytes, ...], Meta(max_length=COHORT_MAX)]  # frames, by sender
+    owners: BitmapOrNone
+    committed: Annotated[tuple[Committed, ...], Meta(max_length=COHORT_MAX)]
     envelopes: Annotated[tuple[bytes, ...], Meta(max_length=COHORT_MAX)]
 
 
@@ -130,7 +144,7 @@ class SealProposal(Wire, frozen=True):
 
     context: Hash
     contributors: Bitmap
-    vectors: Annotated[tuple[Hash, ...], Meta(min_length=3, max_length=COHORT_MAX)]
+    vectors: Annotated[tuple[ShortHash, ...], Meta(min_length=3, max_length=COHORT_MAX)]
 
 
 class SealVote(Wire, frozen=True):
@@ -142,9 +156,12 @@ class AbortVote(Wire, frozen=True):
 
 
 class SealCertificate(Wire, frozen=True):
-    proposal: SealProposal
+    """t signatures under one proposal, which is in it unless the receiver has voted for it."""
+
+    seal: Hash
     signers: Bitmap
     signatures: Annotated[tuple[Signature, ...], Meta(min_length=2, max_length=COHORT_MAX)]
+    proposal: SealProposal | None
 
 
 class AbortCertificate(Wire, frozen=True):
@@ -152,22 +169,13 @@ class AbortCertificate(Wire, frozen=True):
     signatures: Annotated[tuple[Signature, ...], Meta(min_length=2, max_length=COHORT_MAX)]
 
 
-class Opening(Wire, frozen=True):
-    """One share of one owner's secret, with the proof that the owner committed to it."""
-
-    owner: Index
-    share: Hash
-    siblings: Annotated[
-        tuple[Hash, ...], Meta(min_length=1, max_length=3)
-    ]  # hashes of the leaf's other shares
-    path: Annotated[tuple[Hash, ...], Meta(max_length=5)]
-
-
 class Unmask(Wire, frozen=True):
     """Of each owner exactly one secret: the self mask's seed inside U2, the key of the pairwise masks outside."""
 
     seal: Hash
-    openings: Annotated[tuple[Opening, ...], Meta(max_length=COHORT_MAX)]
+    shares: Annotated[
+        tuple[Share, ...], Meta(max_length=COHORT_MAX)
+    ]  # of U1's owners in order; empty: got none
 
 
 class Look(Wire, frozen=True):
@@ -178,7 +186,11 @@ class Look(Wire, frozen=True):
 
 
 class BodyProposal(Wire, frozen=True):
-    body: bytes
+    """The three sums: the rest of the aggregate's body follows from the roster, the seal and the plan."""
+
+    sums: bytes
+    weights: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 32)], ...], Meta(max_length=SEGMENTS_MAX)]
+    ranges: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 32)], ...], Meta(max_length=TENSORS_MAX)]
 
 
 class BodyVote(Wire, frozen=True):

@@ -42,9 +42,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
+from msgspec import structs
+
 from crypto.certificates import statement_holds
-from crypto.hashing import digest
-from crypto.identity import Identity
+from crypto.identity import Identity, verify
 from crypto.masking import apply_masks
 from gossip.aggregate import (
     MEMBERSHIP_OF_MANIFEST,
@@ -61,6 +62,7 @@ from gossip.aggregate import (
 from gossip.cohort import (
     Cohort,
     Secrets,
+    commitment_hash,
     keys_context,
     look_context,
     pair_mask,
@@ -87,12 +89,12 @@ from gossip.events import (
 )
 from gossip.layout import Layout
 from gossip.messages import (
-    BODY_BYTES,
     AbortCertificate,
     AbortVote,
     BodyProposal,
     BodyVote,
     Commitment,
+    Committed,
     KeysSet,
     Kind,
     Look,
@@ -104,12 +106,11 @@ from gossip.messages import (
     SealVote,
     Shares,
     Unmask,
-    open_frame,
     sign_frame,
     statement,
 )
 from gossip.messages import Body as MessageBody
-from gossip.wire import pack, unpack
+from gossip.wire import pack
 
 # In units of the manifest's step time, counted from the moment a phase began here (its keys or its look arrived).
 SECOND_AGGREGATOR_STEPS = (
@@ -221,8 +222,13 @@ class Ballot:
     vote: bytes | None = None  # a seal's hash, b"" for ABORT
     durable: bool = False
     aborts: dict[int, bytes] = field(default_factory=dict)  # index -> signature; at most n
-    certificate: SealCertificate | None = None
+    proposal: SealProposal | None = None  # that it votes for
+    certificate: SealCertificate | None = None  # whole
     abort_certificate: AbortCertificate | None = None
+
+    @property
+    def sealed(self) -> SealProposal | None:
+        return None if self.certificate is None else self.certificate.proposal
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +315,7 @@ class Member:
         self._secrets: Secrets | None = secrets
         self._entropy = entropy
         self._deal: Deal | None = None
-        self._commitment = b""
+        self._committed: Committed | None = None
         self._contribution: Contribution | None = None
         self._vector: bytes | None = None  # the one masked vector of the current phase
         self._phase_began = 0.0
@@ -345,22 +351,18 @@ class Member:
 
     def contributors(self) -> list[int] | None:
         """U2 of the current phase, once it is certified."""
-        certificate = self.ballot.certificate
-        return (
-            None
-            if certificate is None
-            else unpack_members(certificate.proposal.contributors, self.cohort.size)
-        )
+        sealed = self.ballot.sealed
+        return None if sealed is None else unpack_members(sealed.contributors, self.cohort.size)
 
     # --- events ----------------------------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Action]:
         self._deal = deal(self.cohort, self.index, self._open_secrets, self._entropy)
-        self._commitment = self._frame(self._deal.commitment, 0)
+        self._committed = self._commit(self._deal.commitment)
         return [
             self._timer("end", now + KEYS_STEPS * self.step_s),
             *self._await_turn(now),
-            *self._to_aggregator(Shares(self._commitment, self._deal.envelopes)),
+            *self._to_aggregator(Shares(self._committed, self._deal.envelopes)),
             self.report("SHARES"),
         ]
 
@@ -431,8 +433,8 @@ class Member:
                 return self._on_abort(message.phase, certificate)
             case Look() as look:
                 return self._on_look(message, look, now)
-            case BodyProposal(body):
-                return self._on_body(message.sender, body)
+            case BodyProposal(sums, weights, ranges):
+                return self._on_body(message.sender, sums, weights, ranges)
         return []
 
     # --- keys ------------------------------------------------------------------------------------------------
@@ -441,7 +443,7 @@ class Member:
         self._from_aggregator(sender)
         if self.state is not State.AWAIT_KEYS:
             return []
-        if not keys_set.commitments:
+        if not keys_set.committed:
             return self._end("too few members dealt their keys")
         keys, faults = self._open_keys(keys_set)
         self._follow(sender)
@@ -452,32 +454,28 @@ class Member:
 
     def _open_keys(self, keys_set: KeysSet) -> tuple[Keys, list[Action]]:
         """Raises PeerViolation if the set is not fit to mask under; a single liar only loses its share here."""
-        if len(keys_set.commitments) != len(keys_set.envelopes):
-            raise PeerViolation("KEYS_SET: commitments and envelopes differ in number")
+        owners = unpack_members(keys_set.owners, self.cohort.size)
+        if not len(owners) == len(keys_set.committed) == len(keys_set.envelopes):
+            raise PeerViolation("KEYS_SET: owners, commitments and envelopes differ in number")
         commitments: dict[int, Commitment] = {}
         holdings: dict[int, Holding] = {}
         faults: list[Action] = []
-        for frame, box in zip(keys_set.commitments, keys_set.envelopes, strict=True):
-            owner, commitment = open_commitment(self.cohort, frame)
-            if commitments and owner <= next(reversed(commitments)):
-                raise PeerViolation("KEYS_SET: owners must ascend")
-            commitments[owner] = commitment
+        for owner, committed, box in zip(owners, keys_set.committed, keys_set.envelopes, strict=True):
+            commitments[owner] = open_commitment(self.cohort, owner, committed)
             if owner == self.index and self._deal is not None:
-                if frame != self._commitment:
+                if committed != self._committed:
                     raise PeerViolation("KEYS_SET: another commitment under this member's name")
                 holdings[owner] = self._deal.own
                 continue
             try:
-                holdings[owner] = receive(
-                    self.cohort, self.index, self._open_secrets.channel, owner, commitment, box
-                )
+                holdings[owner] = receive(self.cohort, self.index, self._open_secrets.channel, owner, box)
             except PeerViolation as violation:
                 faults.append(self.report("SHARE_REFUSED", owner=owner, reason=str(violation)))
         if self.index not in commitments:
             raise PeerViolation("KEYS_SET: leaves this member out")
         if len(commitments) < self.cohort.least:
             raise PeerViolation(f"KEYS_SET: {len(commitments)} of at least {self.cohort.least} members")
-        context = keys_context([(owner, digest("commitment", pack(c))) for owner, c in commitments.items()])
+        context = keys_context([(owner, commitment_hash(each)) for owner, each in commitments.items()])
         return Keys(commitments, holdings, context), faults
 
     @property
@@ -558,6 +556,7 @@ class Member:
         if message.sender != self.cohort.aggregators[0 if not self._first_is_late(now) else 1]:
             return [self.report("SEAL_REFUSED", reason="not this aggregator's turn")]
         self._refuse_unsignable(proposal)
+        ballot.proposal = proposal
         return self._vote(content)
 
     def _refuse_unsignable(self, proposal: SealProposal) -> None:
@@ -574,15 +573,18 @@ class Member:
             raise PeerViolation("SEAL: contributors differ from the first phase's")
         if self.index in contributors:
             mine = proposal.vectors[contributors.index(self.index)]
-            if self._vector is None or mine != vector_hash(self._vector):
+            if self._vector is None or mine != self.vector_hash(self.index, self._vector):
                 raise PeerViolation("SEAL: a vector that this member never sent")
+
+    def vector_hash(self, owner: int, vector: bytes) -> bytes:
+        return vector_hash(self.context, self.cohort.members[owner], vector)
 
     def continues(self, contributors: list[int]) -> bool:
         """Design, rule 4: with other contributors than the first phase's, the two sums would isolate somebody."""
         if not self.place:
             return True
-        before = self.ballots[self.place - 1].certificate
-        return before is not None and contributors == self._sealed_of(before)
+        before = self.ballots[self.place - 1].sealed
+        return before is not None and contributors == unpack_members(before.contributors, self.cohort.size)
 
     def _first_is_late(self, now: float) -> bool:
         return self.first_gone or now >= self._phase_began + SECOND_AGGREGATOR_STEPS * self.step_s
@@ -616,33 +618,42 @@ class Member:
         ballot = self._ballot_of(place)
         if ballot.certificate is not None or ballot.abort_certificate is not None:
             return []
-        content = pack(certificate.proposal)
-        self._check_quorum(Kind.SEAL_VOTE, place, SealVote(seal_hash(content)), certificate)
-        contributors = unpack_members(certificate.proposal.contributors, self.cohort.size)
-        ballot.certificate = certificate
+        proposal = certificate.proposal
+        if proposal is None and ballot.vote == certificate.seal:
+            proposal = ballot.proposal
+        if proposal is None:
+            return []  # after a restart, say: the aggregate will tell
+        if seal_hash(pack(proposal)) != certificate.seal:
+            raise PeerViolation("SEAL_CERTIFICATE: the proposal is not the one that was signed")
+        self._check_quorum(Kind.SEAL_VOTE, place, SealVote(certificate.seal), certificate)
+        contributors = unpack_members(proposal.contributors, self.cohort.size)
+        ballot.certificate = structs.replace(certificate, proposal=proposal)
         actions: list[Action] = []
         if self.index not in contributors:
             actions += self._conclude(contributors, "the seal leaves this member out", over=False)
-        if certificate.proposal.context != self.context or place != self.place or self.state is State.OVER:
+        if proposal.context != self.context or place != self.place or self.state is State.OVER:
             return actions
         self.state = State.AWAIT_SUM
         self._follow(message.sender)
         return [
             *actions,
             *self._await_turn(now),
-            *self._open_shares(content, contributors),
+            *self._open_shares(certificate.seal, contributors),
             self.report("UNMASK"),
         ]
 
-    def _open_shares(self, content: bytes, contributors: list[int]) -> list[Action]:
+    def _open_shares(self, seal: bytes, contributors: list[int]) -> list[Action]:
         """Design, rule 1: which of an owner's two secrets is opened follows from the one certified seal alone."""
         if self.keys is None:
             return []
-        openings = tuple(
-            holding.opening(owner, self.place, Secret.SEED if owner in contributors else Secret.KEY)
-            for owner, holding in sorted(self.keys.holdings.items())
+        holdings = self.keys.holdings
+        shares = tuple(
+            holdings[owner].opening(self.place, Secret.SEED if owner in contributors else Secret.KEY)
+            if owner in holdings
+            else b""
+            for owner in self.keys.members
         )
-        return self._to_aggregator(Unmask(seal_hash(content), openings), self.place)
+        return self._to_aggregator(Unmask(seal, shares), self.place)
 
     # --- aborts ----------------------------------------------------------------------------------------------
 
@@ -678,11 +689,11 @@ class Member:
         certificate = self.ballot.certificate
         if self.state is not State.AWAIT_SUM or self.last_phase or certificate is None or self.keys is None:
             return []
-        if message.phase != self.place or look.seal != seal_hash(pack(certificate.proposal)):
+        if message.phase != self.place or look.seal != certificate.seal:
             raise PeerViolation("LOOK: of another seal")
         if len(look.total) != self.plan().lanes.size_bytes:
             raise PeerViolation(f"LOOK: {len(look.total)} bytes")
-        if self.index not in self._sealed_of(certificate):
+        if self.index not in (self.contributors() or ()):
             return []
         self._follow(message.sender)
         self.look = look.total
@@ -692,19 +703,16 @@ class Member:
         self._vector = None
         return [*self._begin_phase(now), *self._encode()]
 
-    def _sealed_of(self, certificate: SealCertificate) -> list[int]:
-        return unpack_members(certificate.proposal.contributors, self.cohort.size)
-
-    def _on_body(self, sender: bytes, encoded: bytes) -> list[Action]:
+    def _on_body(
+        self, sender: bytes, sums: bytes, weights: tuple[int, ...], ranges: tuple[int, ...]
+    ) -> list[Action]:
         self._from_aggregator(sender)
         if self.state is not State.AWAIT_SUM or not self.last_phase:
             return []
-        body = unpack(encoded, Body, limit_bytes=BODY_BYTES)
+        body = self.compose_body(sums, weights, ranges)
         identity = aggregate_id(body)
         if self.body is not None:
             return self._repeat(sender, BodyVote) if self.body.id == identity else []
-        if body != self.compose_body(body.sums, body.weights, body.ranges):
-            raise PeerViolation("BODY: not what this cohort's roster, seal and support determine")
         self.refuse_invalid(body)
         self.body = SignedBody(identity, body)
         record = Put("body", self.cohort.id, identity)
@@ -815,6 +823,10 @@ class Member:
                 f"{kind.name}: a certificate without {self.cohort.threshold} valid signatures"
             )
 
+    def _commit(self, commitment: Commitment) -> Committed:
+        domain, stated = statement(self.cohort.swarm.id, Kind.COMMITMENT, self.cohort.id, 0, pack(commitment))
+        return Committed(commitment, self._identity.sign(domain, stated))
+
     def _frame(self, body: MessageBody, place: int) -> bytes:
         return sign_frame(self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id, phase=place)
 
@@ -897,15 +909,15 @@ class Member:
         return Report("phase", {"phase": name, **facts, **fields})
 
 
-def open_commitment(cohort: Cohort, frame: bytes) -> tuple[int, Commitment]:
-    """A COMMITMENT frame of this cohort and the index of its owner; raises PeerViolation for anything else."""
-    message = open_frame(cohort.swarm.id, frame)
-    if not isinstance(message.body, Commitment) or message.cohort != cohort.id:
-        raise PeerViolation(f"{message.kind.name}: not a commitment to this cohort")
-    owner = cohort.index(message.sender)
-    if len(message.body.seeds) != len(cohort.readies[owner].masks):
+def open_commitment(cohort: Cohort, owner: int, committed: Committed) -> Commitment:
+    """What this member committed to in this cohort; raises PeerViolation if it did not sign it."""
+    commitment = committed.commitment
+    if len(commitment.seeds) != cohort.phases:
         raise PeerViolation("COMMITMENT: of other phases than its owner announced")
-    return owner, message.body
+    stated = statement(cohort.swarm.id, Kind.COMMITMENT, cohort.id, 0, pack(commitment))
+    if not verify(cohort.members[owner], *stated, committed.signature):
+        raise PeerViolation("COMMITMENT: the signature does not hold in this cohort")
+    return commitment
 
 
 def vote_key(cohort: bytes, place: int) -> bytes:

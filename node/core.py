@@ -408,7 +408,7 @@ class NodeCore:
             return []
         if self._finished or self._busy or self._rendezvous.asked or self._pending:
             return []
-        self._secrets = Secrets.fresh(len(self._codec.phases), self._entropy)
+        self._secrets = Secrets.fresh(len(self._codec.phases), self._me, self._entropy)
         ready = Ready(
             self._history.round + 1,
             self._history.parents_for_next(),

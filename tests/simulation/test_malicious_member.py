@@ -208,7 +208,7 @@ def tell(world: World, liar, victim, body: object, **place: object) -> list[obje
 def stranger_ready(world: World, seed: int, round_: int, **changed: object) -> tuple[bytes, bytes]:
     """A READY under a key that somebody has just made up."""
     invented = Identity(bytes([seed] * 32))
-    secrets = Secrets.fresh(1, random.Random(seed).randbytes)
+    secrets = Secrets.fresh(1, invented.public_key, random.Random(seed).randbytes)
     fields = {"channel": secrets.channel.public, "masks": (secrets.masks[0].public,), "trained": 3} | changed
     ready = Ready(round_, (), fields["trained"], fields["channel"], fields["masks"])
     return invented.public_key, sign_frame(invented, world.swarm.id, ready)
@@ -326,7 +326,7 @@ def test_a_lie_that_comes_before_the_roster_does_not_keep_a_device_out(world, mo
                     device.key,
                     *cohort.aggregators,
                 }:
-                    tell(self, liar, victim, KeysSet((), ()), cohort=cohort.id)
+                    tell(self, liar, victim, KeysSet(b"", (), ()), cohort=cohort.id)
                     told.append((cohort.id, liar.key.hex()[:16]))
                     break
         honest(self, device, peer, data)

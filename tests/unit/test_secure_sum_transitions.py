@@ -9,7 +9,7 @@ import pytest
 
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip.aggregate import Aggregate, Body, pack_members, unpack_members
+from gossip.aggregate import Aggregate, pack_members, unpack_members
 from gossip.aggregator import Aggregator
 from gossip.cohort import Secrets, open_roster
 from gossip.compression import DENSE, Codec, Contribution, encode_payload
@@ -33,6 +33,7 @@ from gossip.messages import (
     AbortVote,
     BodyProposal,
     BodyVote,
+    Commitment,
     Decline,
     KeysSet,
     Kind,
@@ -67,7 +68,7 @@ from gossip.secure_sum import (
     Terms,
     vote_key,
 )
-from gossip.wire import pack, unpack
+from gossip.wire import pack
 from tests.simulation.harness import STEP_S, tiny_swarm
 from tests.simulation.two_phase import LooksFirst
 
@@ -96,7 +97,7 @@ class Table:
         keys = [person.public_key for person in self.people]
         name = "random" if isinstance(codec, LooksFirst) else "dense"
         self.swarm = tiny_swarm(self.people[0], keys, n_min=n_min, codec=name)
-        secrets = [Secrets.fresh(len(codec.phases), self.entropy) for _ in range(n)]
+        secrets = [Secrets.fresh(len(codec.phases), key, self.entropy) for key in keys]
         readies = tuple(
             sign_frame(
                 person,
@@ -253,13 +254,13 @@ class Table:
     def proposal(self, **changed: object) -> SealProposal:
         """What the first aggregator proposes when all have masked; changed as the test says."""
         member = self.members[0]
-        hashes = tuple(vector_hash_of(member) for member in self.members)
+        hashes = tuple(hash_of_vector(member) for member in self.members)
         everybody = pack_members(range(self.cohort.size), self.cohort.size)
         return replace_fields(SealProposal(member.context, everybody, hashes), **changed)
 
 
-def vector_hash_of(member: Member) -> bytes:
-    return digest("masked vector", member._vector)
+def hash_of_vector(member: Member) -> bytes:
+    return member.vector_hash(member.index, member._vector)
 
 
 def replace_fields(struct: object, **changed: object) -> object:
@@ -356,11 +357,9 @@ def test_a_certified_seal_opens_one_secret_of_each_owner():
     table.at(1.0)
     i = table.plain[1]
     assert table.members[i].state is State.AWAIT_SUM
-    (openings,) = {m.body.openings for m in table.said(i, Kind.UNMASK)}
-    assert [opening.owner for opening in openings] == [0, 1, 2, 3, 4]
+    (shares,) = {m.body.shares for m in table.said(i, Kind.UNMASK)}
     holdings = table.members[i].keys.holdings
-    for opening in openings:
-        assert opening.share == holdings[opening.owner].shares[opening.owner == lost]
+    assert shares == tuple(holdings[owner].shares[owner == lost] for owner in range(5))
 
 
 def test_t_abort_votes_refund_and_tell_those_who_did_not_vote():
@@ -454,9 +453,9 @@ def test_only_one_body_is_signed_and_durably():
     table.release()
     assert len(table.said(i, Kind.BODY_VOTE)) == 1
     body = table.members[i].body.body
-    other = table.members[i].compose_body(body.sums, (body.weights[0] - 1, body.weights[1]), body.ranges)
-    assert not table.give(i, table.message(table.second, BodyProposal(pack(other))))
-    again = table.give(i, table.message(table.second, BodyProposal(pack(body))))
+    other = BodyProposal(body.sums, (body.weights[0] - 1, body.weights[1]), body.ranges)
+    assert not table.give(i, table.message(table.second, other))
+    again = table.give(i, table.message(table.second, BodyProposal(body.sums, body.weights, body.ranges)))
     assert kinds(again, table.swarm.id) == [Kind.BODY_VOTE], "a lost vote is repeated to whom asks"
     assert again[0].peer == table.cohort.aggregators[1]
 
@@ -477,8 +476,12 @@ def keys_for(table: Table, i: int) -> KeysSet:
 
 
 def without(keys: KeysSet, *places: int) -> KeysSet:
-    left = [i for i in range(len(keys.commitments)) if i not in places]
-    return KeysSet(tuple(keys.commitments[i] for i in left), tuple(keys.envelopes[i] for i in left))
+    owners = [i for i in range(5) if i not in places]
+    return KeysSet(
+        pack_members(owners, 5),
+        tuple(keys.committed[i] for i in owners),
+        tuple(keys.envelopes[i] for i in owners),
+    )
 
 
 def test_keys_from_somebody_who_does_not_aggregate():
@@ -493,16 +496,17 @@ def test_keys_that_are_not_fit_to_mask_under():
     i = table.plain[0]
     keys = keys_for(table, i)
     others = [j for j in range(5) if j != i]
-    swapped = KeysSet(tuple(reversed(keys.commitments)), tuple(reversed(keys.envelopes)))
-    elsewhere = replace_fields(
-        keys, commitments=(*keys.commitments[:-1], table.members[0]._frame(Decline(), 0))
-    )
+    swapped = replace_fields(keys, committed=tuple(reversed(keys.committed)))
+    of_all = replace_fields(without(keys, others[0]), owners=keys.owners)
+    twice = replace_fields(keys.committed[0], commitment=Commitment((bytes(16),) * 2))
     for bad, why in [
         (without(keys, i), "leaves this member out"),
         (without(keys, *others[:2]), "3 of at least 4"),
-        (swapped, "ascend"),
+        (swapped, "does not hold in this cohort"),
         (replace_fields(keys, envelopes=keys.envelopes[:-1]), "differ in number"),
-        (elsewhere, "not a commitment"),
+        (of_all, "differ in number"),
+        (replace_fields(keys, owners=b"\xff"), "does not fit"),
+        (replace_fields(keys, committed=(twice, *keys.committed[1:])), "other phases"),
     ]:
         with pytest.raises(PeerViolation, match=why):
             table.give(i, table.message(table.first, bad))
@@ -517,12 +521,14 @@ def test_another_commitment_under_my_name():
     i = table.plain[0]
     keys = keys_for(table, i)
     forged = Member(
-        table.cohort, table.people[i], Secrets.fresh(1, other.entropy), table.terms, other.entropy
+        table.cohort,
+        table.people[i],
+        Secrets.fresh(1, table.people[i].public_key, other.entropy),
+        table.terms,
+        other.entropy,
     )
     forged.start(0.0)
-    lie = replace_fields(
-        keys, commitments=(*keys.commitments[:i], forged._commitment, *keys.commitments[i + 1 :])
-    )
+    lie = replace_fields(keys, committed=(*keys.committed[:i], forged._committed, *keys.committed[i + 1 :]))
     with pytest.raises(PeerViolation, match="under this member's name"):
         table.give(i, table.message(table.first, lie))
 
@@ -534,7 +540,7 @@ def test_a_second_set_of_keys_is_ignored():
     table.give(i, table.message(table.first, keys))
     context = table.members[i].context
     assert not table.give(i, table.message(table.second, without(keys, table.plain[1])))
-    assert not table.give(i, table.message(table.second, KeysSet((), ())))
+    assert not table.give(i, table.message(table.second, KeysSet(b"", (), ())))
     assert table.members[i].context == context
     assert len(table.of(i, Contribute)) == 1
 
@@ -543,7 +549,7 @@ def test_no_keys_at_all_end_the_cohort_at_once():
     table = Table()
     i = table.plain[0]
     keys_for(table, i)
-    table.give(i, table.message(table.first, KeysSet((), ())))
+    table.give(i, table.message(table.first, KeysSet(b"", (), ())))
     assert table.outcome(i) is Outcome.UNTOUCHED
     assert table.members[i].state is State.OVER
 
@@ -574,11 +580,11 @@ def test_a_liar_about_one_share_only_loses_it():
     [
         ({"context": bytes(32)}, "of other keys"),
         (
-            {"contributors": pack_members([0, 1, 2], 5), "vectors": (bytes(32),) * 3},
+            {"contributors": pack_members([0, 1, 2], 5), "vectors": (bytes(16),) * 3},
             "hide nobody well enough",
         ),
         ({"contributors": pack_members(range(4), 5)}, "no keys"),
-        ({"vectors": (bytes(32),) * 5}, "never sent"),
+        ({"vectors": (bytes(16),) * 5}, "never sent"),
         ({"contributors": b"\xff"}, "does not fit"),
     ],
 )
@@ -620,7 +626,7 @@ def test_one_content_for_each_phase_and_never_abort_after_a_seal():
     (vote,) = {m.body.seal for m in table.said(i, Kind.SEAL_VOTE)}
     fewer = [j for j in range(5) if j != table.plain[1]]
     other = table.proposal(
-        contributors=pack_members(fewer, 5), vectors=tuple(vector_hash_of(table.members[j]) for j in fewer)
+        contributors=pack_members(fewer, 5), vectors=tuple(hash_of_vector(table.members[j]) for j in fewer)
     )
     assert not table.give(i, table.message(table.first, other))
     table.now = ABORT_STEPS
@@ -660,7 +666,7 @@ def test_a_vector_that_was_voted_away_does_not_leave_any_more():
 def certificate(table: Table, proposal: SealProposal, signers: list[int], phase: int = 0) -> SealCertificate:
     vote = SealVote(digest("seal", pack(proposal)))
     signatures = tuple(table.message(j, vote, phase).signature for j in signers)
-    return SealCertificate(proposal, pack_members(signers, table.cohort.size), signatures)
+    return SealCertificate(vote.seal, pack_members(signers, table.cohort.size), signatures, proposal)
 
 
 def test_a_certificate_needs_t_signatures_that_hold():
@@ -675,6 +681,7 @@ def test_a_certificate_needs_t_signatures_that_hold():
         (replace_fields(good, signers=pack_members([0, 1, 2, 4], 5)), "without 4 valid"),
         (replace_fields(good, signatures=good.signatures[:-1]), "differ in number"),
         (certificate(table, proposal, [0, 1, 2, 3], phase=1), "without 4 valid"),
+        (replace_fields(good, proposal=table.proposal(context=bytes(32))), "not the one that was signed"),
     ]:
         with pytest.raises(PeerViolation, match=why):
             table.give(i, table.message(table.first, bad))
@@ -727,7 +734,7 @@ def test_the_second_phase_has_the_contributors_of_the_first():
     i, gone = table.plain[:2]
     rest = [j for j in range(5) if j != gone]
     fewer = table.proposal(
-        contributors=pack_members(rest, 5), vectors=tuple(vector_hash_of(table.members[j]) for j in rest)
+        contributors=pack_members(rest, 5), vectors=tuple(hash_of_vector(table.members[j]) for j in rest)
     )
     with pytest.raises(PeerViolation, match="differ from the first phase"):
         table.give(i, table.message(table.first, fewer, phase=1))
@@ -772,32 +779,32 @@ def test_who_was_left_out_of_the_second_phase_before_it_began_spends_nothing_in_
     table.start().deal()
     i = table.plain[0]
     others = [j for j in range(4) if j != i]
-    without_me = SealProposal(bytes(32), pack_members(others, 4), (bytes(32),) * 3)
+    without_me = SealProposal(bytes(32), pack_members(others, 4), (bytes(16),) * 3)
     table.give(i, table.message(table.first, certificate(table, without_me, others, phase=1), phase=1))
     assert table.outcome(i) is Outcome.UNTOUCHED
     table.give(i, table.said(table.first, Kind.LOOK)[0])
     assert not table.of(i, Spend)
 
 
-def test_a_body_that_is_not_this_cohorts_or_out_of_bounds():
+def test_a_body_of_other_sizes_or_out_of_bounds():
     table = Table()
     table.silent = {Kind.BODY_PROPOSAL}
     table.start().deal()
     i = table.plain[0]
     member = table.members[i]
-    body = table.said(table.first, Kind.BODY_PROPOSAL)[0].body.body
-    honest = unpack(body, Body, limit_bytes=1 << 20)
+    honest = table.said(table.first, Kind.BODY_PROPOSAL)[0].body
     for bad, why in [
-        (replace_fields(honest, round=2), "not what this cohort's"),
-        (replace_fields(honest, exponents=bytes(len(honest.exponents))), "not what this cohort's"),
+        (replace_fields(honest, sums=honest.sums[:-1]), "bytes of sums"),
         (replace_fields(honest, sums=b"\x7f" * len(honest.sums)), "a sum outside"),
         (replace_fields(honest, weights=(10**5, 0)), "a weight above"),
+        (replace_fields(honest, weights=()), "0 weights"),
+        (replace_fields(honest, ranges=(0,)), "1 ranges"),
     ]:
         with pytest.raises(PeerViolation, match=why):
-            table.give(i, table.message(table.first, BodyProposal(pack(bad))))
+            table.give(i, table.message(table.first, bad))
         assert member.body is None
     with pytest.raises(PeerViolation, match="is none"):
-        table.give(i, table.message(table.plain[1], BodyProposal(body)))
+        table.give(i, table.message(table.plain[1], honest))
 
 
 # --- rule 5: segments that not all have trained ---------------------------------------------------------------
@@ -847,7 +854,7 @@ def test_a_restarted_member_without_a_seal_aborts(vote):
     asked = member.handle(Persisted(persist.tag), 0.0)
     assert kinds(asked, table.swarm.id) == [Kind.ABORT_VOTE] * 4
     assert (
-        member.handle(table.message(table.first, SealProposal(bytes(32), b"\x0f", (bytes(32),) * 4)), 0.0)
+        member.handle(table.message(table.first, SealProposal(bytes(32), b"\x0f", (bytes(16),) * 4)), 0.0)
         == []
     )
 
@@ -866,7 +873,7 @@ def test_a_restarted_member_that_signed_a_seal_keeps_silent_and_waits_for_the_ag
 )
 def test_a_restarted_member_is_told_how_it_ended(contributors, outcome):
     table = Table(4).masked()
-    vectors = tuple(vector_hash_of(table.members[i]) for i in contributors)
+    vectors = tuple(hash_of_vector(table.members[i]) for i in contributors)
     proposal = table.proposal(contributors=pack_members(contributors, 4), vectors=vectors)
     seal = table.message(0, certificate(table, proposal, [0, 2, 3]))
     member = restarted(table, 1)
@@ -958,7 +965,7 @@ def test_who_declines_or_breaks_off_is_not_waited_for():
         else:
             table.take(table.first, table.aggregators[table.first].lost(table.cohort.members[gone]))
         keys = table.said(table.first, Kind.KEYS_SET)
-        assert [len(m.body.commitments) for m in keys] == [4] * 4
+        assert [len(m.body.committed) for m in keys] == [4] * 4
 
 
 def test_with_enough_the_time_closes_the_keys_and_with_too_few_all_is_over():
@@ -969,7 +976,7 @@ def test_with_enough_the_time_closes_the_keys_and_with_too_few_all_is_over():
     table = Table(5)
     table.absent = set(table.plain[:2])
     table.start().deal().at(1.0)
-    assert {m.body for m in table.said(table.first, Kind.KEYS_SET)} == {KeysSet((), ())}
+    assert {m.body for m in table.said(table.first, Kind.KEYS_SET)} == {KeysSet(b"", (), ())}
     assert all(table.outcome(i) is Outcome.UNTOUCHED for i in range(5) if i not in table.absent)
 
 
@@ -982,9 +989,11 @@ def test_shares_that_are_not_the_senders_own_or_of_another_size():
     sizes = replace_fields(
         shares[i], envelopes=tuple(b"x" * 100_000 if e else e for e in shares[i].envelopes)
     )
-    for bad in (shares[j], replace_fields(shares[i], envelopes=shares[i].envelopes[:-1]), sizes):
+    for bad in (replace_fields(shares[i], envelopes=shares[i].envelopes[:-1]), sizes):
         with pytest.raises(PeerViolation, match="SHARES"):
             table.give(table.first, table.message(i, bad))
+    with pytest.raises(PeerViolation, match="does not hold in this cohort"):
+        table.give(table.first, table.message(i, shares[j]))
     assert not table.aggregators[table.first]._shares
 
 
@@ -1039,7 +1048,12 @@ def test_two_votes_of_one_member_are_a_violation_and_t_of_one_content_a_certific
     assert not table.give(table.first, table.message(i, SealVote(seal)))
     told = table.give(table.first, table.message(others[2], SealVote(seal)))
     assert kinds(told, table.swarm.id) == [Kind.SEAL_CERTIFICATE] * 5
-    assert proposal.body == open_frame(table.swarm.id, told[0].data).body.proposal
+    whole = {action.peer: open_frame(table.swarm.id, action.data).body for action in told}
+    voters = {table.cohort.members[j] for j in [i, *others[:3]]}
+    assert {peer for peer, body in whole.items() if body.proposal is None} == voters, (
+        "who voted knows the proposal"
+    )
+    assert [body.proposal for peer, body in whole.items() if peer not in voters] == [proposal.body]
     with pytest.raises(PeerViolation, match="does not have"):
         table.give(table.first, table.message(i, SealVote(seal), phase=1))
 
@@ -1166,31 +1180,70 @@ def test_the_second_aggregator_is_silent_while_the_first_speaks():
     assert len(table.said(table.first, Kind.RESULT)) == 3, "to all but itself"
 
 
-def test_a_share_that_was_never_dealt_is_refused_alone():
-    table = Table(5)
-    table.silent = {Kind.UNMASK}
-    table.start().deal()
-    liar = table.plain[0]
-    for i in range(5):
+def unmasked_by(table: Table, lies: dict[int, tuple[int, ...]], order: list[int]) -> list[object]:
+    """UNMASKs come in this order, and each liar's are wrong about some owners; what the first aggregator reports."""
+    for i in order:
         unmask = table.said(i, Kind.UNMASK)[0].body
-        if i == liar:
-            lie = replace_fields(unmask.openings[0], share=bytes(32))
-            unmask = Unmask(unmask.seal, (lie, *unmask.openings[1:]))
-        table.give(table.first, table.message(i, unmask))
-    refused = [a for a in table.of(table.first, Report) if a.fields["phase"] == "SHARE_REFUSED"]
-    assert {a.fields["holder"] for a in refused} == {liar}
-    assert table.said(table.first, Kind.BODY_PROPOSAL), "t others have opened"
+        shares = tuple(
+            bytes(a ^ b for a, b in zip(share, digest("lie", bytes([i, owner])), strict=False))
+            if owner in lies.get(i, ())
+            else share
+            for owner, share in enumerate(unmask.shares)
+        )
+        table.give(table.first, table.message(i, Unmask(unmask.seal, shares)))
+    return [a for a in table.of(table.first, Report) if a.fields["phase"] in {"SHARE_REFUSED", "SUM_LOST"}]
 
 
-def test_an_opening_under_another_seal_or_of_a_stranger_opens_nothing():
+@pytest.mark.parametrize("place", range(5))
+def test_a_lying_holder_is_outvoted_wherever_it_stands(place):
+    """t honest shares among those opened are found, and the one that does not fit is named."""
     table = Table(5)
     table.silent = {Kind.UNMASK}
     table.start().deal()
-    unmask = table.said(table.plain[0], Kind.UNMASK)[0].body
-    stranger = replace_fields(unmask.openings[0], owner=31)
-    assert not table.give(table.first, table.message(table.plain[0], Unmask(bytes(32), unmask.openings)))
-    assert not table.give(table.first, table.message(table.plain[1], Unmask(unmask.seal, (stranger,))))
-    assert not any(table.aggregators[table.first]._phases[0].shares.values())
+    order = [i for i in range(5) if i != place]
+    order.insert(place % 3, place)
+    (refused,) = unmasked_by(table, {place: (0, 3)}, order)
+    assert (refused.fields["phase"], refused.fields["holder"]) == ("SHARE_REFUSED", place)
+    table.deal()
+    (certified,) = table.of(table.first, Certified)
+    assert certified.aggregate.body.weights == (10 + 11 + 12 + 13 + 14,) * 2, "the sum is the true one"
+
+
+def test_as_many_liars_as_may_be_missing_are_outvoted_and_one_more_stops_the_sum_without_falsifying_it():
+    for liars in (4, 5):
+        table = Table(16)
+        table.silent = {Kind.UNMASK}
+        table.start().deal()
+        lies = {i: tuple(range(i, 16)) for i in range(liars)}
+        reports = unmasked_by(table, lies, list(range(16)))
+        if liars == 4:
+            assert [r.fields["holder"] for r in reports] == [0, 1, 2, 3]
+            assert table.said(table.first, Kind.BODY_PROPOSAL)
+        else:
+            assert {r.fields["phase"] for r in reports} == {"SUM_LOST"}
+            assert not table.said(table.first, Kind.BODY_PROPOSAL)
+
+
+def test_who_got_no_share_of_an_owner_opens_none_and_the_others_suffice():
+    table = Table(5)
+    table.silent = {Kind.UNMASK}
+    table.start().deal()
+    i = table.plain[0]
+    unmask = table.said(i, Kind.UNMASK)[0].body
+    table.give(table.first, table.message(i, Unmask(unmask.seal, (b"", *unmask.shares[1:]))))
+    assert unmasked_by(table, {}, [j for j in range(5) if j != i]) == []
+    assert table.said(table.first, Kind.BODY_PROPOSAL)
+
+
+def test_an_opening_under_another_seal_or_of_other_owners_opens_nothing():
+    table = Table(5)
+    table.silent = {Kind.UNMASK}
+    table.start().deal()
+    i, j = table.plain[:2]
+    unmask = table.said(i, Kind.UNMASK)[0].body
+    assert not table.give(table.first, table.message(i, Unmask(bytes(32), unmask.shares)))
+    assert not table.give(table.first, table.message(j, Unmask(unmask.seal, unmask.shares[:-1])))
+    assert table.aggregators[table.first]._opened(unmask.seal, [0, 1, 2, 3, 4]) == {}
 
 
 def test_a_secret_that_was_dealt_falsely_loses_the_sum_and_ends_nothing_else():
@@ -1201,13 +1254,13 @@ def test_a_secret_that_was_dealt_falsely_loses_the_sum_and_ends_nothing_else():
     table.held = (Compute,)
     table.deal()
     job = next(action for i, action in table.waiting if i == table.first)
-    commitment = job.job.commitments[0]
-    lie = replace_fields(commitment, seeds=(bytes(32),))
+    lie = Commitment((bytes(16),))
     broken = replace(job.job, commitments={**job.job.commitments, 0: lie})
     result = broken.run()
     assert isinstance(result, PeerViolation)
-    (report,) = table.give(table.first, Computed(job.tag, result))
-    assert report.fields["phase"] == "SUM_LOST"
+    table.give(table.first, Computed(job.tag, result))
+    reports = [a for a in table.of(table.first, Report) if a.fields["phase"] == "SUM_LOST"]
+    assert [r.fields["reason"] for r in reports] == ["UNMASK: no 3 of 3 shares give member 0's seed"]
 
 
 def test_a_seal_over_a_vector_of_another_size_is_not_summed():
