@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from crypto.hashing import digest
 from crypto.identity import Identity, verify
+from gossip.aggregate import MemberName
 from gossip.errors import PeerViolation
 from gossip.manifest import SEGMENTS_MAX, TENSORS_MAX, Hash, PeerKey
 from gossip.wire import Wire, pack, unpack
@@ -43,6 +44,7 @@ HashOrNone = Annotated[bytes, Meta(max_length=32)]
 ShortHash = Annotated[bytes, Meta(min_length=SHORT_HASH_BYTES, max_length=SHORT_HASH_BYTES)]
 Share = Annotated[bytes, Meta(max_length=SHARE_BYTES)]  # or nothing
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
+Heads = Annotated[tuple[Hash, ...], Meta(max_length=8)]
 Round = Annotated[int, Meta(ge=0, lt=1 << 48)]
 
 
@@ -81,10 +83,22 @@ class Ready(Wire, frozen=True):
     """I have something to give. The keys are fresh, and serve one cohort or none."""
 
     round: Round  # 1 + the highest round the sender holds
-    heads: Annotated[tuple[Hash, ...], Meta(max_length=8)]
+    heads: Heads
     trained: Annotated[int, Meta(ge=1, lt=1 << 62)]  # bit s: segment s was trained
     channel: Hash  # X25519, seals the shares
     masks: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=2)]  # X25519, one a phase
+
+
+class Entry(Wire, frozen=True):
+    """A READY without its frame, and without heads that others named too: the frame can be put together again."""
+
+    member: MemberName
+    round: Round
+    heads: Annotated[int, Meta(ge=0, le=COHORT_MAX)]  # 0: the roster's parents; i: the roster's heads[i - 1]
+    trained: Annotated[int, Meta(ge=1, lt=1 << 62)]
+    channel: Hash
+    masks: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=2)]
+    signature: Signature
 
 
 class Roster(Wire, frozen=True):
@@ -93,7 +107,10 @@ class Roster(Wire, frozen=True):
     round: Round
     parents: Annotated[tuple[Hash, ...], Meta(max_length=8)]
     state: HashOrNone  # the model's Merkle root, where it is due
-    readies: Annotated[tuple[bytes, ...], Meta(min_length=3, max_length=COHORT_MAX)]  # frames, by sender
+    heads: Annotated[
+        tuple[Heads, ...], Meta(max_length=COHORT_MAX)
+    ]  # in the order in which entries name them
+    readies: Annotated[tuple[Entry, ...], Meta(min_length=3, max_length=COHORT_MAX)]  # by sender
 
 
 # --- secure sum -----------------------------------------------------------------------------------------------
@@ -372,3 +389,8 @@ def open_frame(swarm: bytes, data: bytes) -> Message:
         raise PeerViolation(f"{kind.name}: the signature does not hold in this swarm")
     body = unpack(frame.body, BODY_TYPES[kind], limit_bytes=BODY_BYTES)
     return Message(kind, frame.cohort, frame.phase, frame.sender, body, frame.signature, data)
+
+
+def reframe(kind: Kind, body: Body, sender: bytes, signature: bytes) -> bytes:
+    """The frame of a message outside cohorts, from what its author said and signed: `open_frame` says whether it did."""
+    return pack(Frame(1, kind, b"", 0, sender, pack(body), signature))

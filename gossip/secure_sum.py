@@ -728,7 +728,7 @@ class Member:
         contributors = self.contributors() or []
         part = Part(
             self.cohort.id,
-            self.cohort.members,
+            self.cohort.names,
             MEMBERSHIP_OF_MANIFEST,
             pack_members(contributors, self.cohort.size),
         )

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from crypto.identity import Identity, peer_id
 from gossip import checkpoint, ledger
-from gossip.aggregate import STATE_EVERY, Verified, check, unpack_members
+from gossip.aggregate import STATE_EVERY, Verified, check, read_members, unpack_members
 from gossip.aggregator import Aggregator
-from gossip.cohort import Cohort, Secrets, open_roster, refuse_weak_keys
+from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_weak_keys, write_roster
 from gossip.compression import Contribution, codec_of
 from gossip.errors import MisuseError, PeerViolation
 from gossip.events import (
@@ -424,11 +424,11 @@ class NodeCore:
         if self._finished:
             return []
         parents = self._history.parents_for_next()
-        roster = Roster(
-            self._history.round + 1, parents, self._state_due(self._history.round + 1, parents), readies
-        )
+        round_ = self._history.round + 1
+        said = [open_frame(self._swarm.id, ready) for ready in readies]
+        roster = write_roster(self._swarm, round_, parents, self._state_due(round_, parents), said)
         frame = sign_frame(self._identity, self._swarm.id, roster)
-        members = [open_frame(self._swarm.id, ready).sender for ready in readies]
+        members = [ready.sender for ready in said]
         return [*(Send(peer, frame) for peer in members), self._report("ROSTER", roster.round, ("leader",))]
 
     def _state_due(self, round_: int, parents: tuple[bytes, ...]) -> bytes:
@@ -444,8 +444,9 @@ class NodeCore:
         roster, asked = message.body, self._rendezvous.asked
         if not isinstance(roster, Roster):
             return []
-        self._rendezvous.taken(roster.readies)
-        if asked is None or asked.frame not in roster.readies or self._finished:
+        readies = ready_frames(self._swarm, roster)
+        self._rendezvous.taken(readies)
+        if asked is None or asked.frame not in readies or self._finished:
             return self._decline(message)
         missing = self._history.missing(roster.parents)
         if missing:
@@ -643,7 +644,7 @@ class NodeCore:
         for part in known.body.parts:
             running = self._cohorts.get(part.roster)
             # Others can name this cohort in a body of their own, but not with its members: those would have to sign.
-            if running is not None and part.members == running.member.cohort.members:
+            if running is not None and part.members == running.member.cohort.names:
                 actions += running.member.learned(unpack_members(part.contributors, len(part.members)))
         return actions
 
@@ -742,14 +743,15 @@ class NodeCore:
 
     def _describe(self, known: Verified) -> dict[str, object]:
         parts = known.body.parts
+        cohorts = [read_members(part.members, self._swarm.manifest) for part in parts]
         return {
             "id": known.id.hex(),
             "round": known.body.round,
-            "roster": [peer_id(member) for part in parts for member in part.members],
+            "roster": [peer_id(member) for members in cohorts for member in members],
             "contributors": [
-                peer_id(part.members[index])
-                for part in parts
-                for index in unpack_members(part.contributors, len(part.members))
+                peer_id(members[index])
+                for part, members in zip(parts, cohorts, strict=True)
+                for index in unpack_members(part.contributors, len(members))
             ],
             "weight": max(known.body.weights),
             "size_bytes": len(pack(known.aggregate)),

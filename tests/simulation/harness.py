@@ -16,7 +16,7 @@ import numpy as np
 
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip.aggregate import Body, Verified, unpack_members
+from gossip.aggregate import Body, Verified, read_members, unpack_members
 from gossip.cohort import seal_hash
 from gossip.events import (
     CancelTimer,
@@ -547,7 +547,8 @@ class Observer:
         for part in body.parts:
             contributors = unpack_members(part.contributors, len(part.members))
             self.require(len(contributors) >= self.world.swarm.manifest.cohorts.n_min, "n_min contributors")
-            self.included[part.roster] |= {part.members[i] for i in contributors}
+            members = read_members(part.members, self.world.swarm.manifest)
+            self.included[part.roster] |= {members[i] for i in contributors}
         self._check_sum(body)
         self.exact += 1
         self._check_refunds()

@@ -12,7 +12,7 @@ from gossip.cohort import open_roster
 from gossip.messages import BodyProposal, Look, Masked, Ready, Roster, open_frame
 from tests.simulation.harness import World
 
-BOUND = {("dense", 8): 7_000, ("sketch", 8): 10_000, ("dense", 16): 11_000, ("sketch", 16): 15_500}
+BOUND = {("dense", 8): 6_500, ("sketch", 8): 9_500, ("dense", 16): 10_500, ("sketch", 16): 15_000}
 
 
 def payload_bytes(body: object) -> int:

@@ -11,7 +11,7 @@ from crypto.hashing import digest
 from crypto.identity import Identity
 from gossip.aggregate import Aggregate, pack_members, unpack_members
 from gossip.aggregator import Aggregator
-from gossip.cohort import Secrets, open_roster
+from gossip.cohort import Secrets, open_roster, ready_frames, write_roster
 from gossip.compression import DENSE, Codec, Contribution, encode_payload
 from gossip.errors import PeerViolation
 from gossip.events import (
@@ -99,20 +99,10 @@ class Table:
         self.swarm = tiny_swarm(self.people[0], keys, n_min=n_min, codec=name)
         secrets = [Secrets.fresh(len(codec.phases), key, self.entropy) for key in keys]
         readies = tuple(
-            sign_frame(
-                person,
-                self.swarm.id,
-                Ready(
-                    1,
-                    (),
-                    trained[i] if trained else BOTH_SEGMENTS,
-                    secrets[i].channel.public,
-                    tuple(pair.public for pair in secrets[i].masks),
-                ),
-            )
+            self.ready_of(person, secrets[i], trained[i] if trained else BOTH_SEGMENTS)
             for i, person in enumerate(self.people)
         )
-        roster = sign_frame(self.people[0], self.swarm.id, Roster(1, (), b"", readies))
+        roster = sign_frame(self.people[0], self.swarm.id, write_roster(self.swarm, 1, (), b"", readies))
         self.cohort = open_roster(self.swarm, open_frame(self.swarm.id, roster))
         self.layout = Layout.of(self.swarm.manifest.model, self.swarm.manifest.compression.block_size)
         self.terms = Terms(codec, self.layout, ())
@@ -132,6 +122,10 @@ class Table:
         self.silent: set[Kind] = set()  # kinds of message that are lost
         self.absent: set[int] = set()  # members who neither hear nor speak
         self.timers: dict[tuple[int, tuple[object, ...]], float] = {}
+
+    def ready_of(self, person: Identity, secrets: Secrets, trained: int) -> Message:
+        ready = Ready(1, (), trained, secrets.channel.public, tuple(pair.public for pair in secrets.masks))
+        return open_frame(self.swarm.id, sign_frame(person, self.swarm.id, ready))
 
     # --- driving ---------------------------------------------------------------------------------------------
 
@@ -835,6 +829,65 @@ def test_a_segment_that_the_model_does_not_have_never_travels():
     with pytest.raises(PeerViolation, match="no segment"):
         Table(4, trained=(1 << 61,) * 4)
     assert Table(4, trained=(3 | 1 << 61,) * 4).cohort.travelling == 0b11
+
+
+# --- a roster's spelling --------------------------------------------------------------------------------------
+
+
+def spoken(
+    table: Table, heads: list[tuple[bytes, ...]], parents: tuple[bytes, ...]
+) -> tuple[list[Message], Roster]:
+    rng = random.Random(3)
+    said = []
+    for person, each in zip(table.people, heads, strict=True):
+        secrets = Secrets.fresh(1, person.public_key, rng.randbytes)
+        ready = Ready(2, each, 3, secrets.channel.public, (secrets.masks[0].public,))
+        said.append(open_frame(table.swarm.id, sign_frame(person, table.swarm.id, ready)))
+    return said, write_roster(table.swarm, 2, parents, b"", said)
+
+
+def opened(table: Table, roster: Roster) -> object:
+    return open_roster(
+        table.swarm, open_frame(table.swarm.id, sign_frame(table.people[0], table.swarm.id, roster))
+    )
+
+
+def test_a_roster_puts_the_frames_together_again_and_tells_heads_once():
+    table = Table(5)
+    one, two = (b"\1" * 32,), (b"\1" * 32, b"\2" * 32)
+    said, roster = spoken(table, [one, two, one, (), two], one)
+    assert roster.heads == (two, ())
+    assert [entry.heads for entry in roster.readies] == [0, 1, 0, 2, 1]
+    assert ready_frames(table.swarm, roster) == tuple(message.raw for message in said)
+    cohort = opened(table, roster)
+    assert [ready.heads for ready in cohort.readies] == [one, two, one, (), two]
+    assert cohort.members == tuple(person.public_key for person in table.people)
+
+
+def test_a_roster_has_one_spelling_and_changes_nobodys_words():
+    table = Table(5)
+    one, two, three = (b"\1" * 32,), (b"\2" * 32,), (b"\3" * 32,)
+    _, roster = spoken(table, [two, three, one, one, one], one)
+
+    def entry(i: int, **changed: object) -> tuple[object, ...]:
+        changed_ = replace_fields(roster.readies[i], **changed)
+        return (*roster.readies[:i], changed_, *roster.readies[i + 1 :])
+
+    swapped = tuple(replace_fields(each, heads=(0, 2, 1)[each.heads]) for each in roster.readies)
+    for bad, why in [
+        ({"heads": (three, two), "readies": swapped}, "otherwise than once, in order"),
+        ({"heads": (two, three, one)}, "otherwise than once"),
+        ({"heads": (two,)}, "heads that it does not tell"),
+        ({"readies": entry(0, heads=2)}, "does not hold"),
+        ({"readies": entry(0, trained=1)}, "does not hold"),
+        ({"readies": entry(1, member=b"\0\2")}, "does not hold"),
+        ({"readies": roster.readies[::-1]}, "ascend"),
+        ({"readies": (roster.readies[0], *roster.readies)}, "ascend"),
+        ({"readies": entry(0, member=table.people[0].public_key)}, "2 bytes"),
+        ({"parents": two}, "does not hold"),
+    ]:
+        with pytest.raises(PeerViolation, match=why):
+            opened(table, replace_fields(roster, **bad))
 
 
 # --- restart --------------------------------------------------------------------------------------------------
