@@ -113,9 +113,8 @@ from gossip.messages import Body as MessageBody
 from gossip.wire import pack
 
 # In units of the manifest's step time, counted from the moment a phase began here (its keys or its look arrived).
-SECOND_AGGREGATOR_STEPS = (
-    2.0  # from then on only the second aggregator's proposal can be signed, and it is spoken to
-)
+# From then on only the second aggregator's proposal can be signed, and it is spoken to as well.
+SECOND_AGGREGATOR_STEPS = 2.0
 ABORT_STEPS = 4.0
 END_STEPS = 8.0
 KEYS_STEPS = 4.0  # counted from the roster
@@ -856,6 +855,10 @@ class Member:
     def _retell(self) -> list[Action]:
         """Say everything again, to the second aggregator: the very same frames, so nothing is said twice differently."""
         untold, self._retold = self._said[self._retold :], len(self._said)
+        if (
+            self.outcome is not None
+        ):  # sealed without this member: its debit is taken back, so its vector stays here
+            untold = [(place, body) for place, body in untold if not isinstance(body, Masked)]
         return [Send(self.cohort.aggregators[1], self._frame(body, place)) for place, body in untold]
 
     def _to_aggregator(self, body: MessageBody, place: int | None = None) -> list[Action]:

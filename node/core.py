@@ -367,6 +367,7 @@ class NodeCore:
         running = self._cohorts.get(message.cohort)
         if running is None:
             return []
+        running.member.cohort.index(message.sender)
         aggregate = running.member.completed(result)
         if aggregate is None:
             return [*self._sync.pull(peer, (result.aggregate,), now)]

@@ -1207,6 +1207,21 @@ def test_what_is_said_again_is_the_same_frame_and_goes_to_the_second_alone():
     assert table.members[i].lost(table.cohort.aggregators[0]) == [], "once"
 
 
+def test_a_vector_that_is_sealed_out_is_not_said_again():
+    """Its debit has been taken back: design, rule 3, holds for every byte of it."""
+    table = Table(5).masked()
+    i = table.plain[0]
+    others = [j for j in range(5) if j != i]
+    vectors = tuple(hash_of_vector(table.members[j]) for j in others)
+    seal = table.proposal(contributors=pack_members(others, 5), vectors=vectors)
+    table.give(i, table.message(table.first, certificate(table, seal, others)))
+    assert table.outcome(i) is Outcome.REFUNDED
+    assert kinds(table.members[i].lost(table.cohort.aggregators[0]), table.swarm.id) == [
+        Kind.SHARES,
+        Kind.UNMASK,
+    ]
+
+
 def test_a_result_is_nothing_to_a_member_without_the_body():
     table = Table(5)
     i = table.plain[0]
