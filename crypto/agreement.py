@@ -12,6 +12,10 @@ Three things are the caller's part, and the secure sum does them:
 - A pair is fresh for each cohort and phase. That gives forward secrecy, and it is what allows the streams and
   envelopes made of these keys to begin at counter and nonce zero.
 
+A pair whose private key is to be dealt in shares is made from a *seed* of 16 bytes (`KeyPair.from_seed`): shares are half as
+long, and nothing is lost. X25519 itself gives about 128 bits of security (the square root of the group's order), and who
+looks for the seed has 2^128 to try, for one owner and one phase at a time, as both are in the derivation.
+
 A low-order public key would make the secret the same, all zero, whatever our private key is. It is refused: an
 honest device never has one. (RFC 7748, section 6.1, leaves this check to the protocol.)
 """
@@ -23,6 +27,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from crypto.hashing import PREFIX
 
 KEY_BYTES = 32
+SEED_BYTES = 16
 # A member, in every derivation: its raw Ed25519 public key. Its fixed size keeps the concatenations readable.
 MEMBER_BYTES = 32
 MAX_PHASE = 255
@@ -39,6 +44,20 @@ class KeyPair:
         self._key = X25519PrivateKey.from_private_bytes(private)
         self.private = private
         self.public = self._key.public_key().public_bytes_raw()
+
+    @classmethod
+    def from_seed(cls, seed: bytes, phase: int, owner: bytes) -> "KeyPair":
+        """The pair of a 16-byte seed: HKDF-SHA256 with info `"gossamer/1/mask key" || phase (one byte) || owner's key`.
+
+        ValueError for a seed or an owner's key of another size, and for a phase outside 0..255.
+        """
+        if len(seed) != SEED_BYTES:
+            raise ValueError(f"a mask key's seed is {SEED_BYTES} bytes, not {len(seed)}")
+        if not 0 <= phase <= MAX_PHASE:
+            raise ValueError(f"a phase is a number from 0 to {MAX_PHASE}, not {phase}")
+        if len(owner) != MEMBER_BYTES:
+            raise ValueError(f"a member's key is {MEMBER_BYTES} bytes")
+        return cls(_hkdf(seed, b"", PREFIX + b"mask key" + bytes([phase]) + owner, KEY_BYTES))
 
     def __repr__(self) -> str:
         return f"KeyPair(public={self.public.hex()})"
@@ -57,11 +76,6 @@ class KeyPair:
             return self._key.exchange(X25519PublicKey.from_public_bytes(their_public))
         except ValueError as error:
             raise ValueError("this X25519 public key is a point of low order") from error
-
-
-def public_of(private: bytes) -> bytes:
-    """The 32-byte public key of 32 private bytes: how a reconstructed private key is checked before its use."""
-    return KeyPair(private).public
 
 
 def pair_info(phase: int, one: bytes, other: bytes) -> bytes:

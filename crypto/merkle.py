@@ -8,7 +8,7 @@ levels), and no entry is repeated to fill the tree, so that two lists never shar
 commits to every entry and its place, as far as SHA-256 resists collisions. The count is not in the root: it has to come
 from where the root came from, or be known.
 
-A root hides its entries only if they cannot be guessed; Shamir shares cannot.
+A root hides its entries only if they cannot be guessed.
 """
 
 import hashlib

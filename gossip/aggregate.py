@@ -50,6 +50,10 @@ CODECS = ("dense", "random", "sketch", "lowrank")  # by their numbers on the wir
 CODECS_IN_USE = 3
 MEMBERSHIP_OF_MANIFEST = bytes(32)  # the cohort met under the manifest's own list, and no further statements
 
+INDEX_BYTES = 2  # of a place in the manifest's list of members, big-endian
+
+# In a swarm that lists its members, a member's place in the list; in an open one, its key. Only that one spelling is valid.
+MemberName = Annotated[bytes, Meta(min_length=INDEX_BYTES, max_length=32)]
 LaneBytes = Annotated[bytes, Meta(min_length=1, max_length=4 * PARAMETERS_MAX)]
 Bitmap = Annotated[bytes, Meta(min_length=1, max_length=COHORT_MAX // 8)]
 HashOrNone = Annotated[bytes, Meta(max_length=32)]
@@ -62,7 +66,7 @@ class Part(Wire, frozen=True):
     """One cohort of the sum."""
 
     roster: Hash
-    members: Annotated[tuple[PeerKey, ...], Meta(min_length=3, max_length=COHORT_MAX)]  # ascending
+    members: Annotated[tuple[MemberName, ...], Meta(min_length=3, max_length=COHORT_MAX)]  # ascending
     membership: Hash
     contributors: Bitmap  # U2, over `members`
 
@@ -126,6 +130,29 @@ def body_statement(swarm: bytes, roster: bytes, aggregate: bytes) -> bytes:
     return swarm + roster + aggregate
 
 
+def spell_members(keys: Sequence[bytes], manifest: Manifest) -> tuple[bytes, ...]:
+    """The names of members under which they stand in a body and in a roster; they ascend as their keys do.
+
+    ValueError for a key that a swarm which lists its members does not list.
+    """
+    if manifest.admit == "open":
+        return tuple(keys)
+    return tuple(manifest.members.index(key).to_bytes(INDEX_BYTES, "big") for key in keys)
+
+
+def read_members(names: Sequence[bytes], manifest: Manifest) -> tuple[PeerKey, ...]:
+    """The keys that these names stand for; PeerViolation for names of the other kind and for places beyond the list."""
+    size = 32 if manifest.admit == "open" else INDEX_BYTES
+    if any(len(name) != size for name in names):
+        raise PeerViolation(f"a member's name in this swarm is {size} bytes")
+    if manifest.admit == "open":
+        return tuple(names)
+    places = [int.from_bytes(name, "big") for name in names]
+    if any(place >= len(manifest.members) for place in places):
+        raise PeerViolation("a member whom the manifest does not list")
+    return tuple(manifest.members[place] for place in places)
+
+
 def pack_members(indices: Sequence[int], size: int) -> bytes:
     """A bitmap over a roster: bit i % 8 of byte i // 8 is member i."""
     bits = bytearray(-(-size // 8))
@@ -159,7 +186,7 @@ def check(aggregate: Aggregate, manifest: Manifest, layout: Layout, swarm: bytes
     body = aggregate.body
     check_body(body, manifest, layout, swarm)
     identity = aggregate_id(body)
-    _check_signatures(aggregate, identity)
+    _check_signatures(aggregate, identity, manifest)
     return Verified(identity, aggregate)
 
 
@@ -206,11 +233,9 @@ def _check_parts(parts: Sequence[Part], manifest: Manifest) -> int:
     cohorts = manifest.cohorts
     if not ascend([part.roster for part in parts]):
         raise PeerViolation("aggregate: rosters must ascend without repetition")
-    everybody = [member for part in parts for member in part.members]
+    everybody = read_members([member for part in parts for member in part.members], manifest)
     if len(set(everybody)) != len(everybody):
         raise PeerViolation("aggregate: a device is a member twice")
-    if manifest.admit == "members" and not set(everybody).issubset(manifest.members):
-        raise PeerViolation("aggregate: a member whom the manifest does not admit")
     contributors = 0
     for part in parts:
         size = len(part.members)
@@ -255,7 +280,7 @@ def _check_sum(body: Body, contributors: int, manifest: Manifest, layout: Layout
         raise PeerViolation(f"aggregate: a range above {contributors * RANGE_MAX}")
 
 
-def _check_signatures(aggregate: Aggregate, identity: bytes) -> None:
+def _check_signatures(aggregate: Aggregate, identity: bytes, manifest: Manifest) -> None:
     body = aggregate.body
     if len(aggregate.signatures) != len(body.parts):
         raise PeerViolation(
@@ -270,5 +295,5 @@ def _check_signatures(aggregate: Aggregate, identity: bytes) -> None:
         statement = body_statement(body.swarm, part.roster, identity)
         signed = dict(zip(signers, certificate.signatures, strict=True))
         needed = threshold(len(part.members))
-        if not statement_holds("body", statement, part.members, signed, needed):
+        if not statement_holds("body", statement, read_members(part.members, manifest), signed, needed):
             raise PeerViolation(f"aggregate: not signed by {needed} of {len(part.members)} members")

@@ -2,16 +2,17 @@
 
 An aggregator routes and adds; it is trusted for availability and for nothing else. All it ever holds is masked
 vectors and, under a certified seal, the shares that unmask their sum. The first aggregator acts as soon as it has
-everything, or when a step's time is up with enough; the second does the same work silently and speaks only when the first
-has been silent for longer. Both arrive at the same body, because the sum is exact and the rest of the body follows
-from the roster and the seal; so it does not matter whose body the members sign.
+everything, or when a step's time is up with enough. The second is a member like the others until its turn comes, because the
+first one's connection broke or it has been silent for too long: then the members say everything of the running phase to it
+as well, and it goes on from where the first one was. Both arrive at the same body, because the sum is exact and the rest of
+the body follows from the roster and the seal; so it does not matter whose body the members sign.
 
     collects                          until                           then sends to all members
     --------------------------------  ------------------------------  ---------------------------
     SHARES, or DECLINE                all, or time and max(t, n_min)  KEYS_SET, each with its envelopes
     MASKED of the same context        all of U1, or time and as many  SEAL_PROPOSAL
     SEAL_VOTE                         t                               SEAL_CERTIFICATE
-    UNMASK, each share checked        t shares of every owner         (UnmaskJob) LOOK or BODY_PROPOSAL
+    UNMASK                            t true shares of every owner    (UnmaskJob) LOOK or BODY_PROPOSAL
     BODY_VOTE                         t                               RESULT
 """
 
@@ -19,17 +20,18 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import structs
 
 from crypto.identity import Identity, verify
 from crypto.masking import Lanes, Mask, add_vectors, apply_masks
-from gossip.aggregate import Aggregate, Signatures, body_statement, pack_members, unpack_members
-from gossip.cohort import Cohort, pair_mask, seal_hash, self_mask, vector_hash
+from gossip.aggregate import Aggregate, Signatures, body_statement, pack_members
+from gossip.cohort import Cohort, pair_mask, seal_hash, self_mask
 from gossip.compression import decode_sum
-from gossip.dealing import Secret, check_opening, envelope_bytes, rebuild_key, rebuild_seed
+from gossip.dealing import envelope_bytes, rebuild_key, rebuild_seed
 from gossip.errors import PeerViolation
 from gossip.events import Compute, Computed, Send, SetTimer, Tag, TimerFired
-from gossip.messages import Body as MessageBody
 from gossip.messages import (
+    SHARE_BYTES,
     BodyProposal,
     BodyVote,
     Commitment,
@@ -46,6 +48,7 @@ from gossip.messages import (
     Unmask,
     sign_frame,
 )
+from gossip.messages import Body as MessageBody
 from gossip.secure_sum import (
     SECOND_AGGREGATOR_STEPS,
     Action,
@@ -57,12 +60,12 @@ from gossip.secure_sum import (
 )
 from gossip.wire import pack
 
-PATIENCE_STEPS = (1.0, SECOND_AGGREGATOR_STEPS + 0.25)  # by rank: how long to wait for what is missing
+PATIENCE_STEPS = (1.0, SECOND_AGGREGATOR_STEPS + 0.5)  # by rank: how long to wait for what is missing
 
 
 @dataclass(frozen=True, slots=True)
 class UnmaskJob:
-    """Rebuild the secrets and take every mask off the sum. Raises PeerViolation if an owner dealt falsely."""
+    """Rebuild the secrets and take every mask off the sum; a PeerViolation if the shares do not give them (yet)."""
 
     cohort: Cohort
     place: int
@@ -70,31 +73,34 @@ class UnmaskJob:
     vectors: Sequence[bytes]  # of the contributors, in their order
     contributors: list[int]
     commitments: dict[int, Commitment]  # of U1
-    shares: dict[int, dict[int, bytes]]  # owner -> holder -> share, t at least
+    shares: dict[int, dict[int, bytes]]  # owner -> holder -> share, t at least, some of them lies
 
     def run(self) -> "Total | PeerViolation":
+        doubted: dict[int, None] = {}
         try:
-            masks = list(self._masks())
+            masks = list(self._masks(doubted))
         except PeerViolation as violation:
             return violation
         total = self.lanes.zeros()
         for vector in self.vectors:
             add_vectors(total, np.frombuffer(vector, np.uint8), self.lanes)
         apply_masks(total, self.lanes, masks)
-        return Total(self.place, total)
+        return Total(self.place, total, tuple(sorted(doubted)))
 
-    def _masks(self) -> list[Mask]:
-        """What is left on the sum, with the sign that takes it off."""
+    def _masks(self, doubted: dict[int, None]) -> list[Mask]:
+        """What is left on the sum, with the sign that takes it off. Who lied about one owner is doubted about the next."""
         left = []
         for owner, commitment in self.commitments.items():
+            last, shares = tuple(doubted), self.shares[owner]
             if owner in self.contributors:
-                seed = rebuild_seed(self.cohort, commitment, self.place, self.shares[owner])
+                seed, found = rebuild_seed(self.cohort, owner, commitment, self.place, shares, last)
                 left.append(self_mask(self.cohort, self.place, owner, seed))
             else:
                 # What `owner` would have added towards each contributor is what they miss to cancel.
-                pair = rebuild_key(self.cohort, owner, self.place, self.shares[owner])
+                pair, found = rebuild_key(self.cohort, owner, self.place, shares, last)
                 gone = (pair_mask(self.cohort, self.place, owner, pair, j) for j in self.contributors)
                 left += [Mask(mask.key, -mask.sign) for mask in gone]
+            doubted |= dict.fromkeys(found)
         return [Mask(mask.key, -mask.sign) for mask in left]
 
 
@@ -102,6 +108,7 @@ class UnmaskJob:
 class Total:
     place: int
     vector: np.ndarray[tuple[int], np.dtype[np.uint8]]
+    doubted: tuple[int, ...]  # holders who opened a share that does not fit: a hint, see crypto.sharing
 
 
 @dataclass(slots=True)
@@ -113,8 +120,8 @@ class Phase:
     votes: dict[bytes, dict[int, bytes]] = field(default_factory=dict)  # seal -> index -> signature
     voted: dict[int, bytes] = field(default_factory=dict)  # index -> the one seal it voted for
     unmasks: dict[int, Unmask] = field(default_factory=dict)
-    shares: dict[int, dict[int, bytes]] = field(default_factory=dict)  # owner -> holder -> share
     adding: bool = False
+    tried: int = 0  # so many holders' shares were not enough, or hid too many lies
     patient: bool = True  # until the time of the current step is up
 
 
@@ -126,7 +133,6 @@ class Aggregator:
         self.cohort = member.cohort
         self.rank = self.cohort.aggregators.index(identity.public_key)
         self._identity = identity
-        self._envelope_bytes = [envelope_bytes(self.cohort, index) for index in range(self.cohort.size)]
         self._shares: dict[int, Shares] = {}
         self._declined: dict[int, None] = {}
         self._lost: dict[int, None] = {}  # members whose connection broke: nobody waits for them
@@ -150,16 +156,20 @@ class Aggregator:
             case TimerFired((_, _, "keys")):
                 self._patient_for_keys = False
                 return self._offer_keys()
+            case TimerFired((_, _, "turn")):
+                return self._take_over()
             case TimerFired((_, _, "masked", place)) if place == self.member.place:
                 self._current.patient = False
                 return self._propose_seal()
             case TimerFired((_, _, "unmask", place)) if place == self.member.place:
                 self._current.patient = False
                 return self._add_up()
-            case Computed(_, Total(place, vector)) if place == self.member.place:
-                return self._show(vector)
-            case Computed(_, PeerViolation() as violation):
-                return [self.member.report("SUM_LOST", reason=str(violation))]
+            case Computed(_, Total() as total) if total.place == self.member.place:
+                return self._show(total)
+            case Computed((_, _, "unmask", place), PeerViolation() as violation) if (
+                place == self.member.place
+            ):
+                return self._on_not_rebuilt(violation)
         return []
 
     def _on_message(self, message: Message, now: float) -> list[Action]:
@@ -195,28 +205,40 @@ class Aggregator:
         if self._done or peer not in self.cohort.members:
             return []
         self._lost[self.cohort.members.index(peer)] = None
+        if self.rank != 0 and peer == self.cohort.aggregators[0]:
+            return self._take_over()
+        return self._offer_keys() if self.member.state is State.AWAIT_KEYS else self._go_on()
+
+    def _go_on(self) -> list[Action]:
+        return [*self._propose_seal(), *self._add_up()]
+
+    def _take_over(self) -> list[Action]:
+        """The second aggregator's turn has come: the others may have said it already, and wait for an answer."""
+        if self.rank == 0 or not self._speaks:
+            return []
+        self._lost[self.cohort.members.index(self.cohort.aggregators[0])] = None
         if self.member.state is State.AWAIT_KEYS:
             return self._offer_keys()
-        return [*self._propose_seal(), *self._add_up()]
+        return [*self._offer_keys_again(), *self._repeat(range(self.cohort.size)), *self._go_on()]
 
     @property
     def _speaks(self) -> bool:
         """The second aggregator is silent as long as it may still hear the first."""
-        return self.rank == 0 or self.member.first_gone
+        return self.rank == 0 or self.member.second_is_due
 
     # --- SHARES -> KEYS_SET ----------------------------------------------------------------------------------
 
     def _on_shares(self, sender: int, shares: Shares) -> list[Action]:
-        if sender in self._shares or self._keys_sent:
+        if sender in self._shares or (self._keys_sent and self.rank == 0):
             return []
-        owner, _ = open_commitment(self.cohort, shares.commitment)
-        if owner != sender or len(shares.envelopes) != self.cohort.size:
-            raise PeerViolation("SHARES: not the sender's own, or not one envelope a member")
+        open_commitment(self.cohort, sender, shares.committed)
+        if len(shares.envelopes) != self.cohort.size:
+            raise PeerViolation("SHARES: not one envelope a member")
         for receiver, box in enumerate(shares.envelopes):
-            if len(box) != (0 if receiver == sender else self._envelope_bytes[receiver]):
+            if len(box) != (0 if receiver == sender else envelope_bytes(self.cohort)):
                 raise PeerViolation(f"SHARES: an envelope of {len(box)} bytes")
         self._shares[sender] = shares
-        return self._offer_keys()
+        return self._offer_keys_again() if self.member.keys is not None else self._offer_keys()
 
     def _on_decline(self, sender: int) -> list[Action]:
         self._declined[sender] = None
@@ -230,21 +252,43 @@ class Aggregator:
         self._keys_sent = True
         owners = sorted(self._shares)
         if len(owners) < self.cohort.least:
-            return [self._send(self.cohort.members[owner], KeysSet((), ()), 0) for owner in owners]
-        commitments = tuple(self._shares[owner].commitment for owner in owners)
+            return [self._send(self.cohort.members[owner], KeysSet(b"", (), ()), 0) for owner in owners]
+        return self._tell_keys(owners, owners)
+
+    def _offer_keys_again(self) -> list[Action]:
+        """The first aggregator was lost while it sent its KEYS_SET: the second, which has it, sends the same to the others."""
+        keys, masked = self.member.keys, self._phases[0].masked
+        if keys is None or not self._speaks or any(owner not in self._shares for owner in keys.commitments):
+            return []
+        if self.member.state not in {State.PREPARING, State.AWAIT_SEAL} or self.member.place:
+            return []
+        return self._tell_keys(
+            keys.members,
+            [owner for owner in keys.members if owner != self.member.index and owner not in masked],
+        )
+
+    def _tell_keys(self, owners: list[int], receivers: list[int]) -> list[Action]:
+        bitmap = pack_members(owners, self.cohort.size)
+        committed = tuple(self._shares[owner].committed for owner in owners)
+        second = self.cohort.members.index(
+            self.cohort.aggregators[1]
+        )  # may have to go on from here: hears it first
         return [
             self._send(
                 self.cohort.members[receiver],
-                KeysSet(commitments, tuple(self._shares[owner].envelopes[receiver] for owner in owners)),
+                KeysSet(
+                    bitmap, committed, tuple(self._shares[owner].envelopes[receiver] for owner in owners)
+                ),
                 0,
             )
-            for receiver in owners
+            for receiver in sorted(receivers, key=lambda index: (index != second, index))
         ]
 
     def _on_keys_known(self, now: float) -> list[Action]:
         if self.member.keys is None:
             return []
-        self._shares.clear()
+        if self.rank == 0:
+            self._shares.clear()
         self._keys_sent = True
         return [
             SetTimer(self._tag("masked", self.member.place), now + self._patience_s),
@@ -259,12 +303,14 @@ class Aggregator:
 
     def _on_masked(self, sender: int, place: int, masked: Masked) -> list[Action]:
         """The first vector counts. A later phase's may come before its plan; its size is looked at when it is summed."""
-        if place >= len(self._phases) or sender in self._phases[place].masked:
+        if place >= len(self._phases):
             return []
+        if sender in self._phases[place].masked:
+            return self._repeat([sender])
         if place == self.member.place and len(masked.vector) != self.member.plan().lanes.size_bytes:
             raise PeerViolation(f"MASKED: a vector of {len(masked.vector)} bytes")
         self._phases[place].masked[sender] = masked
-        return self._propose_seal()
+        return self._repeat([sender]) or self._propose_seal()
 
     def _summable(self) -> list[int]:
         """Whose vectors are of this member's context and of the size that the plan determines."""
@@ -282,7 +328,7 @@ class Aggregator:
     def _propose_seal(self) -> list[Action]:
         phase, keys = self._current, self.member.keys
         if phase.proposal is not None or keys is None or self.member.state is State.AWAIT_SUM:
-            return self._repeat_proposal()
+            return []
         contributors = self._summable()
         complete = len({*contributors, *self._lost} & {*keys.commitments}) == len(keys.commitments)
         if not ((complete and self._speaks) or not phase.patient):
@@ -292,17 +338,24 @@ class Aggregator:
         phase.proposal = SealProposal(
             self.member.context,
             pack_members(contributors, self.cohort.size),
-            tuple(vector_hash(phase.masked[index].vector) for index in contributors),
+            tuple(self.member.vector_hash(index, phase.masked[index].vector) for index in contributors),
         )
         return self._to_all(phase.proposal)
 
-    def _repeat_proposal(self) -> list[Action]:
-        """The second aggregator, in its turn, takes up what the first has proposed: votes for it are not lost."""
-        phase = self._current
-        late = not phase.patient or self.member.first_gone
-        if self.rank == 0 or not late or phase.proposal is None or self.member.state is State.AWAIT_SUM:
+    def _repeat(self, receivers: Sequence[int]) -> list[Action]:
+        """The second aggregator, in its turn, says again where the phase stands, as the first may have reached only some.
+
+        Who says its vector (again) to it thinks that its turn has come, and may sign what it did not before.
+        """
+        phase, certificate, state = self._current, self.member.ballot.certificate, self.member.state
+        if self.rank == 0 or not self._speaks:
             return []
-        return self._to_all(phase.proposal)
+        if certificate is not None and state is State.AWAIT_SUM:
+            silent = [index for index in receivers if index not in phase.unmasks]
+            return self._to([self.cohort.members[index] for index in silent], certificate)
+        if phase.proposal is None or state not in {State.PREPARING, State.AWAIT_SEAL}:
+            return []
+        return self._to([self.cohort.members[index] for index in receivers], phase.proposal)
 
     def _on_proposal(self, message: Message, proposal: SealProposal) -> list[Action]:
         """The member beside has checked it; it counts here if that member votes for it."""
@@ -329,9 +382,17 @@ class Aggregator:
             return []
         signers = sorted(votes)
         signatures = tuple(votes[index] for index in signers)
-        return self._to_all(
-            SealCertificate(phase.proposal, pack_members(signers, self.cohort.size), signatures)
+        certificate = SealCertificate(
+            seal_hash(pack(phase.proposal)),
+            pack_members(signers, self.cohort.size),
+            signatures,
+            phase.proposal,
         )
+        # Who has voted for it has the proposal.
+        voters = [self.cohort.members[index] for index in signers]
+        others = [peer for peer in self.cohort.members if peer not in voters]
+        brief = self._to(voters, structs.replace(certificate, proposal=None))
+        return [*brief, *self._to(others, certificate)]
 
     # --- UNMASK -> the sum -----------------------------------------------------------------------------------
 
@@ -339,79 +400,85 @@ class Aggregator:
         if self.member.state is not State.AWAIT_SUM:
             return []
         self._first_spoke = False
+        self._shares.clear()
         self._current.patient = True
         timer = SetTimer(self._tag("unmask", self.member.place), now + self._patience_s)
-        return [timer, *self._check_shares(), *self._add_up()]
+        return [timer, *self._add_up()]
 
     def _on_unmask(self, sender: int, place: int, unmask: Unmask) -> list[Action]:
         if place >= len(self._phases) or sender in self._phases[place].unmasks:
             return []
         self._phases[place].unmasks[sender] = unmask
-        return [*self._check_shares(), *self._add_up()] if place == self.member.place else []
+        return self._add_up() if place == self.member.place else []
 
-    def _check_shares(self) -> list[Action]:
-        """Take every opened share that is what its owner dealt; a liar's are refused one by one."""
-        phase, keys = self._current, self.member.keys
-        certificate = self.member.ballot.certificate
-        if self.member.state is not State.AWAIT_SUM or keys is None or certificate is None:
-            return []
-        contributors = unpack_members(certificate.proposal.contributors, self.cohort.size)
-        seal = seal_hash(pack(certificate.proposal))
-        faults: list[Action] = []
-        for holder, unmask in sorted(phase.unmasks.items()):
-            if unmask.seal != seal:
-                continue
-            for opening in unmask.openings:
-                held = phase.shares.setdefault(opening.owner, {})
-                if opening.owner not in keys.commitments or holder in held:
-                    continue
-                secret = Secret.SEED if opening.owner in contributors else Secret.KEY
-                commitment = keys.commitments[opening.owner]
-                try:
-                    check_opening(self.cohort, holder, opening, commitment, self.member.place, secret)
-                except PeerViolation as violation:
-                    faults.append(self.member.report("SHARE_REFUSED", holder=holder, reason=str(violation)))
-                    continue
-                held[holder] = opening.share
-        return faults
+    def _opened(self, seal: bytes, owners: list[int]) -> dict[int, dict[int, bytes]]:
+        """Holder -> owner -> share, as far as they are under this seal. Which are true shows when secrets are rebuilt."""
+        return {
+            holder: {
+                owner: share
+                for owner, share in zip(owners, unmask.shares, strict=True)
+                if len(share) == SHARE_BYTES
+            }
+            for holder, unmask in sorted(self._current.unmasks.items())
+            if unmask.seal == seal and len(unmask.shares) == len(owners)
+        }
 
     def _add_up(self) -> list[Action]:
-        phase, keys, contributors = self._current, self.member.keys, self.member.contributors()
-        if phase.adding or keys is None or contributors is None or self.member.state is not State.AWAIT_SUM:
+        phase, keys, certificate = self._current, self.member.keys, self.member.ballot.certificate
+        sealed, contributors = self.member.ballot.sealed, self.member.contributors()
+        if phase.adding or keys is None or certificate is None or sealed is None or contributors is None:
             return []
-        if not self._speaks and (phase.patient or self._first_spoke):
+        if self.member.state is not State.AWAIT_SUM or (
+            not self._speaks and (phase.patient or self._first_spoke)
+        ):
             return []
-        if any(len(phase.shares.get(owner, {})) < self.cohort.threshold for owner in keys.commitments):
+        opened = self._opened(certificate.seal, keys.members)
+        shares = {
+            owner: {holder: held[owner] for holder, held in opened.items() if owner in held}
+            for owner in keys.members
+        }
+        if len(opened) <= phase.tried or any(len(held) < self.cohort.threshold for held in shares.values()):
             return []
-        certificate, lanes = self.member.ballot.certificate, self.member.plan().lanes
-        if certificate is None or any(
+        lanes = self.member.plan().lanes
+        if any(
             index not in phase.masked
-            or vector_hash(phase.masked[index].vector) != expected
+            or self.member.vector_hash(index, phase.masked[index].vector) != expected
             or len(phase.masked[index].vector) != lanes.size_bytes
-            for index, expected in zip(contributors, certificate.proposal.vectors, strict=True)
+            for index, expected in zip(contributors, sealed.vectors, strict=True)
         ):
             return []  # sealed by the other aggregator over vectors that never reached this one, or are none
         phase.adding = True
+        phase.tried = len(opened)
         vectors = [phase.masked[index].vector for index in contributors]
         place = self.member.place
-        shares = {owner: dict(held) for owner, held in phase.shares.items()}  # a thread reads it
         job = UnmaskJob(self.cohort, place, lanes, vectors, contributors, keys.commitments, shares)
         return [Compute(self._tag("unmask", place), job)]
 
-    def _show(self, vector: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> list[Action]:
-        certificate = self.member.ballot.certificate
+    def _on_not_rebuilt(self, violation: PeerViolation) -> list[Action]:
+        """Too many lies among the shares so far: each further holder may make it right."""
+        phase, keys = self._current, self.member.keys
+        phase.adding = False
+        last = keys is None or not phase.patient or len(phase.unmasks) >= len(keys.commitments)
+        lost = [self.member.report("SUM_LOST", reason=str(violation))] if last else []
+        return [*lost, *self._add_up()]
+
+    def _show(self, total: Total) -> list[Action]:
+        certificate, vector = self.member.ballot.certificate, total.vector
         if certificate is None or self.member.state is not State.AWAIT_SUM:
             return []
+        refused: list[Action] = [
+            self.member.report("SHARE_REFUSED", holder=holder) for holder in total.doubted
+        ]
         if not self.member.last_phase:
-            return self._to_all(Look(seal_hash(pack(certificate.proposal)), vector.tobytes()))
+            return [*refused, *self._to_all(Look(certificate.seal, vector.tobytes()))]
         plan = self.member.plan()
         weights, ranges, sums = decode_sum(vector, plan.lanes, self.member.terms.layout)
         body = self.member.compose_body(sums, weights, ranges)
         try:
             self.member.refuse_invalid(body)
         except PeerViolation as violation:
-            return [self.member.report("SUM_LOST", reason=str(violation))]
-        return self._to_all(BodyProposal(pack(body)))
+            return [*refused, self.member.report("SUM_LOST", reason=str(violation))]
+        return [*refused, *self._to_all(BodyProposal(sums, weights, ranges))]
 
     def _on_look(self, now: float) -> list[Action]:
         """The member has moved on to the next phase, if the look was right."""
@@ -432,7 +499,6 @@ class Aggregator:
         return self._finish()
 
     def _finish(self) -> list[Action]:
-        """The second aggregator stays silent here too: its node announces what the first did not deliver."""
         body = self.member.body
         if body is None:
             return []
@@ -449,8 +515,8 @@ class Aggregator:
         aggregate = Aggregate(body.body, (signatures,))
         # Not to itself: what has come as a RESULT is known, and nobody would announce it.
         others = [peer for peer in self.cohort.members if peer != self.cohort.aggregators[self.rank]]
-        told = self._to(others, Result(pack(aggregate))) if self.rank == 0 else []
-        return [*told, Certified(aggregate)]
+        result = Result(body.id, signatures.signers, signatures.signatures)
+        return [*self._to(others, result), Certified(aggregate)]
 
     # --- small words -----------------------------------------------------------------------------------------
 
@@ -467,7 +533,9 @@ class Aggregator:
         )
 
     def _to_all(self, body: MessageBody) -> list[Action]:
-        return self._to(self.cohort.members, body)
+        """The second aggregator hears it before the others, as it may have to go on from there."""
+        second = self.cohort.aggregators[1]
+        return self._to(sorted(self.cohort.members, key=lambda peer: (peer != second, peer)), body)
 
     def _to(self, peers: Sequence[bytes], body: MessageBody) -> list[Action]:
         frame = sign_frame(

@@ -1,21 +1,32 @@
 """A cohort: the facts that every member derives alike from one ROSTER, and the keys that belong to it.
 
-The roster carries its members' own signed READY messages, so a leader can leave a device out but can neither
+The roster carries its members' own signed READY messages (without what is implied or was said already: each frame is put
+together again, and then opened as if its author had sent it), so a leader can leave a device out but can neither
 invent one nor change what it said. The cohort's id is the roster's hash; every key, mask and signature below is bound
 to it, and keys serve one cohort only (design, rule 6).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from crypto.agreement import KeyPair, is_weak, pair_info
+from crypto.agreement import SEED_BYTES, KeyPair, is_weak, pair_info
 from crypto.hashing import digest
 from crypto.masking import Mask
-from gossip.aggregate import ascend, threshold
-from gossip.errors import PeerViolation
+from gossip.aggregate import ascend, read_members, spell_members, threshold
+from gossip.errors import MisuseError, PeerViolation
 from gossip.manifest import Swarm
-from gossip.messages import Message, Ready, Roster, open_frame
+from gossip.messages import (
+    SHORT_HASH_BYTES,
+    Commitment,
+    Entry,
+    Kind,
+    Message,
+    Ready,
+    Roster,
+    open_frame,
+    reframe,
+)
 from gossip.wire import pack
 
 AGGREGATORS = 2
@@ -34,6 +45,16 @@ class Cohort:
     @property
     def size(self) -> int:
         return len(self.members)
+
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """The members as an aggregate's body spells them."""
+        return spell_members(self.members, self.swarm.manifest)
+
+    @property
+    def phases(self) -> int:
+        """All members announced keys for as many."""
+        return len(self.readies[0].masks)
 
     @property
     def threshold(self) -> int:
@@ -77,6 +98,43 @@ class Cohort:
         return bits
 
 
+def write_roster(
+    swarm: Swarm, round_: int, parents: tuple[bytes, ...], state: bytes, readies: Sequence[Message]
+) -> Roster:
+    """The one roster of these READY messages, which ascend by sender."""
+    heads: dict[tuple[bytes, ...], int] = {parents: 0}
+    entries = []
+    names = spell_members([message.sender for message in readies], swarm.manifest)
+    for name, message in zip(names, readies, strict=True):
+        ready = message.body
+        if not isinstance(ready, Ready):
+            raise MisuseError(f"{message.kind.name} where a READY belongs")
+        place = heads.setdefault(ready.heads, len(heads))
+        entries.append(
+            Entry(name, ready.round, place, ready.trained, ready.channel, ready.masks, message.signature)
+        )
+    return Roster(round_, parents, state, tuple(heads)[1:], tuple(entries))
+
+
+def ready_frames(swarm: Swarm, roster: Roster) -> tuple[bytes, ...]:
+    """The members' READYs as they framed them; PeerViolation for a roster that cannot be read."""
+    # A name is a place in the manifest's list, where there is one: a leader cannot count in devices of its own making,
+    # with which it could surround one member and read its update.
+    keys = read_members([entry.member for entry in roster.readies], swarm.manifest)
+    heads = (roster.parents, *roster.heads)
+    if any(entry.heads >= len(heads) for entry in roster.readies):
+        raise PeerViolation("ROSTER: heads that it does not tell")
+    return tuple(
+        reframe(
+            Kind.READY,
+            Ready(entry.round, heads[entry.heads], entry.trained, entry.channel, entry.masks),
+            key,
+            entry.signature,
+        )
+        for key, entry in zip(keys, roster.readies, strict=True)
+    )
+
+
 def open_roster(swarm: Swarm, message: Message) -> Cohort:
     """The cohort that a leader's ROSTER proposes; raises PeerViolation if any part of it does not hold."""
     roster = message.body
@@ -86,19 +144,15 @@ def open_roster(swarm: Swarm, message: Message) -> Cohort:
         raise PeerViolation(f"ROSTER: {len(roster.readies)} members")
     if not ascend(roster.parents):
         raise PeerViolation("ROSTER: parents must ascend without repetition")
-    members, readies = [], []
-    for raw in roster.readies:
-        ready = open_frame(swarm.id, raw)
-        if not isinstance(ready.body, Ready):
-            raise PeerViolation("ROSTER: carries something else than READY messages")
-        # Or a leader could surround one device with keys of its own making, and read its update.
-        if not swarm.admits(ready.sender):
-            raise PeerViolation("ROSTER: counts in a device that the swarm does not admit")
-        refuse_weak_keys(ready.body)
-        members.append(ready.sender)
-        readies.append(ready.body)
+    said = [open_frame(swarm.id, frame) for frame in ready_frames(swarm, roster)]
+    members = [message.sender for message in said]
+    readies = [message.body for message in said if isinstance(message.body, Ready)]
+    for each in readies:
+        refuse_weak_keys(each)
     if members != sorted(set(members)):
         raise PeerViolation("ROSTER: members must ascend without repetition")
+    if write_roster(swarm, roster.round, roster.parents, roster.state, said) != roster:
+        raise PeerViolation("ROSTER: tells heads otherwise than once, in order")
     if len({len(ready.masks) for ready in readies}) != 1:
         raise PeerViolation("ROSTER: members of different phases")
     cohort_id = digest("cohort", swarm.id, pack(roster))
@@ -119,13 +173,16 @@ class Secrets:
     """One member's fresh secrets for one cohort. They never touch a disk."""
 
     channel: KeyPair
-    masks: tuple[KeyPair, ...]  # one a phase
-    seeds: tuple[bytes, ...]  # b, one a phase
+    masks: tuple[KeyPair, ...]  # one a phase, each from the seed beside it
+    mask_seeds: tuple[bytes, ...]  # what is dealt of M, SEED_BYTES
+    seeds: tuple[bytes, ...]  # b, one a phase, SEED_BYTES
 
     @classmethod
-    def fresh(cls, phases: int, entropy: Callable[[int], bytes]) -> "Secrets":
-        pairs = [KeyPair(entropy(32)) for _ in range(1 + phases)]
-        return cls(pairs[0], tuple(pairs[1:]), tuple(entropy(32) for _ in range(phases)))
+    def fresh(cls, phases: int, owner: bytes, entropy: Callable[[int], bytes]) -> "Secrets":
+        """128 bits each for what is dealt: as much as X25519 gives, and half the bytes in every share."""
+        dealt = tuple(entropy(SEED_BYTES) for _ in range(phases))
+        masks = tuple(KeyPair.from_seed(seed, phase, owner) for phase, seed in enumerate(dealt))
+        return cls(KeyPair(entropy(32)), masks, dealt, tuple(entropy(SEED_BYTES) for _ in range(phases)))
 
 
 def self_mask(cohort: Cohort, phase: int, owner: int, seed: bytes) -> Mask:
@@ -140,6 +197,10 @@ def pair_mask(cohort: Cohort, phase: int, owner: int, pair: KeyPair, other: int)
     return Mask(key, 1 if owner < other else -1)
 
 
+def commitment_hash(commitment: Commitment) -> bytes:
+    return digest("commitment", pack(commitment))
+
+
 def keys_context(commitments: list[tuple[int, bytes]]) -> bytes:
     """H(U1) over (member, hash of its commitment)."""
     return digest("keys", *(bytes([index]) + commitment for index, commitment in commitments))
@@ -150,8 +211,14 @@ def look_context(keys: bytes, total: bytes) -> bytes:
     return digest("look", keys, total)
 
 
-def vector_hash(vector: bytes) -> bytes:
-    return digest("masked vector", vector)
+def vector_hash(context: bytes, owner: bytes, vector: bytes) -> bytes:
+    """16 bytes of the hash of an owner's masked vector under the keys (and the look) that it was masked under.
+
+    Nobody else can find another vector for it (a second preimage: 2^128), so an owner who checks its own cannot be made to sign
+    for what it never sent. An owner could make two vectors with one hash only by 2^64 tries after the context is
+    known, within a step's time; it would show the two aggregators different vectors, and the members sign one body.
+    """
+    return digest("masked vector", context, owner, vector)[:SHORT_HASH_BYTES]
 
 
 def seal_hash(proposal: bytes) -> bytes:

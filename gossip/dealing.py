@@ -1,46 +1,48 @@
 """Dealing a member's secrets to its cohort, and opening them again.
 
-Every member deals, for each phase, Shamir shares of its self mask's seed b and of its pairwise key M: any t members
-can rebuild one, fewer learn nothing. Before anyone masks anything, each member has committed to H(b) and to one
-Merkle root over all the shares it dealt, so that a share that is opened later can be checked alone, a liar is told
-from an honest member, and a rebuilt secret is compared with H(b) or with the public key before it is used.
+Every member deals, for each phase, Shamir shares of its self mask's seed b and of the seed of its pairwise key M: any t
+members can rebuild one, fewer learn nothing. Before anyone masks anything, each member has committed to H(b), and M's public
+key stands in its READY: those two decide whether a rebuilt secret is right, and nothing else is used.
 
-The leaf of receiver j is the hashes of its shares in the order (phase 0: b, M; phase 1: b, M): opening one share shows
-only the hashes of the others. A leaf never tells what it hides, because a share of a random secret is random.
+A holder may lie about a share that it opens. It cannot make another secret pass (for that it would need a second preimage), and
+it cannot hide the right one: with t honest shares among those that were opened, `crypto.sharing.recover` finds it (in every
+cohort of up to 18, and in larger ones against three liars at least). Shares that do not fit are used last for the next owner. So
+a lie costs the aggregator a few more subsets, and nobody else anything.
+
+An owner may deal shares that lead nowhere, and then the sum is lost if its secret is needed. No commitment to the shares could
+prevent that, as an owner can commit to garbage as well; so none is made.
+
+H(b) is 16 bytes. Somebody else than the owner would need a second preimage of a hash of 128 unknown bits, for this cohort,
+owner and phase: 2^128. The owner itself could look for two seeds with one hash, which takes 2^64 tries within the seconds between
+the roster and its SHARES; what it could do with them, it can do with its own vector.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from crypto import merkle
-from crypto.agreement import KeyPair, public_of
+from crypto.agreement import SEED_BYTES, KeyPair
 from crypto.hashing import digest
 from crypto.sealing import OVERHEAD_BYTES, envelope_info, seal, unseal
-from crypto.sharing import combine, split
+from crypto.sharing import recover, split
 from gossip.cohort import Cohort, Secrets
 from gossip.errors import PeerViolation
-from gossip.messages import Commitment, Opening
-
-SECRET_BYTES = 32
+from gossip.messages import SHORT_HASH_BYTES, Commitment
 
 
 class Secret(IntEnum):
     SEED = 0  # b
-    KEY = 1  # M
+    KEY = 1  # M's seed
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What one owner dealt to this member, checked against the owner's commitment."""
+    """What one owner dealt to this member."""
 
     shares: tuple[bytes, ...]  # phase 0: b, M; phase 1: b, M
-    path: tuple[bytes, ...]
 
-    def opening(self, owner: int, phase: int, secret: Secret) -> Opening:
-        place = 2 * phase + secret
-        hashes = _hashes(self.shares)
-        return Opening(owner, self.shares[place], hashes[:place] + hashes[place + 1 :], self.path)
+    def opening(self, phase: int, secret: Secret) -> bytes:
+        return self.shares[2 * phase + secret]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,98 +55,81 @@ class Deal:
 def deal(cohort: Cohort, owner: int, secrets: Secrets, entropy: Callable[[int], bytes]) -> Deal:
     """Split, commit and seal all of `owner`'s secrets for the members of `cohort`."""
     dealt: list[tuple[bytes, ...]] = [()] * cohort.size
-    for seed, pair in zip(secrets.seeds, secrets.masks, strict=True):
-        for secret in (seed, pair.private):
+    for seed, mask_seed in zip(secrets.seeds, secrets.mask_seeds, strict=True):
+        for secret in (seed, mask_seed):
             shares = split(secret, cohort.size, cohort.threshold, entropy)
             dealt = [(*held, share) for held, share in zip(dealt, shares, strict=True)]
-    leaves = [b"".join(_hashes(shares)) for shares in dealt]
-    holdings = [Holding(shares, merkle.path(leaves, index)) for index, shares in enumerate(dealt)]
-    commitment = Commitment(tuple(seed_hash(cohort, seed) for seed in secrets.seeds), merkle.root(leaves))
+    holdings = [Holding(shares) for shares in dealt]
+    hashes = tuple(seed_hash(cohort, owner, phase, seed) for phase, seed in enumerate(secrets.seeds))
     envelopes = tuple(
         b"" if index == owner else _seal(cohort, owner, index, secrets.channel, holding)
         for index, holding in enumerate(holdings)
     )
-    return Deal(commitment, envelopes, holdings[owner])
+    return Deal(Commitment(hashes), envelopes, holdings[owner])
 
 
-def receive(
-    cohort: Cohort, receiver: int, channel: KeyPair, owner: int, commitment: Commitment, box: bytes
-) -> Holding:
-    """Open the envelope that `owner` sealed for `receiver`; PeerViolation unless it is what was committed to."""
+def receive(cohort: Cohort, receiver: int, channel: KeyPair, owner: int, box: bytes) -> Holding:
+    """Open the envelope that `owner` sealed for `receiver`; PeerViolation unless it is one."""
     sender, me = cohort.members[owner], cohort.members[receiver]
-    phases = len(cohort.readies[owner].masks)
-    if len(box) != envelope_bytes(cohort, receiver):
+    if len(box) != envelope_bytes(cohort):
         raise PeerViolation(f"SHARES: an envelope of {len(box)} bytes")
     try:
         key = channel.derive(cohort.readies[owner].channel, salt=cohort.id, info=envelope_info(sender, me))
         plain = unseal(key, box, cohort.id)
     except ValueError as error:
         raise PeerViolation(f"SHARES: {error}") from error
-    pieces = [plain[at : at + SECRET_BYTES] for at in range(0, len(plain), SECRET_BYTES)]
-    holding = Holding(tuple(pieces[: 2 * phases]), tuple(pieces[2 * phases :]))
-    leaf = b"".join(_hashes(holding.shares))
-    if merkle.root_from(leaf, receiver, cohort.size, holding.path) != commitment.root:
-        raise PeerViolation("SHARES: a share that its owner did not commit to")
-    return holding
+    return Holding(tuple(plain[at : at + SEED_BYTES] for at in range(0, len(plain), SEED_BYTES)))
 
 
-def envelope_bytes(cohort: Cohort, receiver: int) -> int:
-    """The size of every envelope that is for `receiver`."""
-    phases, depth = len(cohort.readies[receiver].masks), _depth(cohort.size, receiver)
-    return SECRET_BYTES * (2 * phases + depth) + OVERHEAD_BYTES
+def envelope_bytes(cohort: Cohort) -> int:
+    """The size of every envelope in this cohort."""
+    return SEED_BYTES * 2 * cohort.phases + OVERHEAD_BYTES
 
 
-def check_opening(
-    cohort: Cohort, holder: int, opening: Opening, commitment: Commitment, phase: int, secret: Secret
-) -> None:
-    """Raises PeerViolation unless `holder` opens exactly the share that the owner dealt to it."""
-    place = 2 * phase + secret
-    hashes = list(opening.siblings)
-    hashes.insert(place, share_hash(opening.share))
-    if len(hashes) != 2 * len(commitment.seeds):
-        raise PeerViolation("UNMASK: an opening of the wrong shape")
-    try:
-        root = merkle.root_from(b"".join(hashes), holder, cohort.size, opening.path)
-    except ValueError as error:
-        raise PeerViolation(f"UNMASK: {error}") from error
-    if root != commitment.root:
-        raise PeerViolation("UNMASK: a share that was never dealt")
+def rebuild_seed(
+    cohort: Cohort,
+    owner: int,
+    commitment: Commitment,
+    phase: int,
+    shares: Mapping[int, bytes],
+    doubted: Sequence[int] = (),
+) -> tuple[bytes, list[int]]:
+    """B, and the holders whose shares do not fit; PeerViolation if no t of the shares give what was committed to."""
+    expected = commitment.seeds[phase]
+    found = recover(
+        shares, cohort.threshold, lambda seed: seed_hash(cohort, owner, phase, seed) == expected, doubted
+    )
+    if found is None:
+        raise PeerViolation(
+            f"UNMASK: no {cohort.threshold} of {len(shares)} shares give member {owner}'s seed"
+        )
+    return found
 
 
-def rebuild_seed(cohort: Cohort, commitment: Commitment, phase: int, shares: Mapping[int, bytes]) -> bytes:
-    """B from t checked shares; PeerViolation if its owner dealt something else than it committed to."""
-    seed = combine(shares, cohort.threshold)
-    if seed_hash(cohort, seed) != commitment.seeds[phase]:
-        raise PeerViolation("SHARES: the dealt seed is not the committed one")
-    return seed
+def rebuild_key(
+    cohort: Cohort, owner: int, phase: int, shares: Mapping[int, bytes], doubted: Sequence[int] = ()
+) -> tuple[KeyPair, list[int]]:
+    """M, and the holders whose shares do not fit; PeerViolation if no t of the shares give the public key's."""
+    expected, name = cohort.readies[owner].masks[phase], cohort.members[owner]
+    found = recover(
+        shares,
+        cohort.threshold,
+        lambda seed: KeyPair.from_seed(seed, phase, name).public == expected,
+        doubted,
+    )
+    if found is None:
+        raise PeerViolation(
+            f"UNMASK: no {cohort.threshold} of {len(shares)} shares give member {owner}'s key"
+        )
+    seed, liars = found
+    return KeyPair.from_seed(seed, phase, name), liars
 
 
-def rebuild_key(cohort: Cohort, owner: int, phase: int, shares: Mapping[int, bytes]) -> KeyPair:
-    """M from t checked shares; PeerViolation if it does not fit the owner's public key."""
-    private = combine(shares, cohort.threshold)
-    if public_of(private) != cohort.readies[owner].masks[phase]:
-        raise PeerViolation("SHARES: the dealt key does not fit the public one")
-    return KeyPair(private)
-
-
-def seed_hash(cohort: Cohort, seed: bytes) -> bytes:
-    return digest("seed", cohort.id, seed)
-
-
-def share_hash(share: bytes) -> bytes:
-    return digest("share", share)
-
-
-def _hashes(shares: Sequence[bytes]) -> tuple[bytes, ...]:
-    return tuple(share_hash(share) for share in shares)
-
-
-def _depth(count: int, index: int) -> int:
-    """Length of the Merkle path of leaf `index` among `count`."""
-    return len(merkle.path([b""] * count, index))
+def seed_hash(cohort: Cohort, owner: int, phase: int, seed: bytes) -> bytes:
+    return digest("seed", cohort.id, cohort.members[owner], bytes([phase]), seed)[:SHORT_HASH_BYTES]
 
 
 def _seal(cohort: Cohort, owner: int, receiver: int, channel: KeyPair, holding: Holding) -> bytes:
     sender, other = cohort.members[owner], cohort.members[receiver]
     key = channel.derive(cohort.readies[receiver].channel, salt=cohort.id, info=envelope_info(sender, other))
-    return seal(key, b"".join((*holding.shares, *holding.path)), cohort.id)
+    return seal(key, b"".join(holding.shares), cohort.id)

@@ -20,11 +20,14 @@ from msgspec import Meta
 
 from crypto.hashing import digest
 from crypto.identity import Identity, verify
+from gossip.aggregate import MemberName
 from gossip.errors import PeerViolation
-from gossip.manifest import Hash, PeerKey
+from gossip.manifest import SEGMENTS_MAX, TENSORS_MAX, Hash, PeerKey
 from gossip.wire import Wire, pack, unpack
 
 COHORT_MAX = 32  # members
+SHORT_HASH_BYTES = 16  # where only a second preimage could do harm; each place says why
+SHARE_BYTES = 16
 BODY_BYTES = 8 << 20  # the largest body of any message
 FRAME_BYTES = BODY_BYTES + 512
 PULL_MAX = 64  # aggregates asked for at once
@@ -36,10 +39,13 @@ ADDRESSES_MAX = 8
 PRESENCES_MAX = 64
 
 Bitmap = Annotated[bytes, Meta(min_length=1, max_length=COHORT_MAX // 8)]
+BitmapOrNone = Annotated[bytes, Meta(max_length=COHORT_MAX // 8)]
 HashOrNone = Annotated[bytes, Meta(max_length=32)]
+ShortHash = Annotated[bytes, Meta(min_length=SHORT_HASH_BYTES, max_length=SHORT_HASH_BYTES)]
+Share = Annotated[bytes, Meta(max_length=SHARE_BYTES)]  # or nothing
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
+Heads = Annotated[tuple[Hash, ...], Meta(max_length=8)]
 Round = Annotated[int, Meta(ge=0, lt=1 << 48)]
-Index = Annotated[int, Meta(ge=0, lt=COHORT_MAX)]
 
 
 class Kind(IntEnum):
@@ -77,10 +83,22 @@ class Ready(Wire, frozen=True):
     """I have something to give. The keys are fresh, and serve one cohort or none."""
 
     round: Round  # 1 + the highest round the sender holds
-    heads: Annotated[tuple[Hash, ...], Meta(max_length=8)]
+    heads: Heads
     trained: Annotated[int, Meta(ge=1, lt=1 << 62)]  # bit s: segment s was trained
     channel: Hash  # X25519, seals the shares
     masks: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=2)]  # X25519, one a phase
+
+
+class Entry(Wire, frozen=True):
+    """A READY without its frame, and without heads that others named too: the frame can be put together again."""
+
+    member: MemberName
+    round: Round
+    heads: Annotated[int, Meta(ge=0, le=COHORT_MAX)]  # 0: the roster's parents; i: the roster's heads[i - 1]
+    trained: Annotated[int, Meta(ge=1, lt=1 << 62)]
+    channel: Hash
+    masks: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=2)]
+    signature: Signature
 
 
 class Roster(Wire, frozen=True):
@@ -89,21 +107,33 @@ class Roster(Wire, frozen=True):
     round: Round
     parents: Annotated[tuple[Hash, ...], Meta(max_length=8)]
     state: HashOrNone  # the model's Merkle root, where it is due
-    readies: Annotated[tuple[bytes, ...], Meta(min_length=3, max_length=COHORT_MAX)]  # frames, by sender
+    heads: Annotated[
+        tuple[Heads, ...], Meta(max_length=COHORT_MAX)
+    ]  # in the order in which entries name them
+    readies: Annotated[tuple[Entry, ...], Meta(min_length=3, max_length=COHORT_MAX)]  # by sender
 
 
 # --- secure sum -----------------------------------------------------------------------------------------------
 
 
 class Commitment(Wire, frozen=True):
-    """Binds a member to its shares; as a frame of its cohort, it is also the signature under the roster."""
+    """Binds a member to its seeds; as a statement in its cohort, it is also the signature under the roster.
 
-    seeds: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=2)]  # H(b), one a phase
-    root: Hash  # Merkle root over the members' leaves
+    It travels without a frame, in SHARES and KEYS_SET: receivers know all of its statement but the hashes.
+    """
+
+    seeds: Annotated[tuple[ShortHash, ...], Meta(min_length=1, max_length=2)]  # H(b), one a phase
+
+
+class Committed(Wire, frozen=True):
+    """A COMMITMENT and its author's signature, as a frame's would be."""
+
+    commitment: Commitment
+    signature: Signature
 
 
 class Shares(Wire, frozen=True):
-    commitment: bytes  # a COMMITMENT frame
+    committed: Committed
     envelopes: Annotated[
         tuple[bytes, ...], Meta(min_length=3, max_length=COHORT_MAX)
     ]  # by member; own: empty
@@ -116,7 +146,8 @@ class Decline(Wire, frozen=True):
 class KeysSet(Wire, frozen=True):
     """U1: whose keys take part, with this receiver's envelope from each of them. Empty: too few dealt, it is over."""
 
-    commitments: Annotated[tuple[bytes, ...], Meta(max_length=COHORT_MAX)]  # frames, by sender
+    owners: BitmapOrNone
+    committed: Annotated[tuple[Committed, ...], Meta(max_length=COHORT_MAX)]
     envelopes: Annotated[tuple[bytes, ...], Meta(max_length=COHORT_MAX)]
 
 
@@ -130,7 +161,7 @@ class SealProposal(Wire, frozen=True):
 
     context: Hash
     contributors: Bitmap
-    vectors: Annotated[tuple[Hash, ...], Meta(min_length=3, max_length=COHORT_MAX)]
+    vectors: Annotated[tuple[ShortHash, ...], Meta(min_length=3, max_length=COHORT_MAX)]
 
 
 class SealVote(Wire, frozen=True):
@@ -142,9 +173,12 @@ class AbortVote(Wire, frozen=True):
 
 
 class SealCertificate(Wire, frozen=True):
-    proposal: SealProposal
+    """t signatures under one proposal, which is in it unless the receiver has voted for it."""
+
+    seal: Hash
     signers: Bitmap
     signatures: Annotated[tuple[Signature, ...], Meta(min_length=2, max_length=COHORT_MAX)]
+    proposal: SealProposal | None
 
 
 class AbortCertificate(Wire, frozen=True):
@@ -152,22 +186,13 @@ class AbortCertificate(Wire, frozen=True):
     signatures: Annotated[tuple[Signature, ...], Meta(min_length=2, max_length=COHORT_MAX)]
 
 
-class Opening(Wire, frozen=True):
-    """One share of one owner's secret, with the proof that the owner committed to it."""
-
-    owner: Index
-    share: Hash
-    siblings: Annotated[
-        tuple[Hash, ...], Meta(min_length=1, max_length=3)
-    ]  # hashes of the leaf's other shares
-    path: Annotated[tuple[Hash, ...], Meta(max_length=5)]
-
-
 class Unmask(Wire, frozen=True):
     """Of each owner exactly one secret: the self mask's seed inside U2, the key of the pairwise masks outside."""
 
     seal: Hash
-    openings: Annotated[tuple[Opening, ...], Meta(max_length=COHORT_MAX)]
+    shares: Annotated[
+        tuple[Share, ...], Meta(max_length=COHORT_MAX)
+    ]  # of U1's owners in order; empty: got none
 
 
 class Look(Wire, frozen=True):
@@ -178,7 +203,11 @@ class Look(Wire, frozen=True):
 
 
 class BodyProposal(Wire, frozen=True):
-    body: bytes
+    """The three sums: the rest of the aggregate's body follows from the roster, the seal and the plan."""
+
+    sums: bytes
+    weights: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 32)], ...], Meta(max_length=SEGMENTS_MAX)]
+    ranges: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 32)], ...], Meta(max_length=TENSORS_MAX)]
 
 
 class BodyVote(Wire, frozen=True):
@@ -187,7 +216,11 @@ class BodyVote(Wire, frozen=True):
 
 
 class Result(Wire, frozen=True):
-    aggregate: bytes
+    """The signatures under the body that the receiver has from its BODY_PROPOSAL; who has not pulls the aggregate."""
+
+    aggregate: Hash
+    signers: Bitmap
+    signatures: Annotated[tuple[Signature, ...], Meta(min_length=2, max_length=COHORT_MAX)]
 
 
 # --- history --------------------------------------------------------------------------------------------------
@@ -356,3 +389,8 @@ def open_frame(swarm: bytes, data: bytes) -> Message:
         raise PeerViolation(f"{kind.name}: the signature does not hold in this swarm")
     body = unpack(frame.body, BODY_TYPES[kind], limit_bytes=BODY_BYTES)
     return Message(kind, frame.cohort, frame.phase, frame.sender, body, frame.signature, data)
+
+
+def reframe(kind: Kind, body: Body, sender: bytes, signature: bytes) -> bytes:
+    """The frame of a message outside cohorts, from what its author said and signed: `open_frame` says whether it did."""
+    return pack(Frame(1, kind, b"", 0, sender, pack(body), signature))

@@ -11,18 +11,23 @@ t = ceil(3n/4) colluding members, aggregators included, learn nothing but the su
 
     state         on                                  does                                    goes to
     ------------  ----------------------------------  --------------------------------------  ------------
-    AwaitKeys     (start)                             SHARES to both aggregators
+    AwaitKeys     (start)                             SHARES
                   KEYS_SET                            asks for the contribution               Preparing
     Preparing     Contributed                         encodes and masks (a job)
-                  Computed                            debits (durable), then MASKED to both   AwaitSeal
+                  Computed                            debits (durable), then MASKED           AwaitSeal
     AwaitSeal     SEAL_PROPOSAL                       votes SEAL (durable)
                   TimerFired "abort"                  votes ABORT (durable), if nothing else
-                  SEAL_CERTIFICATE                    UNMASK to both                          AwaitSum
+                  SEAL_CERTIFICATE                    UNMASK                                  AwaitSum
                   ABORT_CERTIFICATE, t ABORT_VOTEs    refunded                                Over
     AwaitSum      LOOK (of a first phase)             encodes the next phase                  Preparing
                   BODY_PROPOSAL                       signs one body (durable)
-                  RESULT                              the aggregate is certified              Over
-    any           TimerFired "end"                    settles what is known                   Over
+                  RESULT                              the signed body is certified            Over
+    any           TimerFired "turn", first one lost   says all of this phase to the second
+                  TimerFired "end"                    settles what is known                   Over
+
+What a member says goes to the first aggregator alone. It is kept, and the same frames (Ed25519 is deterministic) go to the
+second one when its turn has come: when the first's connection broke, or SECOND_AGGREGATOR_STEPS after the roster, the
+keys, the look or the seal, so that the second can take over at every step. ABORT goes to all.
 
 What is never bent (design, section 4; each is an invariant of tests/simulation):
  1. Of one member, and for one phase, only one of its two secrets is opened, and only under a seal that t members signed.
@@ -37,15 +42,17 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
+from msgspec import structs
+
 from crypto.certificates import statement_holds
-from crypto.hashing import digest
-from crypto.identity import Identity
+from crypto.identity import Identity, verify
 from crypto.masking import apply_masks
 from gossip.aggregate import (
     MEMBERSHIP_OF_MANIFEST,
     Aggregate,
     Body,
     Part,
+    Signatures,
     aggregate_id,
     body_statement,
     check_body,
@@ -55,6 +62,7 @@ from gossip.aggregate import (
 from gossip.cohort import (
     Cohort,
     Secrets,
+    commitment_hash,
     keys_context,
     look_context,
     pair_mask,
@@ -81,31 +89,32 @@ from gossip.events import (
 )
 from gossip.layout import Layout
 from gossip.messages import (
-    BODY_BYTES,
     AbortCertificate,
     AbortVote,
     BodyProposal,
     BodyVote,
     Commitment,
+    Committed,
     KeysSet,
     Kind,
     Look,
     Masked,
     Message,
+    Result,
     SealCertificate,
     SealProposal,
     SealVote,
     Shares,
     Unmask,
-    open_frame,
     sign_frame,
     statement,
 )
 from gossip.messages import Body as MessageBody
-from gossip.wire import pack, unpack
+from gossip.wire import pack
 
 # In units of the manifest's step time, counted from the moment a phase began here (its keys or its look arrived).
-SECOND_AGGREGATOR_STEPS = 2.0  # from then on only the second aggregator's proposal can be signed
+# From then on only the second aggregator's proposal can be signed, and it is spoken to as well.
+SECOND_AGGREGATOR_STEPS = 2.0
 ABORT_STEPS = 4.0
 END_STEPS = 8.0
 KEYS_STEPS = 4.0  # counted from the roster
@@ -212,8 +221,13 @@ class Ballot:
     vote: bytes | None = None  # a seal's hash, b"" for ABORT
     durable: bool = False
     aborts: dict[int, bytes] = field(default_factory=dict)  # index -> signature; at most n
-    certificate: SealCertificate | None = None
+    proposal: SealProposal | None = None  # that it votes for
+    certificate: SealCertificate | None = None  # whole
     abort_certificate: AbortCertificate | None = None
+
+    @property
+    def sealed(self) -> SealProposal | None:
+        return None if self.certificate is None else self.certificate.proposal
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,14 +314,18 @@ class Member:
         self._secrets: Secrets | None = secrets
         self._entropy = entropy
         self._deal: Deal | None = None
-        self._commitment = b""
+        self._committed: Committed | None = None
         self._contribution: Contribution | None = None
         self._vector: bytes | None = None  # the one masked vector of the current phase
         self._phase_began = 0.0
         self.first_gone = False
+        self._turned = False  # the second aggregator is spoken to as well
+        self._said: list[
+            tuple[int, MessageBody]
+        ] = []  # in this phase: SHARES, MASKED, a vote, UNMASK, a signature
+        self._retold = 0  # so many of them the second aggregator has, too
         self._spent = False  # the debit was asked for
         self._left = False  # the payload's vector left, or may have left
-        self._body_vote: BodyVote | None = None
 
     # --- what the aggregator beside it and the node read -----------------------------------------------------
 
@@ -332,21 +350,18 @@ class Member:
 
     def contributors(self) -> list[int] | None:
         """U2 of the current phase, once it is certified."""
-        certificate = self.ballot.certificate
-        return (
-            None
-            if certificate is None
-            else unpack_members(certificate.proposal.contributors, self.cohort.size)
-        )
+        sealed = self.ballot.sealed
+        return None if sealed is None else unpack_members(sealed.contributors, self.cohort.size)
 
     # --- events ----------------------------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Action]:
         self._deal = deal(self.cohort, self.index, self._open_secrets, self._entropy)
-        self._commitment = self._frame(self._deal.commitment, 0)
+        self._committed = self._commit(self._deal.commitment)
         return [
             self._timer("end", now + KEYS_STEPS * self.step_s),
-            *self._to_aggregators(Shares(self._commitment, self._deal.envelopes)),
+            *self._await_turn(now),
+            *self._to_aggregator(Shares(self._committed, self._deal.envelopes)),
             self.report("SHARES"),
         ]
 
@@ -360,9 +375,12 @@ class Member:
             return self._settle(Outcome.UNKNOWN, "restarted after voting for a seal")
         return [*self._settle(Outcome.UNKNOWN, "restarted with a debit open"), *self._vote(b"")]
 
-    def lost(self, peer: bytes) -> None:
+    def lost(self, peer: bytes) -> list[Action]:
         """A connection broke. If it was the first aggregator's, the second one's turn has come (no safety rests on it)."""
-        self.first_gone = self.first_gone or peer == self.cohort.aggregators[0]
+        if peer != self.cohort.aggregators[0] or self.first_gone or self.state is State.OVER:
+            return []
+        self.first_gone = True
+        return self._turn()
 
     def remind(self, peer: bytes) -> list[Action]:
         """A member came back into reach: it may know how a cohort ended that is open here."""
@@ -389,6 +407,8 @@ class Member:
                 return self._on_persist_failed(tag, reason)
             case TimerFired((_, _, "abort", place)):
                 return self._on_abort_due() if place == self.place else []
+            case TimerFired((_, _, "turn")):
+                return self._turn()
             case TimerFired((_, _, "end")):
                 return self._end("the cohort ran out of time")
         return []
@@ -405,15 +425,15 @@ class Member:
             case SealProposal() as proposal:
                 return self._on_proposal(message, proposal, now)
             case SealCertificate() as certificate:
-                return self._on_seal(message.phase, certificate)
+                return self._on_seal(message, certificate, now)
             case AbortVote():
                 return self._on_abort_vote(message, sender)
             case AbortCertificate() as certificate:
                 return self._on_abort(message.phase, certificate)
             case Look() as look:
                 return self._on_look(message, look, now)
-            case BodyProposal(body):
-                return self._on_body(message.sender, body)
+            case BodyProposal(sums, weights, ranges):
+                return self._on_body(message.sender, sums, weights, ranges)
         return []
 
     # --- keys ------------------------------------------------------------------------------------------------
@@ -422,9 +442,10 @@ class Member:
         self._from_aggregator(sender)
         if self.state is not State.AWAIT_KEYS:
             return []
-        if not keys_set.commitments:
+        if not keys_set.committed:
             return self._end("too few members dealt their keys")
         keys, faults = self._open_keys(keys_set)
+        self._follow(sender)
         self.keys = keys
         self.context = keys.context
         self.state = State.PREPARING
@@ -432,32 +453,28 @@ class Member:
 
     def _open_keys(self, keys_set: KeysSet) -> tuple[Keys, list[Action]]:
         """Raises PeerViolation if the set is not fit to mask under; a single liar only loses its share here."""
-        if len(keys_set.commitments) != len(keys_set.envelopes):
-            raise PeerViolation("KEYS_SET: commitments and envelopes differ in number")
+        owners = unpack_members(keys_set.owners, self.cohort.size)
+        if not len(owners) == len(keys_set.committed) == len(keys_set.envelopes):
+            raise PeerViolation("KEYS_SET: owners, commitments and envelopes differ in number")
         commitments: dict[int, Commitment] = {}
         holdings: dict[int, Holding] = {}
         faults: list[Action] = []
-        for frame, box in zip(keys_set.commitments, keys_set.envelopes, strict=True):
-            owner, commitment = open_commitment(self.cohort, frame)
-            if commitments and owner <= next(reversed(commitments)):
-                raise PeerViolation("KEYS_SET: owners must ascend")
-            commitments[owner] = commitment
+        for owner, committed, box in zip(owners, keys_set.committed, keys_set.envelopes, strict=True):
+            commitments[owner] = open_commitment(self.cohort, owner, committed)
             if owner == self.index and self._deal is not None:
-                if frame != self._commitment:
+                if committed != self._committed:
                     raise PeerViolation("KEYS_SET: another commitment under this member's name")
                 holdings[owner] = self._deal.own
                 continue
             try:
-                holdings[owner] = receive(
-                    self.cohort, self.index, self._open_secrets.channel, owner, commitment, box
-                )
+                holdings[owner] = receive(self.cohort, self.index, self._open_secrets.channel, owner, box)
             except PeerViolation as violation:
                 faults.append(self.report("SHARE_REFUSED", owner=owner, reason=str(violation)))
         if self.index not in commitments:
             raise PeerViolation("KEYS_SET: leaves this member out")
         if len(commitments) < self.cohort.least:
             raise PeerViolation(f"KEYS_SET: {len(commitments)} of at least {self.cohort.least} members")
-        context = keys_context([(owner, digest("commitment", pack(c))) for owner, c in commitments.items()])
+        context = keys_context([(owner, commitment_hash(each)) for owner, each in commitments.items()])
         return Keys(commitments, holdings, context), faults
 
     @property
@@ -470,7 +487,11 @@ class Member:
 
     def _begin_phase(self, now: float) -> list[Action]:
         self._phase_began = now
+        if self.place:
+            self._said.clear()  # the second phase needs nothing of the first; the first still needs SHARES
+            self._retold = 0
         return [
+            *self._await_turn(now),
             self._timer("abort", now + ABORT_STEPS * self.step_s, self.place),
             self._timer("end", now + END_STEPS * self.step_s),
         ]
@@ -518,7 +539,7 @@ class Member:
         if self._vector is None:
             return []
         self.state = State.AWAIT_SEAL
-        return [*self._to_aggregators(Masked(self.context, self._vector)), self.report("MASKED")]
+        return [*self._to_aggregator(Masked(self.context, self._vector)), self.report("MASKED")]
 
     # --- the seal --------------------------------------------------------------------------------------------
 
@@ -529,10 +550,12 @@ class Member:
         ballot = self.ballot
         content = seal_hash(pack(proposal))
         if ballot.vote is not None:
-            return self._cast(message.phase) if ballot.vote == content and ballot.durable else []
+            # A vote for it may be lost; it is repeated to whom asks, and is no second one.
+            return self._repeat(message.sender, SealVote) if ballot.vote == content and ballot.durable else []
         if message.sender != self.cohort.aggregators[0 if not self._first_is_late(now) else 1]:
             return [self.report("SEAL_REFUSED", reason="not this aggregator's turn")]
         self._refuse_unsignable(proposal)
+        ballot.proposal = proposal
         return self._vote(content)
 
     def _refuse_unsignable(self, proposal: SealProposal) -> None:
@@ -549,15 +572,18 @@ class Member:
             raise PeerViolation("SEAL: contributors differ from the first phase's")
         if self.index in contributors:
             mine = proposal.vectors[contributors.index(self.index)]
-            if self._vector is None or mine != vector_hash(self._vector):
+            if self._vector is None or mine != self.vector_hash(self.index, self._vector):
                 raise PeerViolation("SEAL: a vector that this member never sent")
+
+    def vector_hash(self, owner: int, vector: bytes) -> bytes:
+        return vector_hash(self.context, self.cohort.members[owner], vector)
 
     def continues(self, contributors: list[int]) -> bool:
         """Design, rule 4: with other contributors than the first phase's, the two sums would isolate somebody."""
         if not self.place:
             return True
-        before = self.ballots[self.place - 1].certificate
-        return before is not None and contributors == self._sealed_of(before)
+        before = self.ballots[self.place - 1].sealed
+        return before is not None and contributors == unpack_members(before.contributors, self.cohort.size)
 
     def _first_is_late(self, now: float) -> bool:
         return self.first_gone or now >= self._phase_began + SECOND_AGGREGATOR_STEPS * self.step_s
@@ -583,34 +609,50 @@ class Member:
         if vote is None:
             return []
         if vote:
-            return [*self._to_aggregators(SealVote(vote), place), self.report("SEAL")]
+            return [*self._to_aggregator(SealVote(vote), place), self.report("SEAL")]
         return [*self._to_all(AbortVote(), place), self.report("ABORT")]
 
-    def _on_seal(self, place: int, certificate: SealCertificate) -> list[Action]:
+    def _on_seal(self, message: Message, certificate: SealCertificate, now: float) -> list[Action]:
+        place = message.phase
         ballot = self._ballot_of(place)
         if ballot.certificate is not None or ballot.abort_certificate is not None:
             return []
-        content = pack(certificate.proposal)
-        self._check_quorum(Kind.SEAL_VOTE, place, SealVote(seal_hash(content)), certificate)
-        contributors = unpack_members(certificate.proposal.contributors, self.cohort.size)
-        ballot.certificate = certificate
+        proposal = certificate.proposal
+        if proposal is None and ballot.vote == certificate.seal:
+            proposal = ballot.proposal
+        if proposal is None:
+            return []  # after a restart, say: the aggregate will tell
+        if seal_hash(pack(proposal)) != certificate.seal:
+            raise PeerViolation("SEAL_CERTIFICATE: the proposal is not the one that was signed")
+        self._check_quorum(Kind.SEAL_VOTE, place, SealVote(certificate.seal), certificate)
+        contributors = unpack_members(proposal.contributors, self.cohort.size)
+        ballot.certificate = structs.replace(certificate, proposal=proposal)
         actions: list[Action] = []
         if self.index not in contributors:
             actions += self._conclude(contributors, "the seal leaves this member out", over=False)
-        if certificate.proposal.context != self.context or place != self.place or self.state is State.OVER:
+        if proposal.context != self.context or place != self.place or self.state is State.OVER:
             return actions
         self.state = State.AWAIT_SUM
-        return [*actions, *self._open_shares(content, contributors), self.report("UNMASK")]
+        self._follow(message.sender)
+        return [
+            *actions,
+            *self._await_turn(now),
+            *self._open_shares(certificate.seal, contributors),
+            self.report("UNMASK"),
+        ]
 
-    def _open_shares(self, content: bytes, contributors: list[int]) -> list[Action]:
+    def _open_shares(self, seal: bytes, contributors: list[int]) -> list[Action]:
         """Design, rule 1: which of an owner's two secrets is opened follows from the one certified seal alone."""
         if self.keys is None:
             return []
-        openings = tuple(
-            holding.opening(owner, self.place, Secret.SEED if owner in contributors else Secret.KEY)
-            for owner, holding in sorted(self.keys.holdings.items())
+        holdings = self.keys.holdings
+        shares = tuple(
+            holdings[owner].opening(self.place, Secret.SEED if owner in contributors else Secret.KEY)
+            if owner in holdings
+            else b""
+            for owner in self.keys.members
         )
-        return self._to_aggregators(Unmask(seal_hash(content), openings), self.place)
+        return self._to_aggregator(Unmask(seal, shares), self.place)
 
     # --- aborts ----------------------------------------------------------------------------------------------
 
@@ -646,12 +688,13 @@ class Member:
         certificate = self.ballot.certificate
         if self.state is not State.AWAIT_SUM or self.last_phase or certificate is None or self.keys is None:
             return []
-        if message.phase != self.place or look.seal != seal_hash(pack(certificate.proposal)):
+        if message.phase != self.place or look.seal != certificate.seal:
             raise PeerViolation("LOOK: of another seal")
         if len(look.total) != self.plan().lanes.size_bytes:
             raise PeerViolation(f"LOOK: {len(look.total)} bytes")
-        if self.index not in self._sealed_of(certificate):
+        if self.index not in (self.contributors() or ()):
             return []
+        self._follow(message.sender)
         self.look = look.total
         self.context = look_context(self.keys.context, look.total)
         self.place += 1
@@ -659,21 +702,16 @@ class Member:
         self._vector = None
         return [*self._begin_phase(now), *self._encode()]
 
-    def _sealed_of(self, certificate: SealCertificate) -> list[int]:
-        return unpack_members(certificate.proposal.contributors, self.cohort.size)
-
-    def _on_body(self, sender: bytes, encoded: bytes) -> list[Action]:
+    def _on_body(
+        self, sender: bytes, sums: bytes, weights: tuple[int, ...], ranges: tuple[int, ...]
+    ) -> list[Action]:
         self._from_aggregator(sender)
         if self.state is not State.AWAIT_SUM or not self.last_phase:
             return []
-        body = unpack(encoded, Body, limit_bytes=BODY_BYTES)
+        body = self.compose_body(sums, weights, ranges)
         identity = aggregate_id(body)
         if self.body is not None:
-            return (
-                self._to_aggregators(self._body_vote) if self.body.id == identity and self._body_vote else []
-            )
-        if body != self.compose_body(body.sums, body.weights, body.ranges):
-            raise PeerViolation("BODY: not what this cohort's roster, seal and support determine")
+            return self._repeat(sender, BodyVote) if self.body.id == identity else []
         self.refuse_invalid(body)
         self.body = SignedBody(identity, body)
         record = Put("body", self.cohort.id, identity)
@@ -689,7 +727,7 @@ class Member:
         contributors = self.contributors() or []
         part = Part(
             self.cohort.id,
-            self.cohort.members,
+            self.cohort.names,
             MEMBERSHIP_OF_MANIFEST,
             pack_members(contributors, self.cohort.size),
         )
@@ -713,8 +751,14 @@ class Member:
         if self.body is None:
             return []
         stated = body_statement(self.cohort.swarm.id, self.cohort.id, self.body.id)
-        self._body_vote = BodyVote(self.body.id, self._identity.sign("body", stated))
-        return [*self._to_aggregators(self._body_vote), self.report("RESULT")]
+        vote = BodyVote(self.body.id, self._identity.sign("body", stated))
+        return [*self._to_aggregator(vote), self.report("RESULT")]
+
+    def completed(self, result: Result) -> Aggregate | None:
+        """The aggregate whose signatures these are said to be, if this member has its body; whoever takes it checks them."""
+        if self.body is None or self.body.id != result.aggregate:
+            return None
+        return Aggregate(self.body.body, (Signatures(result.signers, result.signatures),))
 
     # --- the end ---------------------------------------------------------------------------------------------
 
@@ -750,8 +794,9 @@ class Member:
             return []
         self.state = State.OVER
         self._secrets = self._deal = self._contribution = self._vector = self.keys = None
-        timers: list[Action] = [CancelTimer(self._tag("end")), CancelTimer(self._tag("abort", self.place))]
-        return [*timers, Closed(self.cohort.id)]
+        self._said.clear()
+        tags = (self._tag("end"), self._tag("turn"), self._tag("abort", self.place))
+        return [*map(CancelTimer, tags), Closed(self.cohort.id)]
 
     # --- small words -----------------------------------------------------------------------------------------
 
@@ -777,12 +822,67 @@ class Member:
                 f"{kind.name}: a certificate without {self.cohort.threshold} valid signatures"
             )
 
+    def _commit(self, commitment: Commitment) -> Committed:
+        domain, stated = statement(self.cohort.swarm.id, Kind.COMMITMENT, self.cohort.id, 0, pack(commitment))
+        return Committed(commitment, self._identity.sign(domain, stated))
+
     def _frame(self, body: MessageBody, place: int) -> bytes:
         return sign_frame(self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id, phase=place)
 
-    def _to_aggregators(self, body: MessageBody, place: int | None = None) -> list[Action]:
-        frame = self._frame(body, self.place if place is None else place)
-        return [Send(peer, frame) for peer in self.cohort.aggregators]
+    # --- whose turn it is ------------------------------------------------------------------------------------
+
+    @property
+    def second_is_due(self) -> bool:
+        """The second aggregator has what the members say from now on, and may speak."""
+        return self._turned
+
+    def _follow(self, sender: bytes) -> None:
+        """Who has gone on with what the second aggregator said stays with it, and waits for the first no more."""
+        self.first_gone = self.first_gone or sender == self.cohort.aggregators[1]
+
+    def _await_turn(self, now: float) -> list[Action]:
+        """A step has been taken: the first aggregator has its time for the next one, if it is there."""
+        self._turned = self.first_gone
+        timer = self._timer("turn", now + SECOND_AGGREGATOR_STEPS * self.step_s)
+        return [timer, *(self._retell() if self._turned else ())]
+
+    def _turn(self) -> list[Action]:
+        if self.state is State.OVER:
+            return []
+        self._turned = True
+        return self._retell()
+
+    def _retell(self) -> list[Action]:
+        """Say everything again, to the second aggregator: the very same frames, so nothing is said twice differently."""
+        untold, self._retold = self._said[self._retold :], len(self._said)
+        if (
+            self.outcome is not None
+        ):  # sealed without this member: its debit is taken back, so its vector stays here
+            untold = [(place, body) for place, body in untold if not isinstance(body, Masked)]
+        return [Send(self.cohort.aggregators[1], self._frame(body, place)) for place, body in untold]
+
+    def _to_aggregator(self, body: MessageBody, place: int | None = None) -> list[Action]:
+        """To the first; in its turn to the second too, for a connection that broke here may be in order elsewhere."""
+        at = self.place if place is None else place
+        self._said.append((at, body))
+        first, second = self.cohort.aggregators
+        told: list[Action] = [Send(first, self._frame(body, at))]
+        if self._turned:
+            return [*told, *self._retell()]
+        # The first one's own are in the keys and seals that it offers, and must not be gone with it.
+        is_needed = isinstance(body, Shares | Masked) and self._leads
+        return [*told, Send(second, self._frame(body, at))] if is_needed else told
+
+    @property
+    def _leads(self) -> bool:
+        return self.cohort.members[self.index] == self.cohort.aggregators[0]
+
+    def _repeat(self, aggregator: bytes, kind: type[MessageBody]) -> list[Action]:
+        return [
+            Send(aggregator, self._frame(body, place)) for place, body in self._said if isinstance(body, kind)
+        ]
+
+    # --- frames and reports ----------------------------------------------------------------------------------
 
     def _to_all(self, body: MessageBody, place: int) -> list[Action]:
         frame = self._frame(body, place)
@@ -812,15 +912,15 @@ class Member:
         return Report("phase", {"phase": name, **facts, **fields})
 
 
-def open_commitment(cohort: Cohort, frame: bytes) -> tuple[int, Commitment]:
-    """A COMMITMENT frame of this cohort and the index of its owner; raises PeerViolation for anything else."""
-    message = open_frame(cohort.swarm.id, frame)
-    if not isinstance(message.body, Commitment) or message.cohort != cohort.id:
-        raise PeerViolation(f"{message.kind.name}: not a commitment to this cohort")
-    owner = cohort.index(message.sender)
-    if len(message.body.seeds) != len(cohort.readies[owner].masks):
+def open_commitment(cohort: Cohort, owner: int, committed: Committed) -> Commitment:
+    """What this member committed to in this cohort; raises PeerViolation if it did not sign it."""
+    commitment = committed.commitment
+    if len(commitment.seeds) != cohort.phases:
         raise PeerViolation("COMMITMENT: of other phases than its owner announced")
-    return owner, message.body
+    stated = statement(cohort.swarm.id, Kind.COMMITMENT, cohort.id, 0, pack(commitment))
+    if not verify(cohort.members[owner], *stated, committed.signature):
+        raise PeerViolation("COMMITMENT: the signature does not hold in this cohort")
+    return commitment
 
 
 def vote_key(cohort: bytes, place: int) -> bytes:

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from crypto.identity import Identity, peer_id
 from gossip import checkpoint, ledger
-from gossip.aggregate import STATE_EVERY, Verified, check, unpack_members
+from gossip.aggregate import STATE_EVERY, Verified, check, read_members, unpack_members
 from gossip.aggregator import Aggregator
-from gossip.cohort import Cohort, Secrets, open_roster, refuse_weak_keys
+from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_weak_keys, write_roster
 from gossip.compression import Contribution, codec_of
 from gossip.errors import MisuseError, PeerViolation
 from gossip.events import (
@@ -65,6 +65,7 @@ from gossip.manifest import Swarm
 from gossip.membership import Membership, Settings
 from gossip.messages import (
     COHORT_KINDS,
+    Aggregates,
     Announce,
     Decline,
     Kind,
@@ -104,7 +105,7 @@ VIOLATIONS_MAX = 16  # of one peer, until it is disconnected
 OFFENDERS_MAX = 1024
 EVALUATE_S = 2.0  # between two evaluations
 
-SYNC_KINDS = {Kind.ALIVE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.ANNOUNCE, Kind.RESULT}
+SYNC_KINDS = {Kind.ALIVE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.ANNOUNCE}
 MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING, Kind.ALIVE}
 
 
@@ -339,7 +340,9 @@ class NodeCore:
             actions += self._rendezvous.handle(message, now)
         if isinstance(message.body, Roster):
             actions += self._on_roster(message, now)
-        if message.kind in COHORT_KINDS and not isinstance(message.body, Result):
+        if isinstance(message.body, Result):
+            actions += self._on_result(message, message.body, peer, now)
+        elif message.kind in COHORT_KINDS:
             actions += self._to_cohort(message.cohort, message, now)
         return actions
 
@@ -359,6 +362,19 @@ class NodeCore:
             actions += self._consider(now)
         return actions
 
+    def _on_result(self, message: Message, result: Result, peer: bytes, now: float) -> list[object]:
+        """Signatures to the body that this member signed are the aggregate; to another one they are news of it."""
+        running = self._cohorts.get(message.cohort)
+        if running is None:
+            return []
+        running.member.cohort.index(message.sender)
+        aggregate = running.member.completed(result)
+        if aggregate is None:
+            return [*self._sync.pull(peer, (result.aggregate,), now)]
+        return [
+            *self._sync.handle(dataclasses.replace(message, body=Aggregates((pack(aggregate),))), peer, now)
+        ]
+
     def _keep_early(self, message: Message) -> None:
         """Its roster may be under way. Nobody can crowd out the others, or fill the memory."""
         if len(message.raw) > EARLY_BYTES:
@@ -373,8 +389,8 @@ class NodeCore:
         running = self._busy
         if running is None:
             return []
-        running.member.lost(peer)
-        return [] if running.aggregator is None else [*running.aggregator.lost(peer)]
+        said = running.member.lost(peer)
+        return [*said, *(running.aggregator.lost(peer) if running.aggregator is not None else ())]
 
     @property
     def _busy(self) -> Running | None:
@@ -393,7 +409,7 @@ class NodeCore:
             return []
         if self._finished or self._busy or self._rendezvous.asked or self._pending:
             return []
-        self._secrets = Secrets.fresh(len(self._codec.phases), self._entropy)
+        self._secrets = Secrets.fresh(len(self._codec.phases), self._me, self._entropy)
         ready = Ready(
             self._history.round + 1,
             self._history.parents_for_next(),
@@ -409,11 +425,11 @@ class NodeCore:
         if self._finished:
             return []
         parents = self._history.parents_for_next()
-        roster = Roster(
-            self._history.round + 1, parents, self._state_due(self._history.round + 1, parents), readies
-        )
+        round_ = self._history.round + 1
+        said = [open_frame(self._swarm.id, ready) for ready in readies]
+        roster = write_roster(self._swarm, round_, parents, self._state_due(round_, parents), said)
         frame = sign_frame(self._identity, self._swarm.id, roster)
-        members = [open_frame(self._swarm.id, ready).sender for ready in readies]
+        members = [ready.sender for ready in said]
         return [*(Send(peer, frame) for peer in members), self._report("ROSTER", roster.round, ("leader",))]
 
     def _state_due(self, round_: int, parents: tuple[bytes, ...]) -> bytes:
@@ -429,8 +445,9 @@ class NodeCore:
         roster, asked = message.body, self._rendezvous.asked
         if not isinstance(roster, Roster):
             return []
-        self._rendezvous.taken(roster.readies)
-        if asked is None or asked.frame not in roster.readies or self._finished:
+        readies = ready_frames(self._swarm, roster)
+        self._rendezvous.taken(readies)
+        if asked is None or asked.frame not in readies or self._finished:
             return self._decline(message)
         missing = self._history.missing(roster.parents)
         if missing:
@@ -452,7 +469,7 @@ class NodeCore:
         return [Send(peer, frame) for peer in cohort.aggregators]
 
     def _is_coming(self, message: Message) -> bool:
-        """An announced aggregate that this member has signed: its aggregator is about to send it, so nobody need pull it.
+        """An announced aggregate whose body this member has: its aggregator is about to send the signatures.
 
         Should it be lost, the next heartbeat tells.
         """
@@ -628,7 +645,7 @@ class NodeCore:
         for part in known.body.parts:
             running = self._cohorts.get(part.roster)
             # Others can name this cohort in a body of their own, but not with its members: those would have to sign.
-            if running is not None and part.members == running.member.cohort.members:
+            if running is not None and part.members == running.member.cohort.names:
                 actions += running.member.learned(unpack_members(part.contributors, len(part.members)))
         return actions
 
@@ -727,14 +744,15 @@ class NodeCore:
 
     def _describe(self, known: Verified) -> dict[str, object]:
         parts = known.body.parts
+        cohorts = [read_members(part.members, self._swarm.manifest) for part in parts]
         return {
             "id": known.id.hex(),
             "round": known.body.round,
-            "roster": [peer_id(member) for part in parts for member in part.members],
+            "roster": [peer_id(member) for members in cohorts for member in members],
             "contributors": [
-                peer_id(part.members[index])
-                for part in parts
-                for index in unpack_members(part.contributors, len(part.members))
+                peer_id(members[index])
+                for part, members in zip(parts, cohorts, strict=True)
+                for index in unpack_members(part.contributors, len(members))
             ],
             "weight": max(known.body.weights),
             "size_bytes": len(pack(known.aggregate)),

@@ -33,6 +33,10 @@ def values(kind: inspect.Type) -> st.SearchStrategy:
             )
         case inspect.StructType(cls=cls, fields=fields):
             return st.tuples(*(values(field.type) for field in fields)).map(lambda each: cls(*each))
+        case inspect.UnionType(types=types):
+            return st.one_of(*map(values, types))
+        case inspect.NoneType():
+            return st.none()
         case inspect.LiteralType(values=allowed):
             return st.sampled_from(list(allowed))
     raise TypeError(kind)

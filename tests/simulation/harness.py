@@ -16,7 +16,8 @@ import numpy as np
 
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip.aggregate import Body, Verified, unpack_members
+from gossip.aggregate import Body, Verified, read_members, unpack_members
+from gossip.cohort import seal_hash
 from gossip.events import (
     CancelTimer,
     Compute,
@@ -48,8 +49,18 @@ from gossip.events import (
 from gossip.fold import fold_all
 from gossip.manifest import Cohorts, Compression, Manifest, Model, Step, Swarm, Tensor, Training, found
 from gossip.membership import Settings
-from gossip.messages import Kind, Masked, SealCertificate, Shares, Unmask, open_frame
+from gossip.messages import (
+    Kind,
+    Masked,
+    SealCertificate,
+    SealProposal,
+    Shares,
+    Unmask,
+    open_frame,
+    sign_frame,
+)
 from gossip.secure_sum import MaskJob, phase_place, vote_key
+from gossip.wire import pack
 from node import core as node_core
 
 STEP_S = 1.0
@@ -357,15 +368,10 @@ class World:
         if device.index != self.faults.flip_share:
             return data
         message = open_frame(self.swarm.id, data)
-        if not isinstance(message.body, Unmask) or not message.body.openings:
+        if not isinstance(message.body, Unmask):
             return data
-        from gossip.messages import Opening, sign_frame
-
-        openings = tuple(
-            Opening(o.owner, bytes([o.share[0] ^ 1]) + o.share[1:], o.siblings, o.path)
-            for o in message.body.openings
-        )
-        lie = Unmask(message.body.seal, openings)
+        shares = tuple(bytes([share[0] ^ 1]) + share[1:] if share else share for share in message.body.shares)
+        lie = Unmask(message.body.seal, shares)
         return sign_frame(device.identity, self.swarm.id, lie, cohort=message.cohort, phase=message.phase)
 
     def _tell(self, device: Device, delay: float, event: object) -> None:
@@ -418,6 +424,7 @@ class Observer:
         self.keys: dict[
             tuple[bytes, int, bytes], tuple[int, ...]
         ] = {}  # U1 as a vector's sender masked under it
+        self.proposals: dict[tuple[bytes, int, bytes], SealProposal] = {}
         self.votes: dict[tuple[bytes, int, bytes], bytes] = {}
         self.openings: dict[tuple[bytes, int, bytes, int], bytes] = {}
         self.used_ready: dict[bytes, bytes] = {}
@@ -466,13 +473,18 @@ class Observer:
                 self._on_masked(sender, message, vector)
             case Shares():
                 self._on_shares(sender, message)
-            case Unmask(_, openings):
-                for opening in openings:
-                    known = self.openings.setdefault((*place, opening.owner), opening.share)
-                    self.require(known == opening.share, "rule 1: both shares of one owner were opened")
-            case SealCertificate(proposal):
+            case Unmask(_, shares):
+                for owner, share in enumerate(
+                    shares
+                ):  # an owner's place in U1, the same in all that a member says
+                    known = self.openings.setdefault((*place, owner), share)
+                    self.require(known == share, "rule 1: both shares of one owner were opened")
+            case SealProposal() as proposal:
+                self.proposals[message.cohort, message.phase, seal_hash(pack(proposal))] = proposal
+            case SealCertificate(seal):
                 members = self.rosters.get(message.cohort)
-                if members:
+                proposal = self.proposals.get((message.cohort, message.phase, seal))
+                if members and proposal is not None:
                     contributors = unpack_members(proposal.contributors, len(members))
                     keys = {self.keys.get((message.cohort, message.phase, members[i])) for i in contributors}
                     self.require(len(keys) == 1, "U1: sealed over vectors of different keys")
@@ -535,7 +547,8 @@ class Observer:
         for part in body.parts:
             contributors = unpack_members(part.contributors, len(part.members))
             self.require(len(contributors) >= self.world.swarm.manifest.cohorts.n_min, "n_min contributors")
-            self.included[part.roster] |= {part.members[i] for i in contributors}
+            members = read_members(part.members, self.world.swarm.manifest)
+            self.included[part.roster] |= {members[i] for i in contributors}
         self._check_sum(body)
         self.exact += 1
         self._check_refunds()

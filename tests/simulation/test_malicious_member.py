@@ -10,6 +10,7 @@ import random
 
 import msgpack
 import pytest
+from msgspec import structs
 
 from crypto.identity import Identity
 from gossip.aggregate import (
@@ -21,8 +22,9 @@ from gossip.aggregate import (
     aggregate_id,
     body_statement,
     pack_members,
+    spell_members,
 )
-from gossip.cohort import Secrets, open_roster
+from gossip.cohort import Secrets, open_roster, write_roster
 from gossip.events import Disconnect, Frozen, Heard, Publish, Received, Send
 from gossip.manifest import Manifest
 from gossip.messages import (
@@ -32,6 +34,7 @@ from gossip.messages import (
     Alive,
     Announce,
     Decline,
+    Entry,
     Frame,
     KeysSet,
     Kind,
@@ -208,7 +211,7 @@ def tell(world: World, liar, victim, body: object, **place: object) -> list[obje
 def stranger_ready(world: World, seed: int, round_: int, **changed: object) -> tuple[bytes, bytes]:
     """A READY under a key that somebody has just made up."""
     invented = Identity(bytes([seed] * 32))
-    secrets = Secrets.fresh(1, random.Random(seed).randbytes)
+    secrets = Secrets.fresh(1, invented.public_key, random.Random(seed).randbytes)
     fields = {"channel": secrets.channel.public, "masks": (secrets.masks[0].public,), "trained": 3} | changed
     ready = Ready(round_, (), fields["trained"], fields["channel"], fields["masks"])
     return invented.public_key, sign_frame(invented, world.swarm.id, ready)
@@ -217,7 +220,8 @@ def stranger_ready(world: World, seed: int, round_: int, **changed: object) -> t
 def roster_of(world: World, victim, frames: dict[bytes, bytes], **changed: object) -> Roster:
     history = victim.core._history
     fields = {"round": history.round + 1, "parents": history.parents_for_next(), "state": b""} | changed
-    return Roster(readies=tuple(frames[key] for key in sorted(frames)), **fields)
+    said = [open_frame(world.swarm.id, frames[key]) for key in sorted(frames)]
+    return write_roster(world.swarm, fields["round"], fields["parents"], fields["state"], said)
 
 
 def test_a_leader_cannot_surround_one_device_with_keys_of_its_own_making(world):
@@ -225,12 +229,32 @@ def test_a_leader_cannot_surround_one_device_with_keys_of_its_own_making(world):
     liar, victim = world.devices[0], world.devices[1]
     until_asking(world, victim)
     asked = victim.core._rendezvous.asked
-    frames = dict(stranger_ready(world, 50 + i, asked.round) for i in range(3))
-    roster = roster_of(world, victim, {**frames, victim.key: asked.frame})
-    (report,) = tell(world, liar, victim, roster)
-    assert "does not admit" in report.fields["reason"]
-    assert victim.core._rendezvous.asked is asked
-    assert victim.core._busy is None
+    mine = open_frame(world.swarm.id, asked.frame)
+    honest = write_roster(world.swarm, asked.round, mine.body.heads, b"", [mine] * 3)
+    invented = [stranger_ready(world, 50 + i, asked.round) for i in range(3)]
+    entries = {}
+    for key, frame in invented:
+        ready = open_frame(world.swarm.id, frame)
+        fields = (ready.body.trained, ready.body.channel, ready.body.masks, ready.signature)
+        entries[key] = Entry(key, ready.body.round, 0, *fields)
+    listed = list(spell_members(sorted(world.by_key), world.swarm.manifest))
+    others = [name for name in listed if name != honest.readies[0].member][:3]
+    names = {
+        "2 bytes": list(entries),
+        "does not list": [len(listed).to_bytes(2, "big")] * 3,
+        "the signature does not hold": others,
+    }
+    for why, told in names.items():
+        false = [
+            structs.replace(entry, member=name) for entry, name in zip(entries.values(), told, strict=True)
+        ]
+        roster = structs.replace(
+            honest, readies=tuple(sorted([*false, honest.readies[0]], key=lambda e: e.member))
+        )
+        (report,) = tell(world, liar, victim, roster)
+        assert why in report.fields["reason"]
+        assert victim.core._rendezvous.asked is asked
+        assert victim.core._busy is None
 
 
 @pytest.mark.parametrize(
@@ -279,7 +303,10 @@ def test_a_body_in_a_cohorts_name_by_others_settles_nobodys_account(world):
     until_busy(world, victim)
     member = victim.core._busy.member
     part = Part(
-        member.cohort.id, tuple(d.key for d in league), MEMBERSHIP_OF_MANIFEST, pack_members([0, 1, 2], 3)
+        member.cohort.id,
+        spell_members([d.key for d in league], world.swarm.manifest),
+        MEMBERSHIP_OF_MANIFEST,
+        pack_members([0, 1, 2], 3),
     )
     plan = member.plan()
     body = Body(
@@ -326,7 +353,7 @@ def test_a_lie_that_comes_before_the_roster_does_not_keep_a_device_out(world, mo
                     device.key,
                     *cohort.aggregators,
                 }:
-                    tell(self, liar, victim, KeysSet((), ()), cohort=cohort.id)
+                    tell(self, liar, victim, KeysSet(b"", (), ()), cohort=cohort.id)
                     told.append((cohort.id, liar.key.hex()[:16]))
                     break
         honest(self, device, peer, data)
@@ -418,8 +445,7 @@ def test_the_first_aggregator_announces_its_sum():
         message = open_frame(world.swarm.id, action.data) if isinstance(action, Send | Publish) else None
         match message and message.body:
             case Result(aggregate):
-                body = unpack(aggregate, Aggregate, limit_bytes=1 << 20).body
-                results.add((device.index, aggregate_id(body)))
+                results.add((device.index, aggregate))
             case Announce(ids):
                 announced.update((device.index, each) for each in ids)
         honest(world, device, action)

@@ -9,8 +9,9 @@ import pytest
 
 from crypto.identity import Identity
 from crypto.masking import Mask, apply_masks
-from gossip import aggregator as aggregator_module
-from gossip import messages, secure_sum
+from crypto.sharing import combine
+from gossip import aggregate, dealing, messages, secure_sum
+from gossip.aggregate import pack_members, unpack_members
 from gossip.aggregator import Aggregator
 from gossip.compression import Encoded
 from gossip.errors import PeerViolation
@@ -78,8 +79,8 @@ def test_debit_after_masked(monkeypatch):
 def test_both_share_kinds_revealed(monkeypatch):
     honest = Member._open_shares
 
-    def chatty(self, content, contributors):
-        return [*honest(self, content, contributors), *honest(self, content, [])]
+    def chatty(self, seal, contributors):
+        return [*honest(self, seal, contributors), *honest(self, seal, [])]
 
     monkeypatch.setattr(Member, "_open_shares", chatty)
     run_until_caught("rule 1: both shares of one owner were opened")
@@ -94,11 +95,9 @@ def test_keys_not_agreed(monkeypatch):
         for place, action in enumerate(told):
             message = open_frame(self.cohort.swarm.id, action.data)
             keys = message.body
-            if self.rank == 0 and place % 2 and len(keys.commitments) > self.cohort.least:
-                fewer = range(1, len(keys.commitments))
-                lie = KeysSet(
-                    *(tuple(items[i] for i in fewer) for items in (keys.commitments, keys.envelopes))
-                )
+            if self.rank == 0 and place % 2 and len(keys.committed) > self.cohort.least:
+                owners = unpack_members(keys.owners, self.cohort.size)[1:]
+                lie = KeysSet(pack_members(owners, self.cohort.size), keys.committed[1:], keys.envelopes[1:])
                 told[place] = self._send(action.peer, lie, 0)
         return told
 
@@ -113,10 +112,29 @@ def test_keys_not_agreed(monkeypatch):
 
 
 def test_a_share_byte_flipped(monkeypatch):
+    """Whoever takes the first t shares for true unmasks with a wrong seed, and the sum is not the true one."""
     faults = Faults(until=1e9, flip_share=3)
     assert World(2, 8, faults=faults).run(60, until=None) is False
-    monkeypatch.setattr(aggregator_module, "check_opening", lambda *_: None)
-    world = World(2, 8, faults=faults)
+
+    def gullible(shares, t, is_right, doubted=()):
+        return combine(shares, t), []
+
+    monkeypatch.setattr(dealing, "recover", gullible)
+    monkeypatch.setattr(Member, "refuse_invalid", lambda self, body: None)
+    monkeypatch.setattr(aggregate, "_check_sum", lambda *_: None)
+    with pytest.raises(InvariantBroken, match="I4: a wrong"):
+        World(2, 8, faults=faults).run(60)
+
+
+def test_a_sum_lost_to_one_flipped_share(monkeypatch):
+    """Without looking for other shares that fit, one liar stops the sums that count on it."""
+
+    def incurious(shares, t, is_right, doubted=()):
+        secret = combine(shares, t)
+        return (secret, []) if is_right(secret) else None
+
+    monkeypatch.setattr(dealing, "recover", incurious)
+    world = World(2, 8, faults=Faults(until=1e9, flip_share=3))
     world.run(60)
     assert any(r.fields.get("phase") == "SUM_LOST" for _, _, r in world.reports)
 

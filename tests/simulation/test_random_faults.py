@@ -10,6 +10,7 @@ import random
 
 import pytest
 
+from gossip.messages import Kind, open_frame
 from node import core as node_core
 from tests.simulation.harness import ROUND_TIME_S, Faults, World, random_faults
 from tests.simulation.two_phase import LooksFirst
@@ -82,3 +83,24 @@ def test_same_seed_same_trace():
         world.run(30)
         traces.append(world.trace.hexdigest())
     assert traces[0] == traces[1]
+
+
+def test_who_missed_the_body_fetches_the_aggregate_when_its_signatures_come():
+    world = World(6, 6, n_min=6)
+    lonely, missed, pulled = world.devices[0], [], []
+    honest = World._send
+
+    def forgetful(device, peer, data):
+        message = open_frame(world.swarm.id, data)
+        if peer == lonely.key and message.kind is Kind.BODY_PROPOSAL and device is not lonely:
+            missed.append(message.cohort)
+            return
+        if device is lonely and message.kind is Kind.PULL:
+            pulled.append(message.body.aggregates)
+        honest(world, device, peer, data)
+
+    world._send = forgetful
+    assert world.run(60, until=lambda: missed and min(world.rounds()) >= 1)
+    assert pulled
+    settled = [r.fields["outcome"] for _, i, r in world.reports if i == 0 and r.name == "settled"]
+    assert settled[0] == "included"

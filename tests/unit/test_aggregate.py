@@ -10,10 +10,13 @@ from gossip.aggregate import (
     Signatures,
     Verified,
     aggregate_id,
+    body_statement,
     check,
     pack_members,
     parse,
+    read_members,
     size_limit,
+    spell_members,
     threshold,
     unpack_members,
 )
@@ -204,12 +207,35 @@ def test_one_bad_signature_spoils_the_good_ones():
         verdict(replace(good, signatures=(Signatures(good.signatures[0].signers, spoiled),)))
 
 
-def test_the_manifest_admits_or_does_not():
-    four = part(1).members
-    closed = setting(admit="members", members=four)
-    verdict(signed(body(closed, [FIRST], cohorts=[1])), closed)
-    with pytest.raises(PeerViolation, match="does not admit"):
-        verdict(signed(body(closed, [FIRST], cohorts=[2])), closed)
+def test_a_listed_swarm_admits_its_members_and_names_each_in_one_way():
+    keys = part(1).members
+    closed = setting(admit="members", members=keys)
+    names = spell_members(keys, closed.manifest)
+    assert names == (b"\0\0", b"\0\1", b"\0\2", b"\0\3")
+    assert read_members(names, closed.manifest) == keys
+    written = body(closed, [FIRST], cohorts=[1])
+    listed = replace(written, parts=(replace(written.parts[0], members=names),))
+    stated = body_statement(listed.swarm, listed.parts[0].roster, aggregate_id(listed))
+    by_key = {who.public_key: who for who in PEOPLE}
+    signatures = Signatures(b"\x0f", tuple(by_key[key].sign("body", stated) for key in keys))
+    verdict(Aggregate(listed, (signatures,)), closed)
+    for members, why in [
+        (keys, "name in this swarm is 2 bytes"),
+        ((*names[:3], keys[3]), "name in this swarm is 2 bytes"),
+        ((*names[:3], b"\0\4"), "does not list"),
+        ((names[0], *names[:3]), "a member twice"),
+        (names[::-1], "members must ascend"),
+    ]:
+        wrong = replace(listed, parts=(replace(listed.parts[0], members=members),))
+        with pytest.raises(PeerViolation, match=why):
+            verdict(Aggregate(wrong, (signatures,)), closed)
+
+
+def test_an_open_swarm_names_members_by_their_keys():
+    keys = part(1).members
+    assert spell_members(keys, SWARM.manifest) == keys
+    with pytest.raises(PeerViolation, match="name in this swarm is 32 bytes"):
+        read_members([b"\0\0", *keys[1:]], SWARM.manifest)
 
 
 def test_sums_that_the_fold_could_not_bear_are_refused():

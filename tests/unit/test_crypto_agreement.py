@@ -1,6 +1,6 @@
 import pytest
 
-from crypto.agreement import KeyPair, _hkdf, is_weak, pair_info, public_of
+from crypto.agreement import KeyPair, _hkdf, is_weak, pair_info
 
 # RFC 7748, 6.1.
 ALICE = bytes.fromhex("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a")
@@ -14,7 +14,7 @@ def test_rfc_7748_diffie_hellman():
     alice, bob = KeyPair(ALICE), KeyPair(BOB)
     assert (alice.public, bob.public) == (ALICE_PUBLIC, BOB_PUBLIC)
     assert alice._shared_point(bob.public) == bob._shared_point(alice.public) == SHARED
-    assert public_of(ALICE) == ALICE_PUBLIC
+    assert KeyPair(ALICE).public == ALICE_PUBLIC
 
 
 # RFC 7748, 5.2: scalar, u-coordinate, result.
@@ -142,3 +142,24 @@ def test_a_pair_has_one_info_from_both_sides_and_another_in_every_phase():
 def test_weak_public_keys_are_recognised(weak):
     assert is_weak(weak)
     assert not is_weak(KeyPair(bytes([5] * 32)).public)
+
+
+# --- a pair from what is dealt --------------------------------------------------------------------------------
+
+
+def test_a_mask_key_is_another_for_each_seed_phase_and_owner():
+    seeds, owners = (bytes(16), b"\1" * 16), (bytes(32), b"\1" * 32)
+    pairs = [KeyPair.from_seed(seed, phase, owner) for seed in seeds for phase in (0, 1) for owner in owners]
+    assert len({pair.public for pair in pairs}) == 8
+    assert KeyPair.from_seed(bytes(16), 0, bytes(32)).private == _hkdf(
+        bytes(16), b"", b"gossamer/1/mask key" + bytes(33), 32
+    )
+
+
+@pytest.mark.parametrize(
+    ("seed", "phase", "owner"),
+    [(bytes(15), 0, bytes(32)), (bytes(16), 256, bytes(32)), (bytes(16), 0, bytes(31))],
+)
+def test_a_seed_of_another_shape_makes_no_key(seed, phase, owner):
+    with pytest.raises(ValueError, match="is"):
+        KeyPair.from_seed(seed, phase, owner)

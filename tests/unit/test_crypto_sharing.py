@@ -1,6 +1,11 @@
+import itertools
+import random
+
+import numpy as np
 import pytest
 
-from crypto.sharing import _PRODUCTS, combine, split
+from crypto.hashing import digest
+from crypto.sharing import _PRODUCTS, ATTEMPTS_MAX, _choices, _weights_at_zero, combine, recover, split
 
 
 def entropy_of(data):
@@ -87,3 +92,64 @@ def test_combining_is_refused_without_enough_fitting_shares():
     for t in (0, 256):
         with pytest.raises(ValueError, match="threshold"):
             combine(shares, t)
+
+
+# --- shares of which some are lies ----------------------------------------------------------------------------
+
+SECRET = bytes(range(16))
+
+
+def dealt(n, t):
+    return dict(enumerate(split(SECRET, n, t, random.Random(n).randbytes)))
+
+
+def with_lies(shares, liars):
+    return {i: digest("lie", bytes([i]))[:16] if i in liars else share for i, share in shares.items()}
+
+
+@pytest.mark.parametrize("n", [4, 5, 8, 11, 16])
+def test_the_secret_is_found_whoever_lies_as_long_as_t_do_not(n):
+    t = -(-3 * n // 4)
+    shares, rng = dealt(n, t), random.Random(n)
+    worst = [list(range(n - t)), list(range(t, n)), [0], []]
+    for liars in [*worst, *(sorted(rng.sample(range(n), n - t)) for _ in range(10))]:
+        assert recover(with_lies(shares, liars), t, SECRET.__eq__) == (SECRET, liars)
+    assert recover(with_lies(shares, range(n - t + 1)), t, SECRET.__eq__) is None
+
+
+@pytest.mark.parametrize(("n", "liars"), [(16, 4), (18, 4), (24, 3), (28, 3), (32, 4)])
+def test_every_set_of_so_many_liars_is_left_out_before_the_attempts_end(n, liars):
+    t = -(-3 * n // 4)
+    choices = list(itertools.islice(_choices(range(n), t), ATTEMPTS_MAX))
+    assert all(len(set(choice)) == t for choice in choices)
+    bits = np.array([sum(1 << i for i in choice) for choice in choices], np.uint64)
+    for lying in itertools.combinations(range(n), liars):
+        assert (bits & np.uint64(sum(1 << i for i in lying)) == 0).any()
+
+
+def test_one_liar_costs_a_handful_of_tries_and_a_doubted_one_none():
+    shares = with_lies(dealt(16, 12), [3])
+    tries = []
+
+    def is_right(secret):
+        tries.append(secret)
+        return secret == SECRET
+
+    assert recover(shares, 12, is_right) == (SECRET, [3])
+    assert len(tries) <= 5
+    tries.clear()
+    assert recover(shares, 12, is_right, doubted=[3]) == (SECRET, [3])
+    assert len(tries) == 1
+
+
+def test_two_in_league_can_make_honest_shares_look_wrong_and_the_secret_is_right_all_the_same():
+    shares = dealt(8, 6)
+    weights = _weights_at_zero(np.arange(1, 7))
+    cancelling = int(np.nonzero(_PRODUCTS[weights[1]] == weights[0])[0][0])  # w_1 c = w_0 1
+    lies = {
+        0: bytes([shares[0][0] ^ 1]) + shares[0][1:],
+        1: bytes([shares[1][0] ^ cancelling]) + shares[1][1:],
+    }
+    secret, unfit = recover(shares | lies, 6, SECRET.__eq__)
+    assert secret == SECRET
+    assert unfit == [6, 7], "who are honest: a hint is no proof"

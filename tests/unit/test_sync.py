@@ -21,7 +21,6 @@ from gossip.messages import (
     Compare,
     Have,
     Pull,
-    Result,
     open_frame,
     sign_frame,
 )
@@ -122,10 +121,10 @@ def test_who_hears_an_announcement_pulls_from_whoever_brought_it_and_only_what_i
     assert here.learned == [two.id]
 
 
-def test_a_result_from_an_aggregator_needs_no_pull():
+def test_what_comes_unasked_is_taken():
     (one,) = chain(1)
     here, there = Node(0), Node(1)
-    frame = sign_frame(there.identity, SWARM.id, Result(pack(one.aggregate)), cohort=bytes(32))
+    frame = sign_frame(there.identity, SWARM.id, Aggregates((pack(one.aggregate),)))
     (learned,) = here.sync.handle(open_frame(SWARM.id, frame), there.key, 0.0)
     assert [each.id for each in learned.aggregates] == [one.id]
 

@@ -1,0 +1,66 @@
+"""What one secure sum costs a plain member in bytes besides the vectors: the figures of docs/decisions/0005.
+
+pytest -s tests/simulation/test_control_bytes.py prints them.
+"""
+
+import sys
+from collections import Counter
+
+import pytest
+
+from gossip.cohort import open_roster
+from gossip.messages import BodyProposal, Look, Masked, Ready, Roster, open_frame
+from tests.simulation.harness import World
+
+BOUND = {("dense", 8): 6_500, ("sketch", 8): 9_500, ("dense", 16): 10_500, ("sketch", 16): 15_000}
+
+
+def payload_bytes(body: object) -> int:
+    """The part of a message that is a vector or the sums: what a smaller protocol cannot save."""
+    match body:
+        case Masked(_, vector):
+            return len(vector)
+        case Look(_, total):
+            return len(total)
+        case BodyProposal(sums):
+            return len(sums)
+    return 0
+
+
+def control_bytes(n: int, codec: str) -> dict[str, float]:
+    """Bytes by kind, sent and received, of the first cohort's members without a role; the mean of them."""
+    world = World(1, n, n_min=n, codec=codec)
+    cohorts: list[object] = []
+    frames: list[tuple[bytes, bytes, bytes]] = []
+    honest = world._send
+
+    def spy(device, peer, data):
+        message = open_frame(world.swarm.id, data)
+        if isinstance(message.body, Roster) and not cohorts:
+            cohorts.append(open_roster(world.swarm, message))
+        if device.key != peer:
+            frames.append((device.key, peer, data))
+        honest(device, peer, data)
+
+    world._send = spy
+    assert world.run(60, until=lambda: min(world.rounds()) >= 1)
+    cohort = cohorts[0]
+    plain = [m for m in cohort.members if m not in {cohort.leader, *cohort.aggregators}]
+    counted: Counter[str] = Counter()
+    for sender, receiver, data in frames:
+        message = open_frame(world.swarm.id, data)
+        first = isinstance(message.body, Roster | Ready) and message.body.round == 1
+        if message.cohort == cohort.id or first:
+            size = len(data) - payload_bytes(message.body)
+            counted[message.kind.name] += size * (sender in plain) + size * (receiver in plain)
+    return {kind: total / len(plain) for kind, total in counted.most_common()}
+
+
+@pytest.mark.parametrize("codec", ["dense", "sketch"])
+@pytest.mark.parametrize("n", [8, 16])
+def test_the_control_bytes_of_one_sum(n, codec):
+    counted = control_bytes(n, codec)
+    total = sum(counted.values())
+    kinds = ", ".join(f"{kind} {size:.0f}" for kind, size in counted.items())
+    sys.stdout.write(f"\n{codec}, n = {n}: {total:.0f} = {kinds}\n")
+    assert 0 < total < BOUND[codec, n], kinds
