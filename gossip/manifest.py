@@ -53,6 +53,7 @@ class Training(Wire, frozen=True):
     rounds: Annotated[int, Meta(ge=0)]  # 0: without end
     schedule: Annotated[tuple[Step, ...], Meta(min_length=1, max_length=SCHEDULE_MAX)]
     cap: Annotated[int, Meta(ge=1, le=1 << 30)]  # largest change of a parameter in one round, in 2^-24
+    phase_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0  # that a phase lasts at least, beside its steps
 
 
 class Compression(Wire, frozen=True):

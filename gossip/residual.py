@@ -93,6 +93,18 @@ class Books:
         outstanding = dict([*self.outstanding.items(), (cohort, sent)][-OUTSTANDING_MAX:])
         return Books(self.layout, residual, None, outstanding)
 
+    @property
+    def ahead(self) -> Floats:
+        """What this member has learnt and the shared model does not show yet, float32[parameters].
+
+        Training starts from the shared model plus this: from the shared model alone it would find the same change again in
+        every phase until it is sent and folded, and overshoot (docs/decisions/0008).
+        """
+        ahead = self.residual.copy() if self.frozen is None else self._thawed()
+        for sent in self.outstanding.values():
+            ahead[self.layout.indices(sent.support)] += sent.values
+        return ahead
+
     def thaw(self) -> Books:
         """Nothing that reveals the values has left: all of it stays. MisuseError if nothing is frozen."""
         return replace(self, residual=self._thawed(), frozen=None)

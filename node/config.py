@@ -189,6 +189,7 @@ class TrainingSettings(Section, frozen=True):
         ScheduleStep(from_round=1, size=256),
     )
     cap: Annotated[int, Meta(ge=1, le=1 << 30)] = 1 << 24
+    phase_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
 
 
 class CompressionSettings(Section, frozen=True):
@@ -253,6 +254,7 @@ class SwarmSettings(Section, frozen=True):
                 rounds=self.rounds,
                 schedule=tuple(Step(step.from_round, step.size, step.momentum) for step in training.schedule),
                 cap=training.cap,
+                phase_ms=round(training.phase_s * 1000),
             ),
             compression=Compression(
                 codec=compression.codec,
@@ -357,6 +359,7 @@ COMMENTS = {
     "swarm.training.max_steps": "Local steps after which it waits for its cohort.",
     "swarm.training.schedule": "From each round on: the step size in 1/256, and the momentum in 1/256.",
     "swarm.training.cap": "The largest change of one parameter in one round, in 2^-24.",
+    "swarm.training.phase_s": "Seconds that a device trains before it offers something, beside min_steps; 0: steps alone decide.",
     "swarm.compression": "How a delta travels.",
     "swarm.compression.codec": '"dense": every block. "random": a share, drawn for each sum. "sketch": a look finds it.',
     "swarm.compression.block_size": "Parameters that share one exponent.",

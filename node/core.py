@@ -14,13 +14,14 @@ the rules VIOLATIONS_MAX times is disconnected; nothing that it sent has changed
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crypto.hashing import digest
 from crypto.identity import Identity, peer_id
 from gossip import checkpoint, ledger
 from gossip.aggregate import STATE_EVERY, Verified, check, read_members, unpack_members
@@ -115,6 +116,7 @@ class LocalPhase:
 
     number: int
     began_round: int
+    eligible_at: float  # at the earliest: phases of equal time, whatever a device's speed
     steps: int = 0
     eligible: bool = False
     freezing_for: bytes | None = None  # the cohort that waits for the delta
@@ -280,6 +282,8 @@ class NodeCore:
                 return [*self._rendezvous.handle(event, now)]
             case TimerFired(("membership", *_)):
                 return [*self._membership.handle(event, now), *self._consider(now)]
+            case TimerFired(("phase", int(number))):
+                return self._on_phase_over(number, now)
             case TimerFired(("roster",)):
                 self._pending = None
                 return self._consider(now)
@@ -288,7 +292,7 @@ class NodeCore:
             case TrainerReady(examples):
                 self._trainer_fault = ""
                 self._examples = examples
-                return self._begin_phase()
+                return self._begin_phase(now)
             case Eligible(phase, steps):
                 return self._on_eligible(phase, steps, now)
             case Frozen():
@@ -526,27 +530,42 @@ class NodeCore:
 
     def _spend(self, spend: Spend) -> list[object]:
         """Design, rule 3: the debit and what it leaves are durable, in one transaction, before the vector goes."""
-        before = self._books.outstanding
-        self._books = self._books.debit(spend.cohort, spend.encoded.sent)
+        debited = self._books.debit(spend.cohort, spend.encoded.sent)
+        forgotten = [cohort for cohort in self._books.outstanding if cohort not in debited.outstanding]
+        rebased = self._forget(forgotten, debited)
         self._frozen_for = None
         records = ledger.debited(spend.cohort, self._cohorts[spend.cohort].member.cohort.frame, self._books)
-        for forgotten in before:
-            if forgotten not in self._books.outstanding:
-                records += (*ledger.settled(forgotten), *ledger.closed(forgotten))
-        return [Persist(spend.tag, records)]
+        for cohort in forgotten:
+            records += (*ledger.settled(cohort), *ledger.closed(cohort))
+        return [Persist(spend.tag, records), *rebased]
+
+    def _forget(self, cohorts: Sequence[bytes], after: Books) -> list[object]:
+        """Go on with books in which these payloads are no longer outstanding: the model in training loses them.
+
+        What a fold has brought back as part of a sum would else be in it twice.
+        """
+        gone = [sent for cohort, sent in self._books.outstanding.items() if cohort in cohorts]
+        self._books = after
+        if self._phase is None or not gone:
+            return []
+        change = np.zeros(self._layout.parameters, np.float32)
+        for sent in gone:
+            change[self._layout.indices(sent.support)] -= sent.values
+        return [Rebase(change)]
 
     def _settle(self, cohort: bytes, outcome: Outcome, reason: str) -> list[object]:
         if self._frozen_for == cohort:
             self._books = self._books.thaw()
             self._frozen_for = None
+        shown: list[object] = []
         if outcome is Outcome.INCLUDED:
             self._contributions += 1
-            self._books = self._books.settle(cohort)
+            shown = self._forget([cohort], self._books.settle(cohort))
         elif outcome is Outcome.REFUNDED:
             self._books = self._books.refund(cohort)
         self._aborted += outcome is not Outcome.INCLUDED
         facts: dict[str, object] = {"cohort": cohort.hex()[:16], "outcome": outcome.value, "reason": reason}
-        actions: list[object] = [Report("settled", facts)]
+        actions: list[object] = [Report("settled", facts), *shown]
         if outcome is not Outcome.UNKNOWN:  # else the debit stays: a certificate may still come
             refunded = ledger.residual(self._books) if outcome is Outcome.REFUNDED else ()
             actions.append(Persist(("settled", cohort), (*ledger.settled(cohort), *refunded)))
@@ -564,21 +583,39 @@ class NodeCore:
 
     # --- training --------------------------------------------------------------------------------------------
 
-    def _begin_phase(self) -> list[object]:
+    def _begin_phase(self, now: float) -> list[object]:
+        """Train on from the shared model and what this device is ahead of it."""
         if self._finished:
             self._phase = None
             return []
         training = self._swarm.manifest.training
         self._phases += 1
-        self._phase = LocalPhase(self._phases, self._history.round)
-        return [Train(self._phases, self._replica.model(), training.min_steps, training.max_steps)]
+        share = self._first_share if self._phases == 1 else 1.0
+        eligible_at = now + share * training.phase_ms / 1000
+        self._phase = LocalPhase(self._phases, self._history.round, eligible_at)
+        base = self._replica.model() + self._books.ahead
+        return [Train(self._phases, base, training.min_steps, training.max_steps)]
+
+    @property
+    def _first_share(self) -> float:
+        """Of a phase's time, for the first phase: devices that start together are not to be ready together."""
+        return (1 + digest("first phase", self._swarm.id, self._me)[0]) / 256
 
     def _on_eligible(self, number: int, steps: int, now: float) -> list[object]:
         phase = self._phase
         if phase is None or phase.number != number:
             return []
-        phase.eligible = True
         phase.steps = steps
+        if now < phase.eligible_at:
+            return [SetTimer(("phase", number), phase.eligible_at)]
+        phase.eligible = True
+        return self._consider(now)
+
+    def _on_phase_over(self, number: int, now: float) -> list[object]:
+        """Its time, and before that its steps."""
+        if self._phase is None or self._phase.number != number:
+            return []
+        self._phase.eligible = True
         return self._consider(now)
 
     def _freeze_for(self, cohort: bytes) -> list[object]:
@@ -593,11 +630,11 @@ class NodeCore:
             return []
         cohort = phase.freezing_for
         self._steps += frozen.steps
-        actions = self._begin_phase()
         try:
             self._books = self._books.freeze(frozen.delta)
         except ValueError as error:
-            return [*actions, Report("delta_dropped", {"reason": str(error)})]
+            return [*self._begin_phase(now), Report("delta_dropped", {"reason": str(error)})]
+        actions = self._begin_phase(now)
         running = self._cohorts.get(cohort)
         if running is None or running.member.state is not State.PREPARING or running.member.outcome:
             self._books = self._books.thaw()  # over, or sealed without this member while it froze
