@@ -30,17 +30,32 @@ def digits_net() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 
 
-def fashion_net() -> nn.Module:
-    """Images (N, 1, 28, 28) to 10 logits; 105,482 parameters, most of them in one matrix of 192 x 512.
+class Standardize(nn.Module):
+    """What the pictures' mean and deviation are all over the world, so that no device has to tell its own."""
 
-    Pooling before the second convolution keeps a device's step of 16 examples at 1.2 ms: 0.5 ms of it would buy nothing.
-    Accuracy .841, .870, .883 after 1, 2, 3 epochs centrally (SGD .05, momentum .9, batch 128).
+    def __init__(self, mean: float, deviation: float) -> None:
+        super().__init__()
+        self._mean, self._deviation = mean, deviation
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return (inputs - self._mean) / self._deviation
+
+
+def fashion_net() -> nn.Module:
+    """Images (N, 1, 28, 28) to 10 logits; 105,578 parameters, most of them in one matrix of 192 x 512.
+
+    Group normalisation needs no batch statistics (Wu and He 2018, arXiv:1803.08494) and is what a swarm of slow devices wants most:
+    with minibatches of 1,200, steps 25 / 50 / 100 are at .78 / .83 / .86 with it, and at .21 / .29 / .75 without (SGD .1,
+    momentum .9, centrally). Pooling before the second convolution halves a step's cost, and costs no accuracy.
     """
     return nn.Sequential(
+        Standardize(0.286, 0.353),
         nn.Conv2d(1, 16, kernel_size=5, stride=2),
-        nn.MaxPool2d(2),  # before the ReLU, which commutes with it and then sees a quarter
+        nn.MaxPool2d(2),
+        nn.GroupNorm(4, 16),
         nn.ReLU(),
         nn.Conv2d(16, 32, kernel_size=3),
+        nn.GroupNorm(8, 32),
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(512, 192),
