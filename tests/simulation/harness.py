@@ -356,7 +356,7 @@ class World:
     def _tamper(self, device: Device, data: bytes) -> bytes:
         if device.index != self.faults.flip_share:
             return data
-        message = open_frame(self.swarm.id, data)
+        message = open_frame(self.swarm.id, data, device.key)
         if not isinstance(message.body, Unmask) or not message.body.openings:
             return data
         from gossip.messages import Opening, sign_frame
@@ -459,7 +459,7 @@ class Observer:
     # --- the wire --------------------------------------------------------------------------------------------
 
     def on_wire(self, sender: Device, receiver: Device, data: bytes) -> None:
-        message = open_frame(self.world.swarm.id, data)
+        message = open_frame(self.world.swarm.id, data, sender.key)
         place = (message.cohort, message.phase, sender.key)
         match message.body:
             case Masked(_, vector):
