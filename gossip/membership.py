@@ -58,7 +58,8 @@ GUESTS_MAX = 128  # presences of others, for cohorts
 GREETED = 8  # others that somebody unknown is told of
 NEWS_S = 0.3  # until what is new is told, together
 NEWS_MAX = 256  # presences that wait for it
-NEWS_TO = 3  # neighbours
+NEWS_TO = 3  # neighbours, each time others: nearly all in a small swarm come to know all
+NEWS_TO_OF_MANY = 1  # in a large one, where a view is a sample anyway
 DIAL_S = 15.0  # after which a dial of which nothing was heard no longer counts as under way
 LINKS_MAX = 24  # neighbours; cohorts may make them more for IDLE_S
 IDLE_S = 3 * BEAT_S
@@ -73,6 +74,7 @@ Action: TypeAlias = Send | Dial | Disconnect | SetTimer | Persist | Report
 class Known:
     """What we know of one member."""
 
+    rank: bytes  # in which both sides would choose each other, see Membership._rank
     presence: Presence
     raw: bytes  # the frame, as its author signed it
     heard_at: float
@@ -92,6 +94,7 @@ class Settings:
 
 @dataclass(slots=True)
 class Neighbour:
+    rank: bytes
     heard_at: float
     since: float
     told_at: float  # anything at all
@@ -158,6 +161,7 @@ class Membership:
         self._census = Census()
         self._census_news = False  # it has changed since it was told last
         self._news_due = False  # the timer runs
+        self._told_news = 0  # neighbours, so far
         self._census.count(swarm.id, self.me)
 
     def belongs(self, peer: bytes) -> bool:
@@ -176,8 +180,14 @@ class Membership:
 
     def links(self) -> list[bytes]:
         """The neighbours that hear of what is new: of many, as many as are wanted, those that both sides rank alike."""
-        chosen = sorted(self.neighbours, key=lambda peer: digest("link", *sorted((self.me, peer))))
-        return chosen[: self._settings.neighbours]
+        return sorted(self.neighbours, key=self._neighbour_rank)[: self._settings.neighbours]
+
+    def _neighbour_rank(self, peer: bytes) -> bytes:
+        return self.neighbours[peer].rank
+
+    def _rank(self, peer: bytes) -> bytes:
+        """By hash, the same for both ends of a link: a swarm's links spread evenly, and nobody chooses."""
+        return digest("link", min(self.me, peer), max(self.me, peer))
 
     def live(self, now: float) -> list[bytes]:
         """This device and all members who are believed to be up, ascending."""
@@ -204,10 +214,15 @@ class Membership:
 
     def presences_of(self, peers: Iterable[bytes]) -> tuple[bytes, ...]:
         """The presences of those of them that are known, as their authors signed them."""
-        held = {peer: known.raw for peer, known in self.known.items()}
-        guests = {peer: raw for peer, (_, raw, _) in self._guests.items()}
-        every = {**guests, **held, self.me: self._presence}
-        return tuple(every[peer] for peer in peers if peer in every)
+        frames = []
+        for peer in peers:
+            if peer == self.me:
+                frames.append(self._presence)
+            elif peer in self.known:
+                frames.append(self.known[peer].raw)
+            elif peer in self._guests:
+                frames.append(self._guests[peer][1])
+        return tuple(frames)
 
     def introduce(self, peers: Iterable[bytes], to: bytes) -> list[Action]:
         """Tell one device where to find others."""
@@ -269,7 +284,7 @@ class Membership:
             return [Disconnect(peer, "not a member of this swarm")]
         self._dialling.pop(peer, None)
         newcomer = peer not in self.neighbours
-        self.neighbours[peer] = Neighbour(now, now, now, now, now)
+        self.neighbours[peer] = Neighbour(self._rank(peer), now, now, now, now, now)
         others: list[bytes] = []
         if peer in self.known:
             self.known[peer].down = False
@@ -288,9 +303,14 @@ class Membership:
     def _sample(self, peer: bytes) -> list[bytes]:
         """Whom to tell somebody unknown of: the founder, whom the first READYs look for, and another few for each."""
         founder = self._swarm.manifest.founder
+        near = int.from_bytes(peer[-8:], "big")
         others = sorted(
             (other for other in self.known if other != peer),
-            key=lambda other: (other != founder, self.known[other].down, digest("told", peer, other)),
+            key=lambda other: (
+                other != founder,
+                self.known[other].down,
+                int.from_bytes(other[-8:], "big") ^ near,
+            ),
         )
         return others[:GREETED]
 
@@ -348,7 +368,7 @@ class Membership:
             for peer, known in self.known.items()
             if peer not in self.neighbours and peer not in self._dialling and known.dial_at <= now
         ]
-        apart.sort(key=lambda peer: (self.known[peer].down, digest("link", *sorted((self.me, peer)))))
+        apart.sort(key=lambda peer: (self.known[peer].down, self.known[peer].rank))
         for peer in apart[:missing]:
             self.known[peer].dial_at = now + self.known[peer].backoff_s
             self._dialling[peer] = now + DIAL_S
@@ -388,13 +408,15 @@ class Membership:
                 continue
             known = self.known.get(peer)
             if known is None:
-                self._census.count(self._swarm.id, peer)
+                if not self._listed:
+                    self._census.count(self._swarm.id, peer)
                 if not self._room(records):
                     self._host(peer, presence, message.raw)
                     continue
             elif presence.sequence <= known.presence.sequence:
                 continue  # a replayed presence is no sign of life
-            self.known[peer] = Known(presence, message.raw, now)
+            rank = self._rank(peer) if known is None else known.rank
+            self.known[peer] = Known(rank, presence, message.raw, now)
             strangers += known is None
             if len(self._news) < NEWS_MAX:
                 self._news[peer] = teller
@@ -432,10 +454,12 @@ class Membership:
         census = self._told_census() if self._census_news else b""
         self._census_news = self._news_due = False
         fresh = {peer: teller for peer, teller in news.items() if peer in self.known}
-        salt = census + b"".join(self.known[peer].raw[-8:] for peer in fresh)  # of the signatures
-        some = sorted(self.neighbours, key=lambda peer: digest("news", self.me, peer, salt))
+        count = min(NEWS_TO if self.sees_all else NEWS_TO_OF_MANY, len(self.neighbours))
+        inorder = sorted(self.neighbours, key=self._neighbour_rank)
+        turn = self._told_news % max(len(inorder), 1)
+        self._told_news += count
         actions: list[Action] = []
-        for neighbour in some[:NEWS_TO]:
+        for neighbour in (inorder[turn:] + inorder[:turn])[:count]:
             frames = [
                 self.known[peer].raw for peer, teller in fresh.items() if neighbour not in {peer, teller}
             ]
@@ -455,7 +479,8 @@ class Membership:
         if len(self.known) >= KNOWN_MAX or message.sender == self.me:
             return
         if isinstance(message.body, Presence) and self.belongs(message.sender):
-            self.known[message.sender] = Known(message.body, message.raw, -PRESENCE_TTL_S, down=True)
+            rank = self._rank(message.sender)
+            self.known[message.sender] = Known(rank, message.body, message.raw, -PRESENCE_TTL_S, down=True)
 
     def _sign_presence(self) -> bytes:
         presence = Presence(self._sequence, self._settings.addresses)

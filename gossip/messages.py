@@ -18,7 +18,7 @@ collections have bounds, and `gossip.wire` refuses everything that is not the on
     membership   PRESENCE;  GREETING ALIVE  (unsigned)
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from typing import Annotated, Literal
@@ -396,7 +396,7 @@ def open_frame(swarm: bytes, data: bytes, channel: bytes | None = None) -> Messa
         return message
     if channel is None:
         raise PeerViolation(f"{message.kind.name}: not from its author's own channel")
-    return replace(message, sender=channel)
+    return Message(message.kind, b"", 0, channel, message.body, b"", data)
 
 
 def _opened(swarm: bytes, data: bytes) -> Message:

@@ -26,9 +26,10 @@ from typing import Protocol, TypeAlias
 from gossip.aggregate import Aggregate, Verified, check, parse
 from gossip.errors import PeerViolation
 from gossip.events import Report, Send, SetTimer, TimerFired
+from gossip.fold import Replica
 from gossip.history import Added, Change, History, Waiting
-from gossip.layout import Layout
-from gossip.manifest import Swarm
+from gossip.layout import Integers, Layout
+from gossip.manifest import Manifest, Swarm
 from gossip.messages import (
     AGGREGATES_BYTES,
     COMPARE_MAX,
@@ -89,6 +90,7 @@ class Opener(Protocol):
 
     def open(self, encoded: bytes, make: Callable[[bytes], Verified]) -> Verified: ...
     def encoded(self, known: Verified) -> bytes: ...
+    def replica(self, manifest: Manifest, layout: Layout, initial: Integers) -> Replica: ...
 
 
 class Plain:
@@ -99,6 +101,9 @@ class Plain:
 
     def encoded(self, known: Verified) -> bytes:
         return pack(known.aggregate)
+
+    def replica(self, manifest: Manifest, layout: Layout, initial: Integers) -> Replica:
+        return Replica(manifest, layout, initial)
 
 
 Action: TypeAlias = Send | SetTimer | Report | Learned
@@ -127,6 +132,8 @@ class Sync:
         self._holders: dict[
             bytes, dict[bytes, None]
         ] = {}  # by short id, HOLDERS_KEPT of them: neighbours that have it
+
+    # --- what is told and asked ------------------------------------------------------------------------------
 
     def handle(self, event: Message | TimerFired, peer: bytes, now: float) -> list[Action]:
         """`peer` is the neighbour that a message comes from."""
@@ -331,9 +338,9 @@ class Sync:
         timer = [] if self._fresh else [SetTimer(("sync", "announce"), now + ANNOUNCE_S)]
         for known in held:
             self._fresh[known.id] = None
+            holders = self._holders.setdefault(known.id[:SHORT_BYTES], {})
             for part in known.body.parts:  # they get it from their aggregator
-                for member in part.members:
-                    self.has(member, (known.id[:SHORT_BYTES],))
+                holders |= dict.fromkeys(part.members)
         return Learned(tuple(held), tuple(changed), self._history.round), missing, timer
 
     def _send(self, peer: bytes, body: MessageBody) -> Send:

@@ -94,7 +94,7 @@ from gossip.secure_sum import (
     Terms,
     vote_key,
 )
-from gossip.sync import GUIDES, Learned, Opener, Sync
+from gossip.sync import GUIDES, Learned, Opener, Plain, Sync
 from gossip.wire import pack
 from node.ports import Entropy
 
@@ -164,7 +164,7 @@ class NodeCore:
         self._entropy = entropy
         self._layout = Layout.of(manifest.model, manifest.compression.block_size)
         self._history = History(manifest, swarm.id)
-        self._replica = Replica(manifest, self._layout, initial)
+        self._replica: Replica = (opener or Plain()).replica(manifest, self._layout, initial)
         self._codec = codec_of(manifest.compression)
         remembered = ledger.remember(read, self._layout)
         self._books: Books = remembered.books
@@ -448,7 +448,8 @@ class NodeCore:
         p = share(cohorts.sums, cohorts.n_max, self._membership.size(), counts, waited)
         if wins(self._swarm.id, self._history.round + 1, self._me, p):
             return None
-        return SetTimer(("lottery",), self._grown_at + (waited + 1) * wait_s)
+        # A little later than now in any case, or a time that rounds down would be waited for again and again.
+        return SetTimer(("lottery",), max(self._grown_at + (waited + 1) * wait_s, now + wait_s / 100))
 
     def _known_to_all(self) -> list[bytes]:
         """In a swarm too large to know all: who contributed to the last round, and can be reached from here."""

@@ -15,7 +15,7 @@ from gossip.membership import (
     CENSUS,
     IDLE_S,
     NEWS_S,
-    NEWS_TO,
+    NEWS_TO_OF_MANY,
     PRESENCE_S,
     PRESENCE_TTL_S,
     SILENCE_S,
@@ -220,7 +220,7 @@ def test_news_goes_to_a_few_neighbours_and_only_what_has_a_place_here(monkeypatc
     for i in (2, 3, 4, 5):
         told(membership, presence(i), 1.1)
     news = sent(membership.handle(TimerFired(("membership", "news")), 1.3), Greeting)
-    assert len(news) == NEWS_TO
+    assert len(news) == NEWS_TO_OF_MANY
     for _, greeting in news:
         assert [open_frame(SWARM.id, raw).sender for raw in greeting.presences] == KEYS[1:4]
     assert told(membership, presence(6), 2.0) == [], "nothing of a guest is handed on"
