@@ -16,6 +16,7 @@ from rich.text import Text
 
 from gossip.errors import GossamerError
 from scenarios.progress import Display, display
+from scenarios.protocol_only import TASK, UNTIL_S, ProtocolRun
 from scenarios.report import print_report, problems, write_json
 from scenarios.simulate_report import RunReport, SimulationReport, print_simulation
 from scenarios.spec import VIRTUAL_DEVICES_MAX, OptionError, Plan, find_scenario, plan
@@ -89,6 +90,7 @@ def simulate(
     seed: int | None = None,
     seeds: int = 1,
     until_accuracy: float | None = None,
+    until_s: float | None = None,
     json: Path | None = None,
 ) -> int:
     """Run a scenario in virtual time, all devices in this process: real keys, masks and bytes, modelled links and speeds.
@@ -107,6 +109,8 @@ def simulate(
         So many runs, with this seed and those after it.
     until_accuracy
         End when the mean accuracy over all devices is this, from 0 to 1.
+    until_s
+        End after so many virtual seconds, where nobody trains (the scenario `scale`).
     json
         Write all figures to this file.
 
@@ -123,7 +127,7 @@ def simulate(
             stderr.print(Text("The scenario's faults are for `gossamer swarm`: none of them happens here."))
         with display(stderr) as progress:
             for chosen in plans:
-                run_, interrupted = _simulate(chosen, progress)
+                run_, interrupted = _simulate(chosen, progress, until_s)
                 runs.append(run_)
                 if interrupted:
                     break
@@ -147,11 +151,17 @@ def simulate(
     return FAILED if any(each.problem for each in runs) else OK
 
 
-def _simulate(chosen: Plan, progress: Display) -> tuple[RunReport, bool]:
-    """The run's figures, and whether it was interrupted."""
+def _simulate(chosen: Plan, progress: Display, until_s: float | None) -> tuple[RunReport, bool]:
+    """The run's figures, and whether it was interrupted. Raises OptionError."""
     from scenarios.simulate import Run  # noqa: PLC0415 - imports torch, which takes seconds
 
-    simulation = Run(chosen, progress)
+    simulation: Run | ProtocolRun
+    if chosen.task == TASK:
+        simulation = ProtocolRun(chosen, progress, UNTIL_S if until_s is None else until_s)
+    elif until_s is None:
+        simulation = Run(chosen, progress)
+    else:
+        raise OptionError(f"--until-s {until_s:g}: scenario {chosen.name} trains, and ends with its rounds")
     try:
         simulation.go()
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from gossip.errors import GossamerError
 from node.config import ConfigError
 from scenarios.spec import (
     FIRST_NAMES,
+    VIRTUAL_DEVICES_MAX,
     OptionError,
     find_scenario,
     known_scenarios,
@@ -64,13 +65,13 @@ def refusal(path, **choices):
 
 @pytest.mark.parametrize("name", known_scenarios())
 def test_every_scenario_that_comes_along_is_found_by_its_name_and_fits_together(name):
-    chosen = plan(find_scenario(name))
+    chosen = plan(find_scenario(name), devices_max=VIRTUAL_DEVICES_MAX)
     assert chosen.name == name
     assert chosen.swarm.cohorts.n_min >= 4
 
 
 def test_the_known_scenarios_are_those_that_the_manual_names():
-    assert known_scenarios() == ["digits", "faults", "quickstart"]
+    assert known_scenarios() == ["digits", "faults", "quickstart", "scale"]
 
 
 def test_the_quickstart_has_one_person_a_device_and_nobody_who_is_tested():
