@@ -20,6 +20,8 @@ A low-order public key would make the secret the same, all zero, whatever our pr
 honest device never has one. (RFC 7748, section 6.1, leaves this check to the protocol.)
 """
 
+import functools
+
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -28,6 +30,7 @@ from crypto.hashing import PREFIX
 
 KEY_BYTES = 32
 SEED_BYTES = 16
+JUDGED_KEPT = 4096  # public keys: one is judged on its READY's arrival and in its ROSTER
 # A member, in every derivation: its raw Ed25519 public key. Its fixed size keeps the concatenations readable.
 MEMBER_BYTES = 32
 MAX_PHASE = 255
@@ -95,6 +98,7 @@ def _hkdf(secret: bytes, salt: bytes, info: bytes, size: int) -> bytes:
     return HKDF(algorithm=SHA256(), length=size, salt=salt, info=info).derive(secret)
 
 
+@functools.lru_cache(maxsize=JUDGED_KEPT)
 def is_weak(public: bytes) -> bool:
     """Whether a public key is of the wrong size or of low order, so that no secret can be agreed with it."""
     try:

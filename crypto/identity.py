@@ -36,6 +36,9 @@ SIGNATURE_BYTES = 64
 
 # A bound, because any peer can send any key; far above the number of members that one node hears at a time.
 PARSED_KEYS_KEPT = 1024
+# Verifications that held: a READY is verified on its arrival and again in its ROSTER. At most 8 MiB.
+HELD_KEPT = 8192
+HELD_BYTES = 1024  # of one message; longer ones are verified anew
 
 _P = 2**255 - 19
 # y of the two pairs of points of order 8, RFC 8032's curve; the test multiplies them out.
@@ -74,12 +77,17 @@ class Identity:
 def verify(public_key: bytes, domain: str, message: bytes, signature: bytes) -> bool:
     """Whether the key's owner signed this message in this domain. False for whatever is malformed."""
     try:
-        _parsed(public_key).verify(signature, _framed(domain, message))
+        framed = _framed(domain, message)
+        if len(framed) <= HELD_BYTES:
+            _held(public_key, signature, framed)
+        else:
+            _parsed(public_key).verify(signature, framed)
     except (InvalidSignature, ValueError):
         return False
     return True
 
 
+@functools.lru_cache(maxsize=PARSED_KEYS_KEPT)
 def peer_id(public_key: bytes) -> str:
     """The libp2p name of a 32-byte public key, `12D3KooW...`. ValueError for a key of another size."""
     if len(public_key) != PUBLIC_KEY_BYTES:
@@ -123,3 +131,9 @@ def _parsed(public_key: bytes) -> Ed25519PublicKey:
     if y in _SMALL_ORDER_Y:
         raise ValueError("a public key is not a point of small order")
     return Ed25519PublicKey.from_public_bytes(public_key)
+
+
+@functools.lru_cache(maxsize=HELD_KEPT)
+def _held(public_key: bytes, signature: bytes, framed: bytes) -> None:
+    """Raises what the library raises. Only what returns is kept: nobody can fill this with signatures that do not hold."""
+    _parsed(public_key).verify(signature, framed)

@@ -39,6 +39,7 @@ ORPHANS_MAX = 1024
 ORPHANS_BYTES_MAX = 64 << 20  # of sums; the rest of an orphan is below 64 KiB, or in proportion
 FOLDED_MAX = 1 << 11  # aggregates of one round, the lowest ids; the fold's integers bear no more
 DIGEST_BYTES = 8
+SHORT_BYTES = 8  # as gossip.messages has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,13 @@ class History:
         self._unheld = {place: dict.fromkeys(ids) for place, ids in enumerate(base.rounds, 1)}
         self._held: dict[bytes, Verified] = {}
         self._heads = dict.fromkeys(base.parents)
+        self._short: dict[bytes, tuple[bytes, ...]] = {}  # the valid ids by how they begin
+        for identity in self._round_of:
+            self._index(identity)
         self._orphans: dict[bytes, Verified] = {}  # by arrival
         self._orphans_bytes = 0
         self._digests: dict[int, bytes] = {}
+        self._counted: dict[int, int] = {}  # by round, what counts in it
         self._digest = b""
 
     # --- what is held -----------------------------------------------------------------------------------------
@@ -116,6 +121,10 @@ class History:
     def get(self, identity: bytes) -> Verified | None:
         """A valid aggregate whose body is held."""
         return self._held.get(identity)
+
+    def matching(self, short: bytes) -> tuple[bytes, ...]:
+        """The valid ids that begin with these SHORT_BYTES."""
+        return self._short.get(short, ())
 
     def ids(self, round_: int) -> tuple[bytes, ...]:
         """The valid ids of a round, ascending; none for a round that has not come."""
@@ -152,6 +161,15 @@ class History:
         if round_ not in self._digests:
             self._digests[round_] = digest("round", *self.ids(round_))[:DIGEST_BYTES]
         return self._digests[round_]
+
+    def counts(self, rounds: int) -> list[int]:
+        """How many aggregates count in each of the last so many rounds, the oldest first; of a base's, all are counted."""
+        first = max(1, self.round - rounds + 1)
+        for place in range(first, self.round + 1):
+            if place not in self._counted:
+                held = not self._unheld.get(place)
+                self._counted[place] = len(self.counting(place)) if held else len(self._rounds[place - 1])
+        return [self._counted[place] for place in range(first, self.round + 1)]
 
     def digest(self) -> bytes:
         """8 bytes that differ when two histories do."""
@@ -276,8 +294,14 @@ class History:
         for parent in aggregate.body.parents:
             self._heads.pop(parent, None)
         self._heads[aggregate.id] = None
+        self._index(aggregate.id)
         self._digests.pop(round_, None)
+        self._counted.pop(round_, None)
         self._digest = b""
+
+    def _index(self, identity: bytes) -> None:
+        short = identity[:SHORT_BYTES]
+        self._short[short] = (*self._short.get(short, ()), identity)
 
     def _hold_again(self, aggregate: Verified) -> None:
         if self._round_of[aggregate.id] != aggregate.body.round:

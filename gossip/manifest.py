@@ -72,6 +72,7 @@ class Cohorts(Wire, frozen=True):
     n_max: Annotated[int, Meta(ge=3, le=32)]
     gather_ms: Annotated[int, Meta(ge=10, le=3_600_000)]  # a leader waits this long for more READYs
     step_ms: Annotated[int, Meta(ge=10, le=3_600_000)]  # each step of the secure sum
+    sums: Annotated[int, Meta(ge=1, le=1024)] = 8  # a round aims at; a lottery where more could come of it
 
 
 class Manifest(Wire, frozen=True):

@@ -1,14 +1,20 @@
 """Who belongs to the swarm, who of them is alive, and how to reach them.
 
-Every device signs its own *presence*: its addresses under an ascending sequence number. Presences spread by gossip and are
-handed to each new neighbour, so a device that knows one other soon knows all, and nobody can speak for somebody else.
+Every device signs its own *presence*: its addresses under an ascending sequence number. Neighbours tell each other their own,
+a few others' to one that is new, and what they have learned themselves: each hands on to NEWS_TO of its neighbours, and only
+what has a place in its own view. So in a small swarm a device that knows one other soon knows all; in a large one everybody
+knows a sample of KNOWN_MAX, nothing floods, and what a device sends and holds does not depend on how many there are. Whom a
+cohort needs beyond that, its leader's GREETING and the *guides* beside new aggregates tell of: they are guests, forgotten in
+the order in which they came. Nobody can speak for somebody else.
 
-A member counts as live while it is a neighbour, or while its presence was heard within PRESENCE_TTL_S. A neighbour sends ALIVE
-every BEAT_S; one that is silent for SILENCE_S is disconnected, because a stopped process keeps its sockets open and would
-otherwise be waited for. A member that went down is dialled again with back-off, for as long as its presence is remembered.
+A member counts as live while it is a neighbour, or while its presence was heard within PRESENCE_TTL_S. A neighbour to which
+nothing was sent for BEAT_S gets ALIVE, and every neighbour does in PULSE_S, because it tells whether two histories differ; one
+that is silent for SILENCE_S is disconnected, because a stopped process keeps its sockets open and would otherwise be waited
+for. A member that went down is dialled again with back-off, for as long as its presence is remembered. Cohorts leave
+connections behind: of more than LINKS_MAX the idle ones are let go.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,33 +24,57 @@ from gossip.errors import PeerViolation
 from gossip.events import (
     Dial,
     Disconnect,
+    Drop,
     PeerDown,
     PeerUp,
     Persist,
-    Publish,
     Put,
+    Record,
     Report,
     Send,
     SetTimer,
     TimerFired,
 )
 from gossip.manifest import Swarm
-from gossip.messages import PRESENCES_MAX, Alive, Greeting, Message, Presence, open_frame, sign_frame
+from gossip.messages import (
+    CENSUS_BYTES,
+    PRESENCES_MAX,
+    Alive,
+    Greeting,
+    Message,
+    Presence,
+    channel_frame,
+    open_frame,
+    sign_frame,
+)
 
-BEAT_S = 3.0
-SILENCE_S = 4 * BEAT_S
-PRESENCE_S = 30.0
+BEAT_S = 10.0
+SILENCE_S = 3 * BEAT_S
+PULSE_S = 3 * BEAT_S
+PRESENCE_S = 600.0
 PRESENCE_TTL_S = 3 * PRESENCE_S
-KNOWN_MAX = 1024  # members remembered
-BACKOFF_S = (BEAT_S, 60.0)  # first and longest pause between two dials of one member
+KNOWN_MAX = 64  # members in the view
+GUESTS_MAX = 128  # presences of others, for cohorts
+GREETED = 8  # others that somebody unknown is told of
+NEWS_S = 0.3  # until what is new is told, together
+NEWS_MAX = 256  # presences that wait for it
+NEWS_TO = 3  # neighbours, each time others: nearly all in a small swarm come to know all
+NEWS_TO_OF_MANY = 1  # in a large one, where a view is a sample anyway
+DIAL_S = 15.0  # after which a dial of which nothing was heard no longer counts as under way
+LINKS_MAX = 24  # neighbours; cohorts may make them more for IDLE_S
+IDLE_S = 3 * BEAT_S
+CENSUS = 16  # hashes
+SIZE_MAX = 1 << 20  # of a swarm, as far as anybody's word goes
+BACKOFF_S = (3.0, 60.0)  # first and longest pause between two dials of one member
 
-Action: TypeAlias = Send | Publish | Dial | Disconnect | SetTimer | Persist | Report
+Action: TypeAlias = Send | Dial | Disconnect | SetTimer | Persist | Report
 
 
 @dataclass(slots=True)
 class Known:
     """What we know of one member."""
 
+    rank: bytes  # in which both sides would choose each other, see Membership._rank
     presence: Presence
     raw: bytes  # the frame, as its author signed it
     heard_at: float
@@ -64,8 +94,39 @@ class Settings:
 
 @dataclass(slots=True)
 class Neighbour:
+    rank: bytes
     heard_at: float
     since: float
+    told_at: float  # anything at all
+    pulse_at: float  # ALIVE
+    used_at: float  # for more than ALIVE, either way
+
+
+class Census:
+    """About how many members there are, from the smallest of their hashes alone (k minimum values: Bar-Yossef et al.,
+    "Counting distinct elements in a data stream", RANDOM 2002): off by a quarter, and the same size for any number.
+
+    Whoever lies makes a swarm look larger than it is, at most SIZE_MAX, and nobody can make it look smaller.
+    """
+
+    def __init__(self) -> None:
+        self.least: list[bytes] = []  # ascending, at most CENSUS of them
+
+    def count(self, swarm: bytes, peer: bytes) -> None:
+        self.merge(digest("census", swarm, peer)[:CENSUS_BYTES])
+
+    def merge(self, told: bytes) -> bool:
+        """Take in what a neighbour counted; whether that was news."""
+        each = [told[at : at + CENSUS_BYTES] for at in range(0, len(told), CENSUS_BYTES)]
+        merged = sorted({*self.least, *each})[:CENSUS]
+        news, self.least = merged != self.least, merged
+        return news
+
+    def estimate(self) -> int:
+        if len(self.least) < CENSUS:
+            return len(self.least)
+        largest = int.from_bytes(self.least[-1], "big") + 1
+        return min(SIZE_MAX, ((CENSUS - 1) << 8 * CENSUS_BYTES) // largest)
 
 
 class Membership:
@@ -74,12 +135,21 @@ class Membership:
     ) -> None:
         """`pulse` tells the highest round and the 8-byte digest of the history, for ALIVE."""
         self._swarm = swarm
+        self._listed = frozenset(swarm.manifest.members)  # asked, and never iterated
         self._identity = identity
         self._settings = settings
         self._pulse = pulse
         self.me = identity.public_key
         self.known: dict[bytes, Known] = {}
         self.neighbours: dict[bytes, Neighbour] = {}
+        self._guests: dict[
+            bytes, tuple[int, bytes, tuple[str, ...]]
+        ] = {}  # sequence, frame, addresses; by arrival
+        self._dialling: dict[
+            bytes, float
+        ] = {}  # until when it counts; at most as many as neighbours are wanted
+        self._let_go: dict[bytes, None] = {}  # by us, until PeerDown confirms it
+        self._news: dict[bytes, bytes] = {}  # whose presence is to be told: who brought it
         self._bootstrap = {
             peer: addresses for peer, addresses in sorted(settings.bootstrap) if peer != self.me
         }
@@ -88,9 +158,36 @@ class Membership:
         for raw in settings.remembered:
             self._recall(raw)
         self._presence = self._sign_presence()
+        self._census = Census()
+        self._census_news = False  # it has changed since it was told last
+        self._news_due = False  # the timer runs
+        self._told_news = 0  # neighbours, so far
+        self._census.count(swarm.id, self.me)
 
     def belongs(self, peer: bytes) -> bool:
-        return self._swarm.admits(peer)
+        return peer in self._listed or self._swarm.manifest.admit == "open"
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether this device may well know every member: all have a place in its view."""
+        return len(self._listed or self.known) < KNOWN_MAX
+
+    def size(self) -> int:
+        """How many members the swarm has: exactly where they are listed, else about so many."""
+        if self._listed:
+            return len(self._listed)
+        return 1 + len(self.known) if self.sees_all else self._census.estimate()
+
+    def links(self) -> list[bytes]:
+        """The neighbours that hear of what is new: of many, as many as are wanted, those that both sides rank alike."""
+        return sorted(self.neighbours, key=self._neighbour_rank)[: self._settings.neighbours]
+
+    def _neighbour_rank(self, peer: bytes) -> bytes:
+        return self.neighbours[peer].rank
+
+    def _rank(self, peer: bytes) -> bytes:
+        """By hash, the same for both ends of a link: a swarm's links spread evenly, and nobody chooses."""
+        return digest("link", min(self.me, peer), max(self.me, peer))
 
     def live(self, now: float) -> list[bytes]:
         """This device and all members who are believed to be up, ascending."""
@@ -102,24 +199,61 @@ class Membership:
         return sorted({self.me, *heard, *self.neighbours})
 
     def addresses_of(self, peer: bytes) -> tuple[str, ...]:
+        if peer in self.known:
+            return self.known[peer].presence.addresses
+        if peer in self._guests:
+            return self._guests[peer][2]
+        return self._bootstrap.get(peer, ())
+
+    def reachable(self, peer: bytes) -> bool:
+        """Whether there is a connection, or an address and no sign that it went."""
+        if peer in self.neighbours:
+            return True
         known = self.known.get(peer)
-        return known.presence.addresses if known else self._bootstrap.get(peer, ())
+        return not known.down if known else bool(self.addresses_of(peer))
+
+    def presences_of(self, peers: Iterable[bytes]) -> tuple[bytes, ...]:
+        """The presences of those of them that are known, as their authors signed them."""
+        frames = []
+        for peer in peers:
+            if peer == self.me:
+                frames.append(self._presence)
+            elif peer in self.known:
+                frames.append(self.known[peer].raw)
+            elif peer in self._guests:
+                frames.append(self._guests[peer][1])
+        return tuple(frames)
+
+    def introduce(self, peers: Iterable[bytes], to: bytes) -> list[Action]:
+        """Tell one device where to find others."""
+        frames = self.presences_of(peer for peer in peers if peer != to)[:PRESENCES_MAX]
+        return [Send(to, channel_frame(Greeting(frames)))] if frames else []
 
     def start(self, now: float) -> list[Action]:
-        self._bootstrap_at = dict.fromkeys(self._bootstrap, now + BEAT_S)
+        self._bootstrap_at = dict.fromkeys(self._bootstrap, now + BACKOFF_S[0])
         return [
             SetTimer(("membership", "beat"), now + BEAT_S),
             SetTimer(("membership", "presence"), now + PRESENCE_S),
-            *(Dial(peer, addresses) for peer, addresses in self._bootstrap.items()),
+            *(self._dial_bootstrap_at_start(now)),
         ]
 
-    def heard_from(self, peer: bytes, now: float) -> None:
-        """A verified message came from this peer itself."""
-        if peer in self.neighbours:
-            self.neighbours[peer].heard_at = now
-        if peer in self.known:
-            self.known[peer].heard_at = now
-            self.known[peer].down = False
+    def heard_from(self, peer: bytes, now: float, *, alive: bool = False) -> None:
+        """A proven message came from this peer itself; `alive`: it was ALIVE."""
+        neighbour = self.neighbours.get(peer)
+        if neighbour is not None:
+            neighbour.heard_at = now
+            if not alive:
+                neighbour.used_at = now
+        known = self.known.get(peer)
+        if known is not None:
+            known.heard_at = now
+            known.down = False
+
+    def spoke_to(self, peer: bytes, now: float) -> None:
+        """Something other than ALIVE goes to this neighbour."""
+        neighbour = self.neighbours.get(peer)
+        if neighbour is not None:
+            neighbour.told_at = neighbour.used_at = now
 
     def handle(self, event: Message | PeerUp | PeerDown | TimerFired, now: float) -> list[Action]:
         match event:
@@ -129,39 +263,65 @@ class Membership:
                 return self._on_down(peer, reason, now)
             case TimerFired(("membership", "beat")):
                 return self._on_beat(now)
+            case TimerFired(("membership", "news")):
+                return self._tell_news()
             case TimerFired(("membership", "presence")):
                 self._sequence += 1
                 self._presence = self._sign_presence()
-                return [SetTimer(("membership", "presence"), now + PRESENCE_S), Publish(self._presence)]
+                renewal = channel_frame(Greeting((self._presence,)))
+                told = [Send(peer, renewal) for peer in sorted(self.neighbours)]
+                return [SetTimer(("membership", "presence"), now + PRESENCE_S), *told]
             case Message(body=Presence()):
-                return self._learn(event, now)
-            case Message(body=Greeting(presences)):
-                return self._on_greeting(presences, now)
+                return self._learn([event], event.sender, now)
+            case Message(body=Greeting(presences, census)):
+                if census and self._census.merge(census):
+                    self._census_news = True
+                return self.meet(presences, event.sender, now)
         return []
 
     def _on_up(self, peer: bytes, now: float) -> list[Action]:
         if not self.belongs(peer):
             return [Disconnect(peer, "not a member of this swarm")]
+        self._dialling.pop(peer, None)
         newcomer = peer not in self.neighbours
-        self.neighbours[peer] = Neighbour(now, now)
+        self.neighbours[peer] = Neighbour(self._rank(peer), now, now, now, now, now)
+        others: list[bytes] = []
         if peer in self.known:
             self.known[peer].down = False
             self.known[peer].backoff_s = BACKOFF_S[0]
-        others = sorted(self.known, key=lambda p: (self.known[p].down, -self.known[p].heard_at, p))
-        frames = [self.known[p].raw for p in others if p != peer][: PRESENCES_MAX - 1]
-        greeting = Greeting((self._presence, *frames))
-        hello = Send(peer, sign_frame(self._identity, self._swarm.id, greeting))
+        elif newcomer:
+            others = self._sample(peer)
+        greeting = Greeting(
+            (self._presence, *(self.known[other].raw for other in others)), self._told_census()
+        )
         return [
-            hello,
+            Send(peer, channel_frame(greeting)),
             self._alive(peer),
             *([Report("peer_up", {"peer": peer.hex()[:16]})] if newcomer else []),
         ]
 
+    def _sample(self, peer: bytes) -> list[bytes]:
+        """Whom to tell somebody unknown of: the founder, whom the first READYs look for, and another few for each."""
+        founder = self._swarm.manifest.founder
+        near = int.from_bytes(peer[-8:], "big")
+        others = sorted(
+            (other for other in self.known if other != peer),
+            key=lambda other: (
+                other != founder,
+                self.known[other].down,
+                int.from_bytes(other[-8:], "big") ^ near,
+            ),
+        )
+        return others[:GREETED]
+
     def _on_down(self, peer: bytes, reason: str, now: float) -> list[Action]:
         was_neighbour = self.neighbours.pop(peer, None) is not None
+        self._dialling.pop(peer, None)
         known = self.known.get(peer)
+        let_go = peer in self._let_go
+        self._let_go.pop(peer, None)
         if known:
-            known.down = True
+            known.down = not let_go
             known.dial_at = now + known.backoff_s
             known.backoff_s = min(2 * known.backoff_s, BACKOFF_S[1])
         return [Report("peer_down", {"peer": peer.hex()[:16], "reason": reason})] if was_neighbour else []
@@ -172,20 +332,51 @@ class Membership:
         for peer in silent:
             reason = f"silent for {SILENCE_S:.0f} s"
             actions += [Disconnect(peer, reason), *self._on_down(peer, reason, now)]
-        actions += [self._alive(peer) for peer in sorted(self.neighbours)]
+        actions += self._let_idle_go(now)
+        for peer, neighbour in sorted(self.neighbours.items()):
+            if peer in self._let_go:
+                continue
+            # Half a beat of slack, or what was said just after the last beat would make the next silence almost two long.
+            if now - neighbour.told_at > BEAT_S / 2 or now - neighbour.pulse_at >= PULSE_S:
+                neighbour.told_at = neighbour.pulse_at = now
+                actions.append(self._alive(peer))
         return actions + self._seek(now)
+
+    def _let_idle_go(self, now: float) -> list[Action]:
+        surplus = len(self.neighbours) - len(self._let_go) - LINKS_MAX
+        if surplus <= 0:
+            return []
+        idle = [
+            peer
+            for peer, neighbour in self.neighbours.items()
+            if now - neighbour.used_at > IDLE_S and peer not in self._let_go
+        ]
+        idle.sort(key=lambda peer: (-self.neighbours[peer].since, peer))
+        self._let_go |= dict.fromkeys(idle[:surplus])
+        return [Disconnect(peer, "idle, and there are enough others") for peer in idle[:surplus]]
 
     def _seek(self, now: float) -> list[Action]:
         """Dial until there are enough neighbours; the order is by hash, so that a swarm's links spread evenly."""
-        missing = self._settings.neighbours - len(self.neighbours)
-        if missing <= 0:
+        self._dialling = {peer: until for peer, until in self._dialling.items() if until > now}
+        wanted = self._settings.neighbours - len(self.neighbours)
+        if wanted <= 0:
             return []
-        apart = [p for p, known in self.known.items() if p not in self.neighbours and known.dial_at <= now]
-        apart.sort(key=lambda peer: (self.known[peer].down, digest("link", self.me, peer)))
+        actions = self._dial_bootstrap(now)
+        missing = max(0, wanted - len(self._dialling))
+        apart = [
+            peer
+            for peer, known in self.known.items()
+            if peer not in self.neighbours and peer not in self._dialling and known.dial_at <= now
+        ]
+        apart.sort(key=lambda peer: (self.known[peer].down, self.known[peer].rank))
         for peer in apart[:missing]:
             self.known[peer].dial_at = now + self.known[peer].backoff_s
-        met = [Dial(peer, self.known[peer].presence.addresses) for peer in apart[:missing]]
-        return [*self._dial_bootstrap(now), *met]
+            self._dialling[peer] = now + DIAL_S
+        return [*actions, *(Dial(peer, self.known[peer].presence.addresses) for peer in apart[:missing])]
+
+    def _dial_bootstrap_at_start(self, now: float) -> list[Action]:
+        self._dialling |= dict.fromkeys(self._bootstrap, now + DIAL_S)
+        return [Dial(peer, addresses) for peer, addresses in self._bootstrap.items()]
 
     def _dial_bootstrap(self, now: float) -> list[Action]:
         """Those that were never heard of, beside all others: one that is gone for good must not stand in the way."""
@@ -194,38 +385,102 @@ class Membership:
             for peer, at in self._bootstrap_at.items()
             if at <= now and peer not in self.known and peer not in self.neighbours
         ]
-        self._bootstrap_at |= dict.fromkeys(unmet, now + BEAT_S)
+        self._bootstrap_at |= dict.fromkeys(unmet, now + BACKOFF_S[0])
         return [Dial(peer, self._bootstrap[peer]) for peer in unmet]
 
-    def _on_greeting(self, presences: tuple[bytes, ...], now: float) -> list[Action]:
+    # --- presences -------------------------------------------------------------------------------------------
+
+    def meet(self, presences: tuple[bytes, ...], teller: bytes, now: float) -> list[Action]:
+        """What a neighbour says of itself and of others. PeerViolation if it is anything but presences."""
+        messages = [open_frame(self._swarm.id, raw) for raw in presences]
+        if not all(isinstance(message.body, Presence) for message in messages):
+            raise PeerViolation("GREETING: carries something else than presences")
+        return self._learn(messages, teller, now)
+
+    def _learn(self, messages: Sequence[Message], teller: bytes, now: float) -> list[Action]:
+        records: list[Record] = []
+        strangers = 0
+        quiet = not self._news_due
+        before = list(self._census.least)
+        for message in messages:
+            peer, presence = message.sender, message.body
+            if peer == self.me or not self.belongs(peer) or not isinstance(presence, Presence):
+                continue
+            known = self.known.get(peer)
+            if known is None:
+                if not self._listed:
+                    self._census.count(self._swarm.id, peer)
+                if not self._room(records):
+                    self._host(peer, presence, message.raw)
+                    continue
+            elif presence.sequence <= known.presence.sequence:
+                continue  # a replayed presence is no sign of life
+            rank = self._rank(peer) if known is None else known.rank
+            self.known[peer] = Known(rank, presence, message.raw, now)
+            strangers += known is None
+            if len(self._news) < NEWS_MAX:
+                self._news[peer] = teller
+            if known is None or known.presence.addresses != presence.addresses:
+                records.append(Put("presence", peer, message.raw))  # a renewal is worth no write to the disk
+        kept = [Persist(("presence",), tuple(records))] if records else []
+        self._census_news = self._census_news or before != self._census.least
+        self._news_due = bool(self._news) or (self._census_news and bool(self._told_census()))
+        timer = [SetTimer(("membership", "news"), now + NEWS_S)] if quiet and self._news_due else []
+        return [*kept, *timer, *(self._seek(now) if strangers else [])]
+
+    def _room(self, records: list[Record]) -> bool:
+        """Whether the view has a place, if need be that of somebody who went."""
+        if len(self.known) < KNOWN_MAX:
+            return True
+        gone = next((p for p, known in self.known.items() if known.down and p not in self.neighbours), None)
+        if gone is None:
+            return False
+        del self.known[gone]
+        records.append(Drop("presence", gone))
+        return True
+
+    def _host(self, peer: bytes, presence: Presence, raw: bytes) -> None:
+        held = self._guests.get(peer)
+        if held is not None and held[0] > presence.sequence:
+            return
+        self._guests.pop(peer, None)
+        self._guests[peer] = (presence.sequence, raw, presence.addresses)
+        if len(self._guests) > GUESTS_MAX:
+            del self._guests[next(iter(self._guests))]
+
+    def _tell_news(self) -> list[Action]:
+        """To a few, another few each time: a rumour that reaches nearly all who have a place for it."""
+        news, self._news = self._news, {}
+        census = self._told_census() if self._census_news else b""
+        self._census_news = self._news_due = False
+        fresh = {peer: teller for peer, teller in news.items() if peer in self.known}
+        count = min(NEWS_TO if self.sees_all else NEWS_TO_OF_MANY, len(self.neighbours))
+        inorder = sorted(self.neighbours, key=self._neighbour_rank)
+        turn = self._told_news % max(len(inorder), 1)
+        self._told_news += count
         actions: list[Action] = []
-        for raw in presences:
-            message = open_frame(self._swarm.id, raw)
-            if not isinstance(message.body, Presence):
-                raise PeerViolation("GREETING: carries something else than presences")
-            actions += self._learn(message, now)
+        for neighbour in (inorder[turn:] + inorder[:turn])[:count]:
+            frames = [
+                self.known[peer].raw for peer, teller in fresh.items() if neighbour not in {peer, teller}
+            ]
+            parts = [tuple(frames[at : at + PRESENCES_MAX]) for at in range(0, len(frames), PRESENCES_MAX)]
+            if census and not parts:
+                parts = [()]
+            actions += [Send(neighbour, channel_frame(Greeting(part, census))) for part in parts]
         return actions
 
-    def _learn(self, message: Message, now: float) -> list[Action]:
-        peer, presence = message.sender, message.body
-        if peer == self.me or not self.belongs(peer) or not isinstance(presence, Presence):
-            return []
-        known = self.known.get(peer)
-        if known is None and len(self.known) >= KNOWN_MAX:
-            return []
-        if known is not None and presence.sequence <= known.presence.sequence:
-            return []  # a replayed presence is no sign of life
-        self.known[peer] = Known(presence, message.raw, now)
-        if known is not None and known.presence.addresses == presence.addresses:
-            return []  # a renewal is worth no write to the disk
-        kept = Persist(("presence", peer), (Put("presence", peer, message.raw),))
-        return [kept, *(self._seek(now) if known is None else [])]
+    def _told_census(self) -> bytes:
+        """Nothing where everybody is known or listed, and can be counted."""
+        return b"" if self._listed or self.sees_all else b"".join(self._census.least)
 
     def _recall(self, raw: bytes) -> None:
         """A device that was known before this one restarted: worth a dial, and no sign of life."""
         message = open_frame(self._swarm.id, raw)
-        if isinstance(message.body, Presence) and self.belongs(message.sender) and message.sender != self.me:
-            self.known[message.sender] = Known(message.body, message.raw, -PRESENCE_TTL_S, down=True)
+        if len(self.known) >= KNOWN_MAX or message.sender == self.me:
+            return
+        if isinstance(message.body, Presence) and self.belongs(message.sender):
+            rank = self._rank(message.sender)
+            self.known[message.sender] = Known(rank, message.body, message.raw, -PRESENCE_TTL_S, down=True)
 
     def _sign_presence(self) -> bytes:
         presence = Presence(self._sequence, self._settings.addresses)
@@ -233,4 +488,4 @@ class Membership:
 
     def _alive(self, peer: bytes) -> Send:
         round_, history = self._pulse()
-        return Send(peer, sign_frame(self._identity, self._swarm.id, Alive(round_, history)))
+        return Send(peer, channel_frame(Alive(round_, history)))

@@ -2,18 +2,25 @@
 
 One frame carries them all. Its signature covers the swarm, the cohort, the phase, the kind and the hash of the
 body under a domain of its own, so that a message of one swarm, cohort, phase or kind is never one of another, and a
-message that a third party forwards is as good as one from its author. Byte strings have exact or bounded lengths,
+message that a third party forwards is as good as one from its author.
+
+What two neighbours tell each other and nobody else is not signed (CHANNEL_KINDS): the Noise channel has authenticated
+both keys, its protocol's name holds the swarm's id, and its order cannot be changed (docs/decisions/0006). Such a frame
+names no sender and bears no signature, and what comes any other way than through its author's own channel is refused.
+
+Byte strings have exact or bounded lengths,
 collections have bounds, and `gossip.wire` refuses everything that is not the one canonical encoding.
 
     rendezvous   READY  ROSTER
     secure sum   SHARES DECLINE KEYS_SET MASKED SEAL_PROPOSAL SEAL_VOTE ABORT_VOTE SEAL_CERTIFICATE ABORT_CERTIFICATE
                  UNMASK LOOK BODY_PROPOSAL BODY_VOTE RESULT  (COMMITMENT travels inside SHARES and KEYS_SET)
-    history      ANNOUNCE COMPARE HAVE PULL AGGREGATES
-    membership   PRESENCE GREETING ALIVE
+    history      ANNOUNCE COMPARE HAVE PULL AGGREGATES  (unsigned)
+    membership   PRESENCE;  GREETING ALIVE  (unsigned)
 """
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -21,8 +28,8 @@ from msgspec import Meta
 from crypto.hashing import digest
 from crypto.identity import Identity, verify
 from gossip.aggregate import MemberName
-from gossip.errors import PeerViolation
-from gossip.manifest import SEGMENTS_MAX, TENSORS_MAX, Hash, PeerKey
+from gossip.errors import MisuseError, PeerViolation
+from gossip.manifest import SEGMENTS_MAX, TENSORS_MAX, Hash
 from gossip.wire import Wire, pack, unpack
 
 COHORT_MAX = 32  # members
@@ -37,6 +44,9 @@ HAVE_MAX = 2048  # ids told at once
 HEADS_MAX = 256
 ADDRESSES_MAX = 8
 PRESENCES_MAX = 64
+GUIDES_MAX = 2 * PULL_MAX  # presences that come with aggregates
+CENSUS_BYTES = 4  # of a hash that counts a member
+SHORT_BYTES = 8  # of an id, where whoever answers may answer with all that begin so
 
 Bitmap = Annotated[bytes, Meta(min_length=1, max_length=COHORT_MAX // 8)]
 BitmapOrNone = Annotated[bytes, Meta(max_length=COHORT_MAX // 8)]
@@ -46,6 +56,7 @@ Share = Annotated[bytes, Meta(max_length=SHARE_BYTES)]  # or nothing
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Heads = Annotated[tuple[Hash, ...], Meta(max_length=8)]
 Round = Annotated[int, Meta(ge=0, lt=1 << 48)]
+Short = Annotated[bytes, Meta(min_length=SHORT_BYTES, max_length=SHORT_BYTES)]
 
 
 class Kind(IntEnum):
@@ -227,8 +238,9 @@ class Result(Wire, frozen=True):
 
 
 class Announce(Wire, frozen=True):
-    aggregates: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=PULL_MAX)]
-    round: Round
+    """What the sender has learned of late, and does not know its neighbour to have."""
+
+    aggregates: Annotated[tuple[Short, ...], Meta(min_length=1, max_length=PULL_MAX)]
 
 
 class Compare(Wire, frozen=True):
@@ -248,11 +260,16 @@ class Have(Wire, frozen=True):
 
 
 class Pull(Wire, frozen=True):
-    aggregates: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=PULL_MAX)]
+    """Of several aggregates under one short id, all are meant."""
+
+    aggregates: Annotated[tuple[Short, ...], Meta(min_length=1, max_length=PULL_MAX)]
 
 
 class Aggregates(Wire, frozen=True):
+    """`guides`, in large swarms: where to find the next round's first candidates to lead, as PRESENCE frames."""
+
     aggregates: Annotated[tuple[bytes, ...], Meta(max_length=PULL_MAX)]
+    guides: Annotated[tuple[bytes, ...], Meta(max_length=GUIDES_MAX)] = ()
 
 
 # --- membership -----------------------------------------------------------------------------------------------
@@ -268,9 +285,10 @@ class Presence(Wire, frozen=True):
 
 
 class Greeting(Wire, frozen=True):
-    """The first message to a new neighbour: the presences that the sender knows, its own among them."""
+    """Presences: the sender's own to a new neighbour, others that it should know, and what has changed since."""
 
-    presences: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=PRESENCES_MAX)]
+    presences: Annotated[tuple[bytes, ...], Meta(max_length=PRESENCES_MAX)]
+    census: Annotated[bytes, Meta(max_length=16 * CENSUS_BYTES)] = b""  # hashes, see gossip.membership
 
 
 class Alive(Wire, frozen=True):
@@ -340,19 +358,29 @@ KIND_OF = {body: kind for kind, body in BODY_TYPES.items()}
 COHORT_KINDS = frozenset({Kind.DECLINE, *(kind for kind in Kind if Kind.COMMITMENT <= kind <= Kind.RESULT)})
 
 
+# Between two neighbours, never handed on: what the channel proves needs no signature.
+CHANNEL_KINDS = frozenset(
+    {Kind.ANNOUNCE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.GREETING, Kind.ALIVE}
+)
+
+# Frames that were opened before, and are opened again: a READY on its arrival and in its ROSTER. At most 4 MiB.
+OPENED_KEPT = 2048
+OPENED_BYTES = 2048  # of one
+
+
 class Frame(Wire, frozen=True):
     version: Literal[1]
     kind: Annotated[int, Meta(ge=1, le=int(max(Kind)))]
     cohort: HashOrNone
     phase: Annotated[int, Meta(ge=0, le=1)]
-    sender: PeerKey
+    sender: HashOrNone  # a peer's key; empty in a frame of CHANNEL_KINDS
     body: Annotated[bytes, Meta(max_length=BODY_BYTES)]
-    signature: Signature
+    signature: Annotated[bytes, Meta(max_length=64)]  # the same
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A frame whose signature holds. `raw` is what its author signed and sent, fit to be forwarded."""
+    """A frame whose author is proven. `raw` is what its author sent; if it is signed, it is fit to be forwarded."""
 
     kind: Kind
     cohort: bytes
@@ -369,26 +397,61 @@ def statement(swarm: bytes, kind: Kind, cohort: bytes, phase: int, body: bytes) 
 
 
 def sign_frame(identity: Identity, swarm: bytes, body: Body, *, cohort: bytes = b"", phase: int = 0) -> bytes:
+    """MisuseError for a kind that is never signed."""
     kind = KIND_OF[type(body)]
+    if kind in CHANNEL_KINDS:
+        raise MisuseError(f"{kind.name} goes between neighbours and is not signed")
     encoded = pack(body)
     signature = identity.sign(*statement(swarm, kind, cohort, phase, encoded))
     return pack(Frame(1, kind, cohort, phase, identity.public_key, encoded, signature))
 
 
-def open_frame(swarm: bytes, data: bytes) -> Message:
-    """Bytes to a verified message; raises PeerViolation for any bytes that are not exactly one."""
+def channel_frame(body: Body) -> bytes:
+    """For a neighbour alone. MisuseError for a kind that has to be signed."""
+    kind = KIND_OF[type(body)]
+    if kind not in CHANNEL_KINDS:
+        raise MisuseError(f"{kind.name} has to be signed")
+    return pack(Frame(1, kind, b"", 0, b"", pack(body), b""))
+
+
+def is_alive(frame: bytes) -> bool:
+    """Whether one of our own frames is an ALIVE, by its third byte."""
+    return frame[2] == Kind.ALIVE
+
+
+def open_frame(swarm: bytes, data: bytes, channel: bytes | None = None) -> Message:
+    """Bytes to a message with a proven author; raises PeerViolation for any bytes that are not exactly one.
+
+    `channel` is the peer whose authenticated channel brought them, and None for what came in any other way.
+    """
+    message = _opened_again(swarm, data) if len(data) <= OPENED_BYTES else _opened(swarm, data)
+    if message.kind not in CHANNEL_KINDS:
+        return message
+    if channel is None:
+        raise PeerViolation(f"{message.kind.name}: not from its author's own channel")
+    return Message(message.kind, b"", 0, channel, message.body, b"", data)
+
+
+def _opened(swarm: bytes, data: bytes) -> Message:
     frame = unpack(data, Frame, limit_bytes=FRAME_BYTES)
     kind = Kind(frame.kind)
     if len(frame.cohort) != (32 if kind in COHORT_KINDS else 0):
         raise PeerViolation(f"{kind.name}: a cohort id of {len(frame.cohort)} bytes")
     if frame.phase and kind not in COHORT_KINDS:
         raise PeerViolation(f"{kind.name}: has no phases")
-    if not verify(
+    if kind in CHANNEL_KINDS:
+        if frame.sender or frame.signature:
+            raise PeerViolation(f"{kind.name}: names a sender, or is signed")
+    elif not verify(
         frame.sender, *statement(swarm, kind, frame.cohort, frame.phase, frame.body), frame.signature
     ):
         raise PeerViolation(f"{kind.name}: the signature does not hold in this swarm")
     body = unpack(frame.body, BODY_TYPES[kind], limit_bytes=BODY_BYTES)
     return Message(kind, frame.cohort, frame.phase, frame.sender, body, frame.signature, data)
+
+
+# Pure: a message is immutable, and what raises is not kept.
+_opened_again = lru_cache(maxsize=OPENED_KEPT)(_opened)
 
 
 def reframe(kind: Kind, body: Body, sender: bytes, signature: bytes) -> bytes:

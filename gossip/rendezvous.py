@@ -6,6 +6,17 @@ the lowest; when that one fails or stays silent, to the next. A leader gathers R
 bag is full, when everybody who is known to live is in it, or when its waiting time is over with n_min or more. With fewer
 it hands the bag to a live candidate strictly lower in the ranking, so handing on ends; the lowest keeps waiting.
 
+In a large swarm nobody knows all members, so the candidates are the members of the last round's aggregates, whom everybody
+knows by the history and finds by the guides that came with it (`gossip.sync`); before the first round, the founder. Only when
+none of them can be reached, others that this device happens to know are asked.
+
+There, a lottery decides who may say READY for a round at all, H(swarm || round || peer) < p, so that about `sums` aggregates
+come of it, whatever the number N of members. p starts at sums * n_max / N, and follows from what the rounds before came to:
+
+    p' = min(1, p * clamp(sums / |A_r|, 1/2, 2)),  and twice as much for each waiting time without a round
+
+Who does not win goes on training, and draws again in the next round. In a swarm of at most sums * n_max members p is 1.
+
 When the history grows, all ranks change at once: whoever waits asks the new first candidate with the same READY, and a
 leader that is no longer the first forgets its bag.
 
@@ -13,7 +24,7 @@ A leader has no power but to leave somebody out: the roster holds the members' o
 roster for each READY. Two leaders who hold the same READY therefore cost a DECLINE at the first step, and nothing else.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -34,7 +45,20 @@ class Close:
     readies: tuple[bytes, ...]
 
 
-Action: TypeAlias = Send | SetTimer | CancelTimer | Report | Close
+LOTTERY_ROUNDS = 64  # that p follows from: as many doublings as there are can be made up for in half of them
+LOTTERY_BITS = 64
+ONE = 1 << LOTTERY_BITS  # p in whole numbers: every device's floats round alike, but why rely on it
+
+
+@dataclass(frozen=True, slots=True)
+class Introduce:
+    """Tell `to` where to find these, before it has to answer them."""
+
+    peers: tuple[bytes, ...]
+    to: bytes
+
+
+Action: TypeAlias = Send | SetTimer | CancelTimer | Report | Close | Introduce
 
 
 @dataclass(slots=True)
@@ -57,14 +81,44 @@ def ranking(swarm: bytes, round_: int, peers: list[bytes]) -> list[bytes]:
     return sorted(peers, key=lambda peer: digest("leader", swarm, round_.to_bytes(8, "big"), peer))
 
 
-class Rendezvous:
-    """`live` returns the members known to live, this device among them, in any fixed order."""
+def share(sums: int, n_max: int, members: int, counts: Sequence[int], waited: int) -> int:
+    """P of the next round in 1/ONE, where the last rounds, oldest first, had so many aggregates that count.
 
-    def __init__(self, swarm: bytes, me: bytes, cohorts: Cohorts, live: Callable[[], list[bytes]]) -> None:
+    `waited`: how often the waiting time is over since the last of them.
+    """
+    start = min(ONE, ONE * sums * n_max // max(members, 1))
+    if start == ONE:
+        return ONE
+    p = start
+    for count in counts[-LOTTERY_ROUNDS:]:
+        p = min(ONE, max(1, min(2 * p, max(p // 2, p * sums // max(count, 1)))))
+    return min(ONE, p << min(waited, LOTTERY_BITS))
+
+
+def wins(swarm: bytes, round_: int, peer: bytes, p: int) -> bool:
+    drawn = digest("lottery", swarm, round_.to_bytes(8, "big"), peer)[: LOTTERY_BITS // 8]
+    return int.from_bytes(drawn, "big") < p
+
+
+class Rendezvous:
+    """`live` returns the members known to live, this device among them, in any fixed order.
+
+    `known_to_all` returns those that everybody can find, where nobody knows all; else none.
+    """
+
+    def __init__(
+        self,
+        swarm: bytes,
+        me: bytes,
+        cohorts: Cohorts,
+        live: Callable[[], list[bytes]],
+        known_to_all: Callable[[], list[bytes]] = list,
+    ) -> None:
         self._swarm = swarm
         self._me = me
         self._cohorts = cohorts
         self._live = live
+        self._known_to_all = known_to_all
         self._gather_s = cohorts.gather_ms / 1000
         self.asked: Asked | None = None
         self._bag: dict[bytes, Bagged] = {}  # by sender, at most BAG_MAX
@@ -89,7 +143,7 @@ class Rendezvous:
     def advance(self, round_: int, now: float) -> list[Action]:
         """The history has grown: READYs are for `round_` from now on."""
         actions: list[Action] = []
-        if self._bag and ranking(self._swarm, round_, sorted({*self._live(), self._me}))[0] != self._me:
+        if self._bag and self._ranked(round_)[0] != self._me:
             self._bag.clear()
             self._closing_at = None
             actions.append(CancelTimer(("rendezvous", "gather")))
@@ -108,7 +162,11 @@ class Rendezvous:
     def _ask_next(self, now: float) -> list[Action]:
         if self.asked is None:
             return []
-        ranked = ranking(self._swarm, self.asked.round, self._live())
+        first = ranking(self._swarm, self.asked.round, self._known_to_all())
+        ranked = [
+            *first,
+            *(peer for peer in ranking(self._swarm, self.asked.round, self._live()) if peer not in first),
+        ]
         left = [peer for peer in ranked if peer not in self.asked.tried]
         if not left:
             self.asked.tried.clear()
@@ -167,13 +225,18 @@ class Rendezvous:
     def _hand_on(self, now: float) -> list[Action]:
         """To a live candidate strictly lower under the highest round in the bag: that can only happen finitely often."""
         highest = max(bagged.ready.round for bagged in self._bag.values())
-        ranked = ranking(self._swarm, highest, sorted({*self._live(), self._me}))
+        ranked = self._ranked(highest)
         if ranked[0] == self._me:
             return self._wait(now)
         frames = [self._bag[peer].frame for peer in sorted(self._bag)]
+        introduced = Introduce(tuple(sorted(self._bag)), ranked[0])
         self._bag.clear()
         handed = Report("handed_on", {"readies": len(frames), "to": ranked[0].hex()[:16]})
-        return [*(Send(ranked[0], frame) for frame in frames), handed]
+        return [introduced, *(Send(ranked[0], frame) for frame in frames), handed]
+
+    def _ranked(self, round_: int) -> list[bytes]:
+        """This device among those whom it would hand on to."""
+        return ranking(self._swarm, round_, sorted({*(self._known_to_all() or self._live()), self._me}))
 
     def _wait(self, now: float) -> list[Action]:
         self._closing_at = now + self._gather_s

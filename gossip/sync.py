@@ -1,8 +1,14 @@
 """How aggregates spread: announce and pull, and catching up after any absence.
 
-The cohort's members get a fresh aggregate from their aggregator. Everybody else hears its id by gossip and pulls the body from
-the neighbour that brought the news, so bodies cross each link once. What gossip loses is found by the heartbeat: every ALIVE
-carries a digest of the sender's history, and a node whose own differs from a neighbour's compares, round by round:
+The cohort's members get a fresh aggregate from their aggregator. Whoever learns of one announces it to its own neighbours, by
+8 bytes of its id, together with what else comes within ANNOUNCE_S, and never to a neighbour that is known to have it: because
+it announced it, sent it, pulled it, or was in its cohort. Who has not pulls the body from the first neighbour that brought the
+news, so bodies cross few links; should that one not answer in PULL_S, the others that brought it are asked. Of several ids
+that begin alike, all are meant. Beside an aggregate of the last round go, in a large swarm, its *guides*: presences of those of
+its members who rank first to lead the next round (`gossip.rendezvous`).
+
+What is lost all the same is found by the heartbeat: every ALIVE carries a digest of the sender's history, and a node whose own
+differs from a neighbour's compares, round by round:
 
     ALIVE (digest differs)  ->  COMPARE (8 bytes a round)  ->  HAVE (ids in rounds that differ)  ->  PULL  ->  AGGREGATES
 
@@ -10,26 +16,26 @@ A comparison covers up to COMPARE_MAX rounds. It goes on upwards until the other
 the lowest compared round differs or nothing differs yet, so a long absence, a partition that lasted long and an old branch that
 one neighbour has taken in are all found whole. Each side only fetches; the other compares for itself.
 
-Nothing here is trusted: an aggregate counts by its own signatures, whoever brings it. A pull that is not answered within
-PULL_S may be asked of somebody else.
+Nothing here is trusted: an aggregate counts by its own signatures, whoever brings it.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
 
-from crypto.identity import Identity
 from gossip.aggregate import Aggregate, Verified, check, parse
 from gossip.errors import PeerViolation
-from gossip.events import Publish, Report, Send
+from gossip.events import Report, Send, SetTimer, TimerFired
+from gossip.fold import Replica
 from gossip.history import Added, Change, History, Waiting
-from gossip.layout import Layout
-from gossip.manifest import Swarm
+from gossip.layout import Integers, Layout
+from gossip.manifest import Manifest, Swarm
 from gossip.messages import (
     AGGREGATES_BYTES,
     COMPARE_MAX,
     HAVE_MAX,
     PULL_MAX,
+    SHORT_BYTES,
     Aggregates,
     Alive,
     Announce,
@@ -37,8 +43,7 @@ from gossip.messages import (
     Have,
     Message,
     Pull,
-    Result,
-    sign_frame,
+    channel_frame,
 )
 from gossip.messages import Body as MessageBody
 from gossip.wire import pack
@@ -47,6 +52,10 @@ RECENT_ROUNDS = 64  # a first comparison reaches this far back
 PULL_S = 5.0
 COMPARE_S = 5.0  # one comparison a neighbour at a time
 PULLING_MAX = 4096  # ids asked for and not yet answered
+OFFERS_MAX = 8  # neighbours remembered for each of them
+ANNOUNCE_S = 0.3  # until what is new is announced, together
+HOLDERS_KEPT = 512  # aggregates, the latest, of which it is remembered who has them; their neighbours are few
+GUIDES = 2  # of each aggregate
 
 
 @dataclass(slots=True)
@@ -58,6 +67,14 @@ class Comparison:
     high: int
 
 
+@dataclass(slots=True)
+class Pulling:
+    """An aggregate that was asked for: until when, and who else has it."""
+
+    until: float
+    offers: list[bytes] = field(default_factory=list)  # OFFERS_MAX
+
+
 @dataclass(frozen=True, slots=True)
 class Learned:
     """The history has grown by these aggregates: they are to be stored, and the changes to be folded."""
@@ -67,55 +84,147 @@ class Learned:
     round: int  # the history's, with them
 
 
-Action: TypeAlias = Send | Publish | Report | Learned
+class Opener(Protocol):
+    """Bytes to verified aggregates and back. Devices of one process may share one that remembers (`gossip.commons`)."""
+
+    def open(self, encoded: bytes, make: Callable[[bytes], Verified]) -> Verified: ...
+    def encoded(self, known: Verified) -> bytes: ...
+    def replica(self, manifest: Manifest, layout: Layout, initial: Integers) -> Replica: ...
+
+
+class Plain:
+    """Remembers nothing."""
+
+    def open(self, encoded: bytes, make: Callable[[bytes], Verified]) -> Verified:
+        return make(encoded)
+
+    def encoded(self, known: Verified) -> bytes:
+        return pack(known.aggregate)
+
+    def replica(self, manifest: Manifest, layout: Layout, initial: Integers) -> Replica:
+        return Replica(manifest, layout, initial)
+
+
+Action: TypeAlias = Send | SetTimer | Report | Learned
 
 
 class Sync:
-    def __init__(self, swarm: Swarm, layout: Layout, identity: Identity, history: History) -> None:
+    def __init__(
+        self,
+        swarm: Swarm,
+        layout: Layout,
+        history: History,
+        links: Callable[[], list[bytes]],
+        guides: Callable[[Verified], tuple[bytes, ...]] = lambda _: (),
+        opener: Opener | None = None,
+    ) -> None:
+        """`links` tells the neighbours to announce to, `guides` the presences that go beside an aggregate."""
         self._swarm = swarm
         self._layout = layout
-        self._identity = identity
         self._history = history
-        self._pulling: dict[bytes, float] = {}  # id -> when it may be asked again
+        self._links = links
+        self._guides = guides
+        self._opener: Opener = opener or Plain()
+        self._pulling: dict[bytes, Pulling] = {}  # by short id, in the order of asking
         self._comparing: dict[bytes, Comparison] = {}  # by neighbour
+        self._fresh: dict[bytes, None] = {}  # ids to announce, for ANNOUNCE_S
+        self._holders: dict[
+            bytes, dict[bytes, None]
+        ] = {}  # by short id, HOLDERS_KEPT of them: neighbours that have it
 
-    def handle(self, message: Message, peer: bytes, now: float) -> list[Action]:
-        """`peer` is the neighbour that brought the message, which for an ANNOUNCE need not be its author."""
-        match message.body:
-            case Alive(round_, digest):
+    # --- what is told and asked ------------------------------------------------------------------------------
+
+    def handle(self, event: Message | TimerFired, peer: bytes, now: float) -> list[Action]:
+        """`peer` is the neighbour that a message comes from."""
+        match event:
+            case TimerFired(("sync", "announce")):
+                return self._announce()
+            case TimerFired(("sync", "pull")):
+                return self._ask_others(now)
+            case Message(body=Alive(round_, digest)):
                 return self._on_alive(peer, round_, digest, now)
-            case Compare() as compare:
+            case Message(body=Compare() as compare):
                 return self._on_compare(peer, compare)
-            case Have() as have:
+            case Message(body=Have() as have):
                 return self._on_have(peer, have, now)
-            case Announce(aggregates):
-                return self.pull(peer, aggregates, now)
-            case Pull(aggregates):
+            case Message(body=Announce(aggregates)):
+                self.has(peer, aggregates)
+                wanted = [short for short in aggregates if not self._history.matching(short)]
+                return self._pull(peer, wanted, now)
+            case Message(body=Pull(aggregates)):
                 return self._on_pull(peer, aggregates)
-            case Aggregates(aggregates):
+            case Message(body=Aggregates(aggregates)):
                 return self._on_aggregates(peer, aggregates, now)
-            case Result(aggregate):
-                return self._on_aggregates(peer, (aggregate,), now)
         return []
 
-    def certified(self, aggregate: Aggregate) -> list[Action]:
-        """This node's own aggregator role made it: hold it, and tell the swarm."""
-        learned, _ = self._take([aggregate])
-        if learned is None:
-            return []
-        announce = Announce(tuple(known.id for known in learned.aggregates[:PULL_MAX]), aggregate.body.round)
-        return [learned, Publish(self._frame(announce))]
+    def certified(self, aggregate: Aggregate, now: float) -> list[Action]:
+        """This node's own aggregator role made it: hold it, and tell the neighbours."""
+        verified = self._check(aggregate)
+        learned, _, timer = self._take([verified], now)
+        return [] if learned is None else [learned, *timer]
+
+    def has(self, peer: bytes, shorts: Iterable[bytes]) -> None:
+        """This neighbour need not be told of them."""
+        for short in shorts:
+            self._holders.setdefault(short, {})[peer] = None
+        while len(self._holders) > HOLDERS_KEPT:
+            del self._holders[next(iter(self._holders))]
+
+    def gone(self, peer: bytes) -> None:
+        """A neighbour that went may have missed what was sent to it last; so says nothing about it any more."""
+        for holders in self._holders.values():
+            holders.pop(peer, None)
 
     def pull(self, peer: bytes, ids: Iterable[bytes], now: float) -> list[Action]:
         """Ask `peer` for those of `ids` that are neither held nor being fetched."""
-        self._pulling = {i: at for i, at in self._pulling.items() if at > now}
-        wanted = [i for i in dict.fromkeys(ids) if i not in self._history and i not in self._pulling]
-        self._pulling |= dict.fromkeys(wanted, now + PULL_S)
+        return self._pull(peer, [i[:SHORT_BYTES] for i in dict.fromkeys(ids) if i not in self._history], now)
+
+    def _pull(self, peer: bytes, shorts: list[bytes], now: float) -> list[Action]:
+        idle = not self._pulling
+        wanted = []
+        for short in dict.fromkeys(shorts):
+            pulling = self._pulling.get(short)
+            if pulling is None or pulling.until <= now:
+                wanted.append(short)
+                self._pulling.pop(short, None)
+                self._pulling[short] = Pulling(now + PULL_S, [] if pulling is None else pulling.offers)
+            elif peer not in pulling.offers and len(pulling.offers) < OFFERS_MAX:
+                pulling.offers.append(peer)
         # The oldest go: nobody's inventions keep others' ids out, and asking twice does no harm.
         while len(self._pulling) > PULLING_MAX:
             del self._pulling[next(iter(self._pulling))]
         chunks = [tuple(wanted[at : at + PULL_MAX]) for at in range(0, len(wanted), PULL_MAX)]
-        return [self._send(peer, Pull(chunk)) for chunk in chunks]
+        timer = [SetTimer(("sync", "pull"), now + PULL_S)] if idle and wanted else []
+        return [*(self._send(peer, Pull(chunk)) for chunk in chunks), *timer]
+
+    def _ask_others(self, now: float) -> list[Action]:
+        """What was not answered in time, of whoever else offered it; what nobody else did, the heartbeat finds."""
+        late = [(short, pulling.offers) for short, pulling in self._pulling.items() if pulling.until <= now]
+        wanted: dict[bytes, list[bytes]] = {}
+        for short, offers in late:
+            del self._pulling[short]
+            if offers:
+                wanted.setdefault(offers[0], []).append(short)
+        asked = [action for peer, shorts in wanted.items() for action in self._pull(peer, shorts, now)]
+        for short, offers in late:
+            if short in self._pulling:
+                self._pulling[short].offers = offers[1:]
+        actions: list[Action] = [action for action in asked if not isinstance(action, SetTimer)]
+        if self._pulling:
+            until = min(pulling.until for pulling in self._pulling.values())
+            actions.append(SetTimer(("sync", "pull"), until))
+        return actions
+
+    def _announce(self) -> list[Action]:
+        fresh, self._fresh = [identity[:SHORT_BYTES] for identity in self._fresh], {}
+        actions: list[Action] = []
+        for peer in self._links():
+            news = [short for short in fresh if peer not in self._holders.get(short, {})]
+            actions += [
+                self._send(peer, Announce(tuple(news[at : at + PULL_MAX])))
+                for at in range(0, len(news), PULL_MAX)
+            ]
+        return actions
 
     # --- finding differences ---------------------------------------------------------------------------------
 
@@ -169,36 +278,48 @@ class Sync:
 
     # --- fetching --------------------------------------------------------------------------------------------
 
-    def _on_pull(self, peer: bytes, ids: tuple[bytes, ...]) -> list[Action]:
+    def _on_pull(self, peer: bytes, shorts: tuple[bytes, ...]) -> list[Action]:
+        self.has(peer, shorts)
         answer: list[bytes] = []
+        guides: dict[bytes, None] = {}
         size = 0
-        for identity in ids:
+        for identity in (each for short in dict.fromkeys(shorts) for each in self._history.matching(short)):
             known = self._history.get(identity)
             if known is None:
                 continue
-            encoded = pack(known.aggregate)
+            encoded = self._opener.encoded(known)
             size += len(encoded)
-            if answer and size > AGGREGATES_BYTES:
+            if answer and (size > AGGREGATES_BYTES or len(answer) == PULL_MAX):
                 break
             answer.append(encoded)
-        return [self._send(peer, Aggregates(tuple(answer)))] if answer else []
+            if known.body.round == self._history.round:
+                guides |= dict.fromkeys(self._guides(known)[:GUIDES])
+        return [self._send(peer, Aggregates(tuple(answer), tuple(guides)))] if answer else []
 
     def _on_aggregates(self, peer: bytes, encoded: tuple[bytes, ...], now: float) -> list[Action]:
-        aggregates = [parse(item, self._swarm.manifest, self._layout) for item in encoded]
-        learned, missing = self._take(aggregates)
-        return [*([] if learned is None else [learned]), *self.pull(peer, missing, now)]
+        verified = [self._opener.open(item, self._open) for item in encoded]
+        self.has(peer, (known.id[:SHORT_BYTES] for known in verified))
+        learned, missing, timer = self._take(verified, now)
+        return [*([] if learned is None else [learned]), *timer, *self.pull(peer, missing, now)]
 
-    def _take(self, aggregates: list[Aggregate]) -> tuple[Learned | None, list[bytes]]:
+    def _open(self, encoded: bytes) -> Verified:
+        return self._check(parse(encoded, self._swarm.manifest, self._layout))
+
+    def _check(self, aggregate: Aggregate) -> Verified:
+        return check(aggregate, self._swarm.manifest, self._layout, self._swarm.id)
+
+    def _take(
+        self, verified: list[Verified], now: float
+    ) -> tuple[Learned | None, list[bytes], list[SetTimer]]:
         """Add those that hold. One that breaks the rules takes nothing with it that the history already grew by.
 
         All in one Learned: until it is folded, the replica is behind the history, and nothing may happen in between.
         """
-        verified = [check(each, self._swarm.manifest, self._layout, self._swarm.id) for each in aggregates]
         held: list[Verified] = []
         changed: list[Change] = []
         missing: list[bytes] = []
         for known in verified:
-            self._pulling.pop(known.id, None)
+            self._pulling.pop(known.id[:SHORT_BYTES], None)
             try:
                 outcome = self._history.add(known)
             except PeerViolation:
@@ -209,11 +330,15 @@ class Sync:
                     changed += changes
                 case Waiting(parents):
                     missing += parents
-        learned = Learned(tuple(held), tuple(changed), self._history.round) if held else None
-        return learned, missing
-
-    def _frame(self, body: MessageBody) -> bytes:
-        return sign_frame(self._identity, self._swarm.id, body)
+        if not held:
+            return None, missing, []
+        timer = [] if self._fresh else [SetTimer(("sync", "announce"), now + ANNOUNCE_S)]
+        for known in held:
+            self._fresh[known.id] = None
+            holders = self._holders.setdefault(known.id[:SHORT_BYTES], {})
+            for part in known.body.parts:  # they get it from their aggregator
+                holders |= dict.fromkeys(part.members)
+        return Learned(tuple(held), tuple(changed), self._history.round), missing, timer
 
     def _send(self, peer: bytes, body: MessageBody) -> Send:
-        return Send(peer, self._frame(body))
+        return Send(peer, channel_frame(body))

@@ -208,6 +208,7 @@ class CohortSettings(Section, frozen=True):
     n_max: Members = 16
     gather_s: Seconds = 2.0
     step_s: Seconds = 5.0
+    sums: Annotated[int, Meta(ge=1, le=1024)] = 8
 
 
 # Settings contradict each other, or not, whatever the model and the founder are.
@@ -271,6 +272,7 @@ class SwarmSettings(Section, frozen=True):
                 n_max=cohorts.n_max,
                 gather_ms=round(cohorts.gather_s * 1000),
                 step_ms=round(cohorts.step_s * 1000),
+                sums=cohorts.sums,
             ),
             admit=self.admit,
             members=tuple(sorted(listed | {founder})) if self.admit == "members" else (),
@@ -374,6 +376,7 @@ COMMENTS = {
     "swarm.cohorts.n_max": "Members that a cohort can have.",
     "swarm.cohorts.gather_s": "How long a leader waits for more devices.",
     "swarm.cohorts.step_s": "How long each step of a secure sum may take.",
+    "swarm.cohorts.sums": "Sums a round, about; in a larger swarm a lottery decides who takes part in it.",
     "log": "What is written to daemon.log.",
     "log.level": '"debug", "info", "warning" or "error".',
 }

@@ -66,6 +66,7 @@ from gossip.manifest import Swarm
 from gossip.membership import Membership, Settings
 from gossip.messages import (
     COHORT_KINDS,
+    SHORT_BYTES,
     Aggregates,
     Announce,
     Decline,
@@ -74,10 +75,11 @@ from gossip.messages import (
     Ready,
     Result,
     Roster,
+    is_alive,
     open_frame,
     sign_frame,
 )
-from gossip.rendezvous import Close, Rendezvous
+from gossip.rendezvous import LOTTERY_ROUNDS, Close, Introduce, Rendezvous, ranking, share, wins
 from gossip.residual import Books
 from gossip.secure_sum import (
     Certified,
@@ -93,7 +95,7 @@ from gossip.secure_sum import (
     Terms,
     vote_key,
 )
-from gossip.sync import Learned, Sync
+from gossip.sync import GUIDES, Learned, Opener, Plain, Sync
 from gossip.wire import pack
 from node.ports import Entropy
 
@@ -105,6 +107,9 @@ COHORTS_MAX = 16  # remembered, the running one among them, to answer members wh
 VIOLATIONS_MAX = 16  # of one peer, until it is disconnected
 OFFENDERS_MAX = 1024
 EVALUATE_S = 2.0  # between two evaluations
+LOTTERY_STEPS = (
+    2  # of a sum, beside the gathering time, after which a round is late and more devices may say READY
+)
 
 SYNC_KINDS = {Kind.ALIVE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.ANNOUNCE}
 MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING, Kind.ALIVE}
@@ -148,8 +153,12 @@ class NodeCore:
         settings: Settings,
         entropy: Entropy,
         read: Read,
+        opener: Opener | None = None,
     ) -> None:
-        """`initial` is x_0, int64 of shape (parameters,), in 2^-24; `read` tells what was stored before."""
+        """`initial` is x_0, int64 of shape (parameters,), in 2^-24; `read` tells what was stored before.
+
+        `opener` is for devices that share a process.
+        """
         manifest = swarm.manifest
         self._identity = identity
         self._me = identity.public_key
@@ -157,7 +166,7 @@ class NodeCore:
         self._entropy = entropy
         self._layout = Layout.of(manifest.model, manifest.compression.block_size)
         self._history = History(manifest, swarm.id)
-        self._replica = Replica(manifest, self._layout, initial)
+        self._replica: Replica = (opener or Plain()).replica(manifest, self._layout, initial)
         self._codec = codec_of(manifest.compression)
         remembered = ledger.remember(read, self._layout)
         self._books: Books = remembered.books
@@ -169,10 +178,16 @@ class NodeCore:
             dataclasses.replace(settings, remembered=remembered.presences),
             lambda: (self._history.round, self._history.digest()),
         )
-        self._sync = Sync(swarm, self._layout, identity, self._history)
+        self._sync = Sync(swarm, self._layout, self._history, self._membership.links, self._guides_of, opener)
         self._rendezvous = Rendezvous(
-            swarm.id, self._me, manifest.cohorts, lambda: self._membership.live(self._clock)
+            swarm.id,
+            self._me,
+            manifest.cohorts,
+            lambda: self._membership.live(self._clock),
+            self._known_to_all,
         )
+        self._grown_at = 0.0  # when the history's round became what it is
+        self._model = self._replica.model()
         self._cohorts: dict[bytes, Running] = {}  # by id, oldest first, at most COHORTS_MAX
         self._waiting: dict[bytes, deque[bytes]] = {}  # by peer, WAITING_MAX of them, as many messages each
         self._early: deque[Message] = deque(maxlen=EARLY_MAX)
@@ -195,7 +210,7 @@ class NodeCore:
     # --- the two entrances -----------------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Action]:
-        self._clock = now
+        self._clock = self._grown_at = now
         actions: list[object] = [*self._membership.start(now)]
         if self._remembered is not None:
             actions += self._resume(self._remembered)
@@ -221,7 +236,11 @@ class NodeCore:
 
     def _route(self, action: Action) -> list[Action]:
         """A direct message may need a connection first, and waits for it here."""
-        if not isinstance(action, Send) or action.peer in self._membership.neighbours:
+        if not isinstance(action, Send):
+            return [action]
+        if action.peer in self._membership.neighbours:
+            if not is_alive(action.data):
+                self._membership.spoke_to(action.peer, self._clock)
             return [action]
         waiting = self._waiting.get(action.peer)
         if waiting is not None:
@@ -240,6 +259,8 @@ class NodeCore:
                 return self._on_received(self._me, data, now)
             case Close(readies):
                 return self._form(readies)
+            case Introduce(peers, to):
+                return self._introduce(peers, to)
             case Contribute(cohort):
                 return self._freeze_for(cohort)
             case Spend():
@@ -249,7 +270,7 @@ class NodeCore:
             case Closed(cohort):
                 return self._close(cohort)
             case Certified(aggregate):
-                return list(self._sync.certified(aggregate))
+                return list(self._sync.certified(aggregate, now))
             case Learned():
                 return self._learn(action, now)
         return None
@@ -269,6 +290,7 @@ class NodeCore:
                 return [*greeted, *waited, *itertools.chain(*reminders), *self._consider(now)]
             case PeerDown(peer):
                 self._waiting.pop(peer, None)
+                self._sync.gone(peer)
                 lost = self._membership.handle(event, now)
                 return [*lost, *self._rendezvous.failed(peer, now), *self._lose(peer)]
             case SendFailed(peer, _, reason):
@@ -284,6 +306,10 @@ class NodeCore:
                 return [*self._membership.handle(event, now), *self._consider(now)]
             case TimerFired(("phase", int(number))):
                 return self._on_phase_over(number, now)
+            case TimerFired(("sync", *_)):
+                return [*self._sync.handle(event, self._me, now)]
+            case TimerFired(("lottery",)):
+                return self._consider(now)
             case TimerFired(("roster",)):
                 self._pending = None
                 return self._consider(now)
@@ -304,12 +330,12 @@ class NodeCore:
                 self._accuracy = (round_, accuracy)
                 told = Report("evaluated", {"round": round_, "accuracy": accuracy, "loss": loss})
                 is_stale = self._finished and round_ < self._history.round
-                return [told, *(self._evaluate(self._replica.model(), now) if is_stale else [])]
+                return [told, *(self._evaluate(self._model, now) if is_stale else [])]
         return []
 
     def _on_received(self, peer: bytes, data: bytes, now: float, *, forwarded: bool = False) -> list[object]:
         try:
-            message = open_frame(self._swarm.id, data)
+            message = open_frame(self._swarm.id, data, None if forwarded else peer)
             if not self._membership.belongs(message.sender):
                 raise PeerViolation(f"{message.kind.name}: its author is not a member of this swarm")
             return self._on_message(peer, message, now)
@@ -330,13 +356,18 @@ class NodeCore:
 
     def _on_message(self, peer: bytes, message: Message, now: float) -> list[object]:
         if peer == message.sender:
-            self._membership.heard_from(peer, now)
-        elif message.kind not in {Kind.READY, Kind.PRESENCE, Kind.ANNOUNCE, Kind.ABORT_CERTIFICATE}:
+            self._membership.heard_from(peer, now, alive=message.kind is Kind.ALIVE)
+        elif message.kind not in {Kind.READY, Kind.PRESENCE, Kind.ABORT_CERTIFICATE}:
             raise PeerViolation(f"{message.kind.name}: handed on by another peer")
         actions: list[object] = []
         if message.kind in MEMBERSHIP_KINDS:
             actions += self._membership.handle(message, now)
-        if message.kind in SYNC_KINDS and not self._is_coming(message):
+        if isinstance(message.body, Aggregates) and message.body.guides:
+            # First: with the new round, this device may want to find who leads it.
+            actions += self._membership.meet(message.body.guides, peer, now)
+        if isinstance(message.body, Announce) and self._is_coming(message.body):
+            self._sync.has(peer, message.body.aggregates)
+        elif message.kind in SYNC_KINDS:
             actions += self._sync.handle(message, peer, now)
         if isinstance(message.body, Ready):
             self._check_ready(message.body)
@@ -413,6 +444,9 @@ class NodeCore:
             return []
         if self._finished or self._busy or self._rendezvous.asked or self._pending:
             return []
+        waits = self._draw(now)
+        if waits is not None:
+            return [waits]
         self._secrets = Secrets.fresh(len(self._codec.phases), self._me, self._entropy)
         ready = Ready(
             self._history.round + 1,
@@ -424,6 +458,40 @@ class NodeCore:
         frame = sign_frame(self._identity, self._swarm.id, ready)
         return [*self._rendezvous.ask(frame, ready.round, now), self._report("READY", ready.round)]
 
+    def _draw(self, now: float) -> SetTimer | None:
+        """The lottery of the next round: None for a device that may say READY, else when it is to draw again."""
+        cohorts = self._swarm.manifest.cohorts
+        wait_s = (cohorts.gather_ms + LOTTERY_STEPS * cohorts.step_ms) / 1000
+        waited = int((now - self._grown_at) / wait_s)
+        counts = self._history.counts(LOTTERY_ROUNDS)
+        p = share(cohorts.sums, cohorts.n_max, self._membership.size(), counts, waited)
+        if wins(self._swarm.id, self._history.round + 1, self._me, p):
+            return None
+        # A little later than now in any case, or a time that rounds down would be waited for again and again.
+        return SetTimer(("lottery",), max(self._grown_at + (waited + 1) * wait_s, now + wait_s / 100))
+
+    def _known_to_all(self) -> list[bytes]:
+        """In a swarm too large to know all: who contributed to the last round, and can be reached from here."""
+        membership = self._membership
+        if membership.sees_all:
+            return []
+        last = self._history.counting(self._history.round)
+        candidates = dict.fromkeys(peer for known in last for peer in _contributors(known))
+        if not last:
+            candidates = {self._swarm.manifest.founder: None}
+        return sorted(peer for peer in candidates if peer == self._me or membership.reachable(peer))
+
+    def _guides_of(self, known: Verified) -> tuple[bytes, ...]:
+        """Where to find those of an aggregate's contributors who rank first to lead the round after it."""
+        if self._membership.sees_all:
+            return ()
+        ranked = ranking(self._swarm.id, known.body.round + 1, _contributors(known))
+        return self._membership.presences_of(ranked[:GUIDES])
+
+    def _introduce(self, peers: tuple[bytes, ...], to: bytes) -> list[object]:
+        """Where nobody knows all, whoever brings devices together tells them where the others are."""
+        return [] if self._membership.sees_all else [*self._membership.introduce(peers, to)]
+
     def _form(self, readies: tuple[bytes, ...]) -> list[object]:
         """As leader: bind a full bag to this node's heads. From here on the leader is a member like the others."""
         if self._finished:
@@ -434,7 +502,12 @@ class NodeCore:
         roster = write_roster(self._swarm, round_, parents, self._state_due(round_, parents), said)
         frame = sign_frame(self._identity, self._swarm.id, roster)
         members = [ready.sender for ready in said]
-        return [*(Send(peer, frame) for peer in members), self._report("ROSTER", roster.round, ("leader",))]
+        met = [Introduce(tuple(members), peer) for peer in members]
+        return [
+            *met,
+            *(Send(peer, frame) for peer in members),
+            self._report("ROSTER", roster.round, ("leader",)),
+        ]
 
     def _state_due(self, round_: int, parents: tuple[bytes, ...]) -> bytes:
         """The Merkle root of the fold of exactly these parents' ancestors, in the rounds that carry one."""
@@ -472,17 +545,13 @@ class NodeCore:
         frame = sign_frame(self._identity, self._swarm.id, Decline(), cohort=cohort.id)
         return [Send(peer, frame) for peer in cohort.aggregators]
 
-    def _is_coming(self, message: Message) -> bool:
+    def _is_coming(self, announce: Announce) -> bool:
         """An announced aggregate whose body this member has: its aggregator is about to send the signatures.
 
         Should it be lost, the next heartbeat tells.
         """
         signed = self._busy.member.body if self._busy is not None else None
-        return (
-            isinstance(message.body, Announce)
-            and signed is not None
-            and message.body.aggregates == (signed.id,)
-        )
+        return signed is not None and announce.aggregates == (signed.id[:SHORT_BYTES],)
 
     def _check_ready(self, ready: Ready) -> None:
         """Before it gets into a bag: with a READY that does not fit, the whole roster would fail."""
@@ -593,7 +662,7 @@ class NodeCore:
         share = self._first_share if self._phases == 1 else 1.0
         eligible_at = now + share * training.phase_ms / 1000
         self._phase = LocalPhase(self._phases, self._history.round, eligible_at)
-        base = self._replica.model() + self._books.ahead
+        base = self._model + self._books.ahead
         return [Train(self._phases, base, training.min_steps, training.max_steps)]
 
     @property
@@ -654,9 +723,11 @@ class NodeCore:
     # --- the history -----------------------------------------------------------------------------------------
 
     def _learn(self, learned: Learned, now: float) -> list[object]:
-        before = self._replica.model()
+        before, round_ = self._model, self._replica.round
         self._replica.apply(learned.changes, learned.round)
-        after = self._replica.model()
+        after = self._model = self._replica.model()
+        if learned.round > round_:
+            self._grown_at = now
         actions: list[object] = [Persist(("held",), ledger.held(learned.aggregates))]
         if self._phase is not None:
             actions.append(Rebase(after - before))
@@ -701,6 +772,7 @@ class NodeCore:
             outcome = self._history.add(verified)
             if isinstance(outcome, Added):
                 self._replica.apply(outcome.changes, self._history.round)
+        self._model = self._replica.model()
 
     def _resume(self, remembered: ledger.Remembered) -> list[object]:
         """Cohorts whose debit was open when this node stopped: ask how they ended, and abort what still can be."""
@@ -720,7 +792,7 @@ class NodeCore:
 
     def model(self) -> NDArray[np.float32]:
         """The replica as the trainer sees it, float32 of shape (parameters,)."""
-        return self._replica.model()
+        return self._model.copy()
 
     def status(self, now: float) -> dict[str, object]:
         self._clock = now
@@ -769,6 +841,8 @@ class NodeCore:
             return "trains, and has something to give", "a cohort to form"
         if self._pending is not None:
             return "catches up", "the parents of its cohort's roster"
+        if self._phase is not None and self._phase.eligible:
+            return "trains, and has something to give", f"the lottery of round {self._history.round + 1}"
         return "trains on its own data", "enough local steps to have something to give"
 
     def aggregates(self) -> list[dict[str, object]]:
@@ -797,3 +871,11 @@ class NodeCore:
 
     def _report(self, phase: str, round_: int, roles: tuple[str, ...] = ()) -> Report:
         return Report("phase", {"phase": phase, "cohort": "", "round": round_, "roles": list(roles)})
+
+
+def _contributors(known: Verified) -> list[bytes]:
+    return [
+        part.members[index]
+        for part in known.body.parts
+        for index in unpack_members(part.contributors, len(part.members))
+    ]

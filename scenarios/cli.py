@@ -19,6 +19,7 @@ from rich.text import Text
 from gossip.errors import GossamerError
 from scenarios.baselines.settings import NAMES
 from scenarios.progress import Display, display
+from scenarios.protocol_only import TASK, UNTIL_S, ProtocolRun
 from scenarios.report import print_report, problems, write_json
 from scenarios.simulate_report import RunReport, SimulationReport, print_simulation
 from scenarios.spec import VIRTUAL_DEVICES_MAX, OptionError, Plan, find_scenario, plan
@@ -96,6 +97,7 @@ def simulate(
     masks: bool = True,
     until_accuracy: float | None = None,
     tune: bool = False,
+    until_s: float | None = None,
     json: Path | None = None,
     report: Path | None = None,
 ) -> int:
@@ -122,6 +124,8 @@ def simulate(
         End when the mean accuracy over all devices is this, from 0 to 1.
     tune
         Try the grid of learning rates and local steps for each algorithm, with the first seed.
+    until_s
+        End after so many virtual seconds, where nobody trains (the scenario `scale`).
     json
         Write all figures to this file.
     report
@@ -144,7 +148,9 @@ def simulate(
         try:
             with display(stderr) as progress:
                 todo = (
-                    _tuned(first, algorithms, progress) if tune else _runs(plans, algorithms, masks, progress)
+                    _tuned(first, algorithms, progress)
+                    if tune
+                    else _runs(plans, algorithms, masks, progress, until_s)
                 )
                 for each, interrupted in todo:  # noqa: B007 - read after the loop
                     runs.append(each)
@@ -188,12 +194,12 @@ class _Simulation(Protocol):
 
 
 def _runs(
-    plans: Sequence[Plan], algorithms: Sequence[str], masks: bool, progress: Display
+    plans: Sequence[Plan], algorithms: Sequence[str], masks: bool, progress: Display, until_s: float | None
 ) -> Iterator[tuple[RunReport, bool]]:
     """Each run's figures, and whether it was interrupted, which ends them."""
     for chosen in plans:
         for name in algorithms:
-            simulation = _simulation(chosen, name, masks, progress)
+            simulation = _simulation(chosen, name, masks, progress, until_s)
             try:
                 simulation.go()
             except KeyboardInterrupt:
@@ -202,7 +208,14 @@ def _runs(
             yield simulation.report(), False
 
 
-def _simulation(chosen: Plan, algorithm: str, masks: bool, progress: Display) -> _Simulation:
+def _simulation(
+    chosen: Plan, algorithm: str, masks: bool, progress: Display, until_s: float | None
+) -> _Simulation:
+    """Raises OptionError."""
+    if chosen.task == TASK:
+        return ProtocolRun(chosen, progress, UNTIL_S if until_s is None else until_s)
+    if until_s is not None:
+        raise OptionError(f"--until-s {until_s:g}: scenario {chosen.name} trains, and ends with its rounds")
     # Both import torch, which takes seconds.
     if algorithm == GOSSAMER:
         from scenarios.simulate import Run  # noqa: PLC0415

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from crypto.hashing import digest
 from crypto.identity import Identity
+from gossip.commons import Commons
 from gossip.events import (
     Action,
     CancelTimer,
@@ -239,6 +240,7 @@ class VirtualSwarm:
         self._initial = initial
         self._phases = phases
         self._report = report
+        self._commons = Commons()
         self._chance = Stream("network", seed)
         self._trace = sha256()
         self._heap: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
@@ -284,6 +286,7 @@ class VirtualSwarm:
             ),
             entropy=Stream("device", self._seed, device.index, device.life),
             read=lambda table: sorted(device.disk[table].items()),
+            opener=self._commons,
         )
         self._perform(device, device.core.start(self.now))
         self._tell(device, TRAINER_S, TrainerReady(self._phases.examples(device.index)))

@@ -8,8 +8,18 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from crypto.identity import Identity
-from gossip.errors import PeerViolation
-from gossip.messages import BODY_TYPES, COHORT_KINDS, FRAME_BYTES, Frame, Kind, open_frame, sign_frame
+from gossip.errors import MisuseError, PeerViolation
+from gossip.messages import (
+    BODY_TYPES,
+    CHANNEL_KINDS,
+    COHORT_KINDS,
+    FRAME_BYTES,
+    Frame,
+    Kind,
+    channel_frame,
+    open_frame,
+    sign_frame,
+)
 from gossip.wire import Wire, pack, unpack
 
 ALICE = Identity(bytes([1] * 32))
@@ -47,6 +57,8 @@ def bodies(kind: Kind) -> st.SearchStrategy[Wire]:
 
 
 def framed(kind: Kind, body: Wire, swarm: bytes = SWARM) -> bytes:
+    if kind in CHANNEL_KINDS:
+        return channel_frame(body)
     return sign_frame(ALICE, swarm, body, cohort=bytes(32) if kind in COHORT_KINDS else b"")
 
 
@@ -56,7 +68,7 @@ def framed(kind: Kind, body: Wire, swarm: bytes = SWARM) -> bytes:
 def test_a_message_survives_the_wire_and_nothing_near_it_does(kind, data):
     body = data.draw(bodies(kind))
     frame = framed(kind, body)
-    message = open_frame(SWARM, frame)
+    message = open_frame(SWARM, frame, ALICE.public_key)
     assert (message.kind, message.body, message.sender) == (kind, body, ALICE.public_key)
 
     cut = data.draw(st.integers(0, len(frame) - 1))
@@ -64,9 +76,36 @@ def test_a_message_survives_the_wire_and_nothing_near_it_does(kind, data):
     flipped = bytearray(frame)
     flipped[spot] ^= 1 << bit
     elsewhere = framed(kind, body, swarm=bytes(32))
-    for wrong in (frame[:cut], frame + b"\0", bytes(flipped), elsewhere):
+    near = [frame[:cut], frame + b"\0"]
+    if (
+        kind not in CHANNEL_KINDS
+    ):  # there, the channel itself lets nobody flip a bit, and belongs to one swarm
+        near += [bytes(flipped), elsewhere]
+    for wrong in near:
         with pytest.raises(PeerViolation):
-            open_frame(SWARM, wrong)
+            open_frame(SWARM, wrong, ALICE.public_key)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@given(data=st.data())
+@settings(max_examples=5, deadline=None)
+def test_only_what_the_channel_proves_goes_without_a_signature(kind, data):
+    frame = unpack(framed(kind, data.draw(bodies(kind))), Frame, limit_bytes=FRAME_BYTES)
+    named = pack(Frame(1, kind, frame.cohort, 0, ALICE.public_key, frame.body, frame.signature))
+    bare = pack(Frame(1, kind, frame.cohort, 0, b"", frame.body, b""))
+    signed = pack(Frame(1, kind, frame.cohort, 0, ALICE.public_key, frame.body, bytes(64)))
+    wrong = [named, signed] if kind in CHANNEL_KINDS else [bare, signed]
+    for each in wrong:
+        with pytest.raises(PeerViolation):
+            open_frame(SWARM, each, ALICE.public_key)
+    if kind in CHANNEL_KINDS:
+        with pytest.raises(PeerViolation, match="own channel"):
+            open_frame(SWARM, bare)
+        with pytest.raises(MisuseError):
+            sign_frame(ALICE, SWARM, open_frame(SWARM, bare, ALICE.public_key).body)
+    else:
+        with pytest.raises(MisuseError):
+            channel_frame(open_frame(SWARM, pack(frame)).body)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

@@ -367,7 +367,7 @@ class World:
     def _tamper(self, device: Device, data: bytes) -> bytes:
         if device.index != self.faults.flip_share:
             return data
-        message = open_frame(self.swarm.id, data)
+        message = open_frame(self.swarm.id, data, device.key)
         if not isinstance(message.body, Unmask):
             return data
         shares = tuple(bytes([share[0] ^ 1]) + share[1:] if share else share for share in message.body.shares)
@@ -466,7 +466,7 @@ class Observer:
     # --- the wire --------------------------------------------------------------------------------------------
 
     def on_wire(self, sender: Device, receiver: Device, data: bytes) -> None:
-        message = open_frame(self.world.swarm.id, data)
+        message = open_frame(self.world.swarm.id, data, sender.key)
         place = (message.cohort, message.phase, sender.key)
         match message.body:
             case Masked(_, vector):

@@ -35,7 +35,7 @@ def control_bytes(n: int, codec: str) -> dict[str, float]:
     honest = world._send
 
     def spy(device, peer, data):
-        message = open_frame(world.swarm.id, data)
+        message = open_frame(world.swarm.id, data, device.key)
         if isinstance(message.body, Roster) and not cohorts:
             cohorts.append(open_roster(world.swarm, message))
         if device.key != peer:
@@ -48,7 +48,7 @@ def control_bytes(n: int, codec: str) -> dict[str, float]:
     plain = [m for m in cohort.members if m not in {cohort.leader, *cohort.aggregators}]
     counted: Counter[str] = Counter()
     for sender, receiver, data in frames:
-        message = open_frame(world.swarm.id, data)
+        message = open_frame(world.swarm.id, data, sender)
         first = isinstance(message.body, Roster | Ready) and message.body.round == 1
         if message.cohort == cohort.id or first:
             size = len(data) - payload_bytes(message.body)

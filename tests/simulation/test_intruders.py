@@ -4,8 +4,9 @@ import pytest
 
 from crypto.identity import Identity
 from gossip.events import Disconnect, Heard, PeerUp, Received, Report
-from gossip.messages import BODY_TYPES, Alive, Presence, open_frame, sign_frame
+from gossip.messages import BODY_TYPES, Kind, Presence, open_frame, sign_frame
 from node.core import VIOLATIONS_MAX
+from tests.frames import spoken
 from tests.simulation.harness import World
 
 STRANGER = Identity(bytes([9] * 32))
@@ -36,17 +37,15 @@ def world():
 def test_a_stranger_changes_nothing_and_is_disconnected(world):
     core = world.devices[0].core
     recorded = {
-        open_frame(world.swarm.id, frame).kind: open_frame(world.swarm.id, frame)
-        for frame in world._old_frames
+        message.kind: message
+        for message in (open_frame(world.swarm.id, frame, STRANGER.public_key) for frame in world._old_frames)
     }
     assert len(recorded) >= 14, "a run of the protocol has shown most kinds of messages"
     before = snapshot(core)
     actions = []
     for _ in range(2):
         for message in recorded.values():
-            own = sign_frame(
-                STRANGER, world.swarm.id, message.body, cohort=message.cohort, phase=message.phase
-            )
+            own = spoken(STRANGER, world.swarm.id, message.body, cohort=message.cohort, phase=message.phase)
             for event in (Received(STRANGER.public_key, own), Heard(STRANGER.public_key, own)):
                 actions += core.handle(event, world.now)
     assert snapshot(core) == before
@@ -65,9 +64,14 @@ def test_a_stranger_does_not_become_a_neighbour(world):
 def test_a_member_cannot_speak_for_another_nor_a_stranger_by_a_member(world):
     core = world.devices[0].core
     before = snapshot(core)
-    alive = sign_frame(world.devices[1].identity, world.swarm.id, Alive(10**6, bytes(8)))
+    decline = next(
+        frame
+        for frame in world._old_frames
+        if (message := open_frame(world.swarm.id, frame, STRANGER.public_key)).kind is Kind.SHARES
+        and message.sender == world.devices[1].key
+    )
     for bringer in (world.devices[2].key, STRANGER.public_key):
-        assert [action.name for action in core.handle(Received(bringer, alive), world.now)] == ["violation"]
+        assert [action.name for action in core.handle(Received(bringer, decline), world.now)] == ["violation"]
     assert snapshot(core) == before
 
 
@@ -77,7 +81,8 @@ def test_replayed_frames_change_nothing_lasting(world):
     frames = list(world._old_frames)
     for device in world.devices:
         for frame in frames:
-            sender = open_frame(world.swarm.id, frame).sender
+            message = open_frame(world.swarm.id, frame, world.devices[device.index - 1].key)
+            sender = message.sender  # of what is not signed: whoever sends it
             if sender != device.key:
                 world._perform(device, device.core.handle(Received(sender, frame), world.now))
     assert {d.index: d.core.status(world.now)["history_digest"] for d in world.devices} == histories

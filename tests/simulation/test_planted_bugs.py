@@ -204,7 +204,7 @@ def test_a_refund_by_timeout(monkeypatch):
     """A member is cut off with its vector out: the others sum it, and it must not take it back."""
 
     def run() -> World:
-        world = World(7, 8)
+        world = World(1, 8)
 
         def masked() -> bool:
             return bool(world.reports) and world.reports[-1][2].fields.get("phase") == "MASKED"

@@ -91,7 +91,7 @@ def test_who_missed_the_body_fetches_the_aggregate_when_its_signatures_come():
     honest = World._send
 
     def forgetful(device, peer, data):
-        message = open_frame(world.swarm.id, data)
+        message = open_frame(world.swarm.id, data, device.key)
         if peer == lonely.key and message.kind is Kind.BODY_PROPOSAL and device is not lonely:
             missed.append(message.cohort)
             return

@@ -12,8 +12,10 @@ import pytest
 
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip.events import Rebase, Train
+from gossip import membership
+from gossip.events import Publish, Rebase, Train
 from gossip.manifest import Cohorts, Compression, Manifest, Model, Step, Tensor, Training, found
+from gossip.messages import Presence, sign_frame
 from node.drivers.links import CONNECTION_BYTES, Link
 from node.drivers.virtual import MESH, Hardware, VirtualSwarm, VirtualTrainer
 
@@ -55,7 +57,7 @@ def body(index, **differs):
     return Hardware(**{"on_at_s": 0.2 * index, "step_s": 0.1, **differs})
 
 
-def a_swarm(count, *, seed=7, hardware=body, phases=None, rounds=0, report=None):
+def a_swarm(count, *, seed=7, hardware=body, phases=None, rounds=0, report=None, sums=8):
     identities = [Identity(digest("virtual device", bytes([index]))) for index in range(count)]
     manifest = Manifest(
         version=1,
@@ -65,7 +67,7 @@ def a_swarm(count, *, seed=7, hardware=body, phases=None, rounds=0, report=None)
         ),
         training=Training(10, 40, rounds, (Step(1, 256, 64),), 1 << 24),
         compression=Compression("dense", 4, 1000, 7, 8, -2, 64),
-        cohorts=Cohorts(3, 8, 500, 1000),
+        cohorts=Cohorts(3, 8, 500, 1000, sums),
         admit="members",
         members=tuple(sorted(identity.public_key for identity in identities)),
         founder=identities[0].public_key,
@@ -108,15 +110,49 @@ def test_every_byte_that_arrives_was_sent():
     assert sent > 2 * pairs * CONNECTION_BYTES
 
 
-def test_an_announcement_reaches_all_and_costs_copies():
+def test_an_aggregate_reaches_all_through_a_mesh_of_neighbours():
     world = a_swarm(12, rounds=2)
     world.run(25)
     assert rounds_of(world) == [2] * 12
     for device in world.devices:
         assert MESH[0] - 2 <= len(device.mesh) <= MESH[1] + 1
         assert list(device.mesh) == [peer for peer in device.mesh if peer in device.pipes]
-    copies = sum(device.traffic.sent_by_kind["ANNOUNCE"] for device in world.devices) / 135
-    assert copies >= 11 * statuses(world)[0]["aggregates"]
+    assert len({status["history_digest"] for status in statuses(world)}) == 1
+
+
+def test_what_is_published_reaches_all_and_costs_copies():
+    """No core publishes any more, but a driver can: as gossipsub does it."""
+    world = a_swarm(12, rounds=2)
+    world.run(25)
+    before = sum(device.traffic.received for device in world.devices)
+    frame = sign_frame(world.devices[3].identity, world._swarm.id, Presence(1 << 40, ("elsewhere",)))
+    world._perform(world.devices[3], [Publish(frame)])
+    world.run(25.5)
+    copies = (sum(device.traffic.received for device in world.devices) - before) / (len(frame) + 231)
+    assert 11 <= copies < 12 * MESH[1]
+    for device in world.devices:
+        if device.index != 3:
+            assert device.core._membership.addresses_of(world.devices[3].key) == ("elsewhere",)
+
+
+def test_an_aggregate_is_announced_in_few_bytes():
+    """Before they were direct and short, a device sent 6 copies of 630 bytes for each."""
+    world = a_swarm(30)
+    world.run(40)
+    told = sum(device.traffic.sent_by_kind["ANNOUNCE"] for device in world.devices) / 30
+    assert 0 < told / statuses(world)[0]["aggregates"] < 8 * 34
+
+
+def test_views_stay_bounded_and_rounds_come_in_a_swarm_that_nobody_knows_whole(monkeypatch):
+    monkeypatch.setattr(membership, "KNOWN_MAX", 10)
+    world = a_swarm(40, sums=1)
+    world.run(40)
+    for device in world.devices:
+        assert len(device.core._membership.known) <= 10
+        assert not device.core._membership.sees_all
+    assert min(rounds_of(world)) >= 5
+    counts = world.devices[0].core._history.counts(64)
+    assert sum(counts[2:]) <= 3 * len(counts[2:]), "the lottery keeps the sums of a round few"
 
 
 def test_a_device_that_was_off_goes_on_with_what_its_disk_holds():

@@ -2,6 +2,7 @@ import pytest
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.peer.id import ID
 
+from crypto import identity as identity_module
 from crypto.identity import PARSED_KEYS_KEPT, Identity, _parsed, peer_id, public_key_of, verify
 
 P = 2**255 - 19
@@ -196,3 +197,21 @@ def test_a_name_that_is_no_ed25519_peer_id_is_refused():
             public_key_of(text)
     with pytest.raises(ValueError, match="32 bytes"):
         peer_id(bytes(31))
+
+
+def test_a_verification_that_held_is_remembered_for_exactly_what_was_verified():
+    """The memo is a pure function's: another key, domain, message or signature is another question."""
+    alice, bob = Identity(bytes([1] * 32)), Identity(bytes([2] * 32))
+    signature = alice.sign("seal", b"message")
+    for _ in range(2):
+        assert verify(alice.public_key, "seal", b"message", signature)
+        assert not verify(bob.public_key, "seal", b"message", signature)
+        assert not verify(alice.public_key, "vote", b"message", signature)
+        assert not verify(alice.public_key, "seal", b"messages", signature)
+        assert not verify(alice.public_key, "seal", b"message", bytes(64))
+        assert not verify(alice.public_key + signature[:1], "seal", b"message", signature[1:])
+    before = identity_module._held.cache_info().currsize
+    for number in range(50):
+        assert not verify(alice.public_key, "seal", bytes([number]), signature)
+    assert identity_module._held.cache_info().currsize == before, "what fails takes no place"
+    assert identity_module._held.cache_info().maxsize == identity_module.HELD_KEPT

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from crypto.identity import Identity
 from gossip.events import Heard, PeerDown, Persisted, Received, SendFailed
-from gossip.messages import Alive, Presence, sign_frame
+from gossip.messages import Alive, Presence, channel_frame, sign_frame
 from node.config import ConfigError
 from node.drivers import mailbox as mailbox_module
 from node.drivers.faults import VARIABLE, read_faults
@@ -84,7 +84,7 @@ async def test_it_wakes_the_core_for_an_event_and_for_an_overrun(monkeypatch, au
 
 def test_bytes_are_counted_by_kind():
     box = Mailbox()
-    alive = sign_frame(ME, bytes(32), Alive(7, bytes(8)))
+    alive = channel_frame(Alive(7, bytes(8)))
     presence = sign_frame(ME, bytes(32), Presence(1, ()))
     box.received(ADA, alive)
     box.heard(ADA, presence)

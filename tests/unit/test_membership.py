@@ -8,9 +8,23 @@ from crypto.hashing import digest
 from crypto.identity import Identity
 from gossip import membership as membership_module
 from gossip.errors import PeerViolation
-from gossip.events import Dial, Disconnect, PeerDown, PeerUp, Publish, Report, Send, SetTimer, TimerFired
-from gossip.membership import BACKOFF_S, BEAT_S, PRESENCE_S, PRESENCE_TTL_S, SILENCE_S, Membership, Settings
-from gossip.messages import Alive, Greeting, Presence, open_frame, sign_frame
+from gossip.events import Dial, Disconnect, PeerDown, PeerUp, Report, Send, SetTimer, TimerFired
+from gossip.membership import (
+    BACKOFF_S,
+    BEAT_S,
+    CENSUS,
+    IDLE_S,
+    NEWS_S,
+    NEWS_TO_OF_MANY,
+    PRESENCE_S,
+    PRESENCE_TTL_S,
+    SILENCE_S,
+    SIZE_MAX,
+    Census,
+    Membership,
+    Settings,
+)
+from gossip.messages import AbortVote, Alive, Greeting, Presence, channel_frame, open_frame, sign_frame
 from tests.simulation.harness import tiny_swarm
 
 PEOPLE = sorted(
@@ -34,7 +48,7 @@ def presence(i: int, sequence: int = 1, *addresses: str) -> bytes:
 
 
 def told(membership: Membership, raw: bytes, now: float = 0.0) -> list[object]:
-    return membership.handle(open_frame(SWARM.id, raw), now)
+    return membership.handle(open_frame(SWARM.id, raw, KEYS[1]), now)
 
 
 def dialled(actions: list[object]) -> list[tuple[bytes, tuple[str, ...]]]:
@@ -42,7 +56,7 @@ def dialled(actions: list[object]) -> list[tuple[bytes, tuple[str, ...]]]:
 
 
 def sent(actions: list[object], kind: type) -> list[tuple[bytes, object]]:
-    opened = [(a.peer, open_frame(SWARM.id, a.data).body) for a in actions if isinstance(a, Send)]
+    opened = [(a.peer, open_frame(SWARM.id, a.data, ME).body) for a in actions if isinstance(a, Send)]
     return [(peer, body) for peer, body in opened if isinstance(body, kind)]
 
 
@@ -75,11 +89,11 @@ def test_a_new_neighbour_is_greeted_with_all_presences_and_a_heartbeat():
 def test_a_greeting_tells_of_others_and_nobody_speaks_for_somebody_else():
     membership = machine()
     greeting = Greeting((presence(1), presence(2), presence(3)))
-    told(membership, sign_frame(PEOPLE[1], SWARM.id, greeting))
+    told(membership, channel_frame(greeting))
     assert sorted(membership.known) == KEYS[1:4]
-    bad = Greeting((sign_frame(PEOPLE[1], SWARM.id, Alive(1, bytes(8))),))
+    bad = Greeting((sign_frame(PEOPLE[1], SWARM.id, AbortVote(), cohort=bytes(32)),))
     with pytest.raises(PeerViolation, match="something else than presences"):
-        told(membership, sign_frame(PEOPLE[1], SWARM.id, bad))
+        told(membership, channel_frame(bad))
 
 
 def test_strangers_and_oneself_are_not_remembered():
@@ -145,21 +159,98 @@ def test_a_silent_neighbour_is_disconnected_and_one_that_beats_is_not():
     assert membership.live(now) == [ME, KEYS[2]]
 
 
-def test_every_neighbour_gets_every_beat():
+def test_a_beat_goes_to_neighbours_that_nothing_else_went_to_and_at_times_to_all():
     membership = machine()
     for i in (3, 1):
         membership.handle(PeerUp(KEYS[i]), 0.0)
-    assert [peer for peer, _ in sent(membership.handle(BEAT, BEAT_S), Alive)] == [KEYS[1], KEYS[3]]
+    beats = []
+    for beat in range(1, 5):
+        now = beat * BEAT_S
+        membership.spoke_to(KEYS[3], now - 1)
+        for i in (1, 3):
+            membership.heard_from(KEYS[i], now)
+        beats.append([peer for peer, _ in sent(membership.handle(BEAT, now), Alive)])
+    assert beats == [[KEYS[1]], [KEYS[1]], [KEYS[1], KEYS[3]], [KEYS[1]]], (
+        "all in PULSE_S: it tells the history"
+    )
+
+
+def test_of_too_many_neighbours_the_idle_ones_are_let_go_and_not_taken_for_down(monkeypatch):
+    monkeypatch.setattr(membership_module, "LINKS_MAX", 3)
+    membership = machine(neighbours=2)
+    for i in range(1, 8):
+        told(membership, presence(i))
+        membership.handle(PeerUp(KEYS[i]), 0.1 * i)
+    now = IDLE_S + 2
+    for i in range(1, 8):
+        membership.heard_from(KEYS[i], now, alive=True)
+    membership.heard_from(KEYS[7], now)
+    gone = [a.peer for a in membership.handle(BEAT, now) if isinstance(a, Disconnect)]
+    assert gone == [KEYS[i] for i in (6, 5, 4, 3)], "the youngest of the idle, as many as are too many"
+    for peer in gone:
+        membership.handle(PeerDown(peer, "idle"), now)
+    assert not any(membership.known[peer].down for peer in gone)
+    assert len(membership.neighbours) == 3
+
+
+# --- a large swarm -------------------------------------------------------------------------------------------------
+
+
+def test_the_view_is_bounded_and_whom_it_has_no_place_for_is_a_guest_for_a_while(monkeypatch):
+    monkeypatch.setattr(membership_module, "KNOWN_MAX", 3)
+    monkeypatch.setattr(membership_module, "GUESTS_MAX", 2)
+    membership = machine()
+    told(membership, channel_frame(Greeting(tuple(presence(i) for i in range(1, 8)))))
+    assert not membership.sees_all
+    assert sorted(membership.known) == KEYS[1:4]
+    assert [i for i in range(1, 8) if membership.addresses_of(KEYS[i])] == [1, 2, 3, 6, 7]
+    membership.handle(PeerUp(KEYS[2]), 1.0)
+    membership.handle(PeerDown(KEYS[2], "gone"), 2.0)
+    told(membership, presence(9), 3.0)
+    assert sorted(membership.known) == [KEYS[1], KEYS[3], KEYS[9]], "who went makes room"
+
+
+def test_news_goes_to_a_few_neighbours_and_only_what_has_a_place_here(monkeypatch):
+    monkeypatch.setattr(membership_module, "KNOWN_MAX", 3)
+    membership = machine()
+    for i in range(4, 12):
+        membership.handle(PeerUp(KEYS[i]), 0.0)
+    first, *_ = told(membership, presence(1), 1.0)[1:]
+    assert first == SetTimer(("membership", "news"), 1.0 + NEWS_S)
+    for i in (2, 3, 4, 5):
+        told(membership, presence(i), 1.1)
+    news = sent(membership.handle(TimerFired(("membership", "news")), 1.3), Greeting)
+    assert len(news) == NEWS_TO_OF_MANY
+    for _, greeting in news:
+        assert [open_frame(SWARM.id, raw).sender for raw in greeting.presences] == KEYS[1:4]
+    assert told(membership, presence(6), 2.0) == [], "nothing of a guest is handed on"
+
+
+def test_a_census_tells_about_how_many_there_are_in_constant_space():
+    for count in (1, 10, 300, 5000):
+        here, there = Census(), Census()
+        for number in range(count):
+            (here if number % 3 else there).count(SWARM.id, number.to_bytes(32, "big"))
+        assert here.merge(b"".join(there.least))
+        assert not here.merge(b"".join(there.least)), "no news the second time"
+        assert len(here.least) <= CENSUS
+        assert count / 2 < here.estimate() < count * 2
+    here.merge(bytes(4))
+    for lie in range(100):
+        here.merge(lie.to_bytes(4, "big"))
+    assert here.estimate() == SIZE_MAX
 
 
 def test_ones_own_presence_is_renewed_under_ascending_sequences():
     membership = machine(sequence=7)
+    membership.handle(PeerUp(KEYS[1]), 0.0)
     sequences = []
     for place in range(3):
-        timer, published = membership.handle(TimerFired(("membership", "presence")), place * PRESENCE_S)
-        assert timer == SetTimer(("membership", "presence"), (place + 1) * PRESENCE_S)
-        assert isinstance(published, Publish)
-        sequences.append(open_frame(SWARM.id, published.data).body.sequence)
+        actions = membership.handle(TimerFired(("membership", "presence")), place * PRESENCE_S)
+        assert actions[0] == SetTimer(("membership", "presence"), (place + 1) * PRESENCE_S)
+        ((peer, greeting),) = sent(actions, Greeting)
+        assert peer == KEYS[1]
+        sequences.append(open_frame(SWARM.id, greeting.presences[0]).body.sequence)
     assert sequences == [8, 9, 10]
 
 

@@ -10,7 +10,18 @@ from gossip.cohort import Secrets
 from gossip.events import CancelTimer, Report, Send, SetTimer, TimerFired
 from gossip.manifest import Cohorts
 from gossip.messages import Message, Ready, open_frame, sign_frame
-from gossip.rendezvous import PATIENCE_GATHERS, READY_TTL_GATHERS, Close, Rendezvous, ranking
+from gossip.rendezvous import (
+    LOTTERY_ROUNDS,
+    ONE,
+    PATIENCE_GATHERS,
+    READY_TTL_GATHERS,
+    Close,
+    Introduce,
+    Rendezvous,
+    ranking,
+    share,
+    wins,
+)
 
 SWARM = digest("swarm", b"rendezvous")
 GATHER_S = 2.0
@@ -222,7 +233,9 @@ def test_the_rank_is_that_of_the_highest_round_in_the_bag():
     round_ = next(r for r in range(2, 50) if by_rank(r)[0] != by_rank(1)[0] and by_rank(r)[0] != KEYS[2])
     node = Node(by_rank(1)[0])
     node.hear(ready(PEOPLE[1], 1), ready(PEOPLE[2], round_))
-    assert node.fire(GATHER, GATHER_S)[0].peer == by_rank(round_)[0]
+    introduced, *sends, _ = node.fire(GATHER, GATHER_S)
+    assert {send.peer for send in sends} == {by_rank(round_)[0]}
+    assert introduced == Introduce(tuple(KEYS[1:3]), by_rank(round_)[0]), "it is to answer them"
 
 
 def test_a_leader_that_is_no_longer_the_first_forgets_its_bag():
@@ -243,3 +256,50 @@ def test_a_swarm_of_equals_meets_without_a_coordinator():
     assert {send.peer for send in sends} == {by_rank()[0]}
     actions = [a for send in sends for a in nodes[send.peer].hear(open_frame(SWARM, send.data))]
     assert [len(roster) for roster in closed(actions)] == [4, 4]
+
+
+# --- a large swarm --------------------------------------------------------------------------------------------
+
+
+def test_where_nobody_knows_all_those_of_the_last_round_are_asked_first():
+    node = Node(KEYS[0])
+    node.machine = Rendezvous(SWARM, KEYS[0], COHORTS, lambda: KEYS, lambda: KEYS[4:6])
+    send, _ = node.machine.ask(ready(PEOPLE[0]).raw, 1, 0.0)
+    asked = [send.peer]
+    for _ in range(len(KEYS) - 1):
+        asked.append(node.machine.failed(asked[-1], 0.1)[0].peer)
+    assert asked[:2] == by_rank(1, KEYS[4:6])
+    assert asked[2:] == by_rank(1, [*KEYS[:4], *KEYS[6:]]), "and then whoever this device happens to know"
+
+
+def test_the_lottery_leaves_a_small_swarm_as_it_is():
+    assert share(8, 16, 128, [50] * 10, 0) == ONE
+    assert share(8, 16, 129, [], 0) < ONE
+
+
+def test_the_lottery_starts_at_what_fills_the_sums_and_follows_the_rounds():
+    start = share(2, 16, 10_000, [], 0)
+    assert start == ONE * 32 // 10_000
+    assert share(2, 16, 10_000, [2, 2, 2], 0) == start, "as many as aimed at"
+    assert share(2, 16, 10_000, [3], 0) == start * 2 // 3
+    assert share(2, 16, 10_000, [1], 0) == 2 * start
+    assert share(2, 16, 10_000, [1, 1000], 0) == start, "a round changes it twofold at most"
+    assert share(2, 16, 10_000, [], 3) == 8 * start, "and so does each waiting time"
+
+
+def test_the_lottery_has_bounds_whatever_the_history_is():
+    for counts in ([1] * 1000, [1 << 11] * 1000, [0] * 5):
+        for waited in (0, 1, 1000):
+            for members in (0, 1, 1 << 20):
+                assert 1 <= share(2, 16, members, counts, waited) <= ONE
+    tail = [1, 5, 2] * LOTTERY_ROUNDS
+    assert share(2, 16, 5000, tail, 0) == share(2, 16, 5000, tail[-LOTTERY_ROUNDS:], 0)
+
+
+def test_about_as_many_win_as_the_share_says_and_others_in_each_round():
+    peers = [digest("lottery", number.to_bytes(4, "big")) for number in range(4000)]
+    p = share(2, 16, len(peers), [], 0)
+    winners = [[peer for peer in peers if wins(SWARM, round_, peer, p)] for round_ in range(5)]
+    assert all(10 < len(each) < 64 for each in winners)
+    assert winners[0] != winners[1]
+    assert all(wins(SWARM, 1, peer, ONE) for peer in peers)

@@ -8,6 +8,7 @@ from gossip.errors import GossamerError
 from node.config import ConfigError
 from scenarios.spec import (
     FIRST_NAMES,
+    VIRTUAL_DEVICES_MAX,
     OptionError,
     find_scenario,
     known_scenarios,
@@ -64,7 +65,7 @@ def refusal(path, **choices):
 
 @pytest.mark.parametrize("name", known_scenarios())
 def test_every_scenario_that_comes_along_is_found_by_its_name_and_fits_together(name):
-    chosen = plan(find_scenario(name))
+    chosen = plan(find_scenario(name), devices_max=VIRTUAL_DEVICES_MAX)
     assert chosen.name == name
     assert chosen.swarm.cohorts.n_min >= 4
 
@@ -76,6 +77,7 @@ def test_the_known_scenarios_are_those_that_the_manual_names():
         "faults",
         "keyboard",
         "quickstart",
+        "scale",
         "watch",
     ]
 

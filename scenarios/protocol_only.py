@@ -1,0 +1,170 @@
+"""A swarm that sums and does not learn: what the protocol costs a device, for any number of devices.
+
+All is as in `scenarios.simulate` but the training, which takes the time that the scenario says and gives updates that mean
+nothing. So a run says nothing about accuracy, and all about bytes, rounds and time.
+"""
+
+import time  # noqa: TID251 - a run tells how long it took whoever waited for it
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import mean
+
+import numpy as np
+
+from crypto.hashing import digest
+from gossip.errors import GossamerError
+from gossip.events import Floats, Report
+from gossip.manifest import MEMBERS_MAX, Swarm
+from node.drivers.virtual import Device, VirtualSwarm
+from node.founding import found_swarm
+from scenarios.progress import Display, Snapshot
+from scenarios.simulate_report import RunReport
+from scenarios.spec import Plan, identity_of
+
+TASK = "protocol"  # what a scenario's `task` says
+PARAMETERS = 1024
+EXAMPLES = 32  # of each device
+UPDATE = 2.0**-10
+SHOW_S = 1.0
+UNTIL_S = 60.0
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class NoModel:
+    """As a trainer would have opened it (`node.founding.OpenedModel`)."""
+
+    schema_hash: bytes = digest("schema", b"protocol only")
+    tensors: tuple[tuple[str, int, int], ...] = (("weights", PARAMETERS, 0),)
+    initial: bytes = bytes(8 * PARAMETERS)
+
+
+class NoTraining:
+    """`node.drivers.virtual.Phases` whose steps take time and nothing else."""
+
+    def __init__(self, devices: int) -> None:
+        self._steps = [0] * devices
+        self._update = np.full(PARAMETERS, UPDATE, np.float32)
+
+    def examples(self, device: int) -> int:  # noqa: ARG002
+        return EXAMPLES
+
+    def begin(self, device: int, base: Floats) -> None:  # noqa: ARG002
+        self._steps[device] = 0
+
+    def advance(self, device: int, steps: int) -> None:
+        self._steps[device] += steps
+
+    def rebase(self, device: int, change: Floats) -> None:
+        pass
+
+    def freeze(self, device: int) -> tuple[Floats, int, float]:
+        return self._update, self._steps[device], 0.0
+
+    def evaluate(self, model: Floats) -> tuple[float, float]:  # noqa: ARG002
+        return 0.0, 0.0
+
+
+class ProtocolRun:
+    """One run, until so many virtual seconds have passed or all rounds are done."""
+
+    def __init__(
+        self, plan: Plan, display: Display, until_s: float = UNTIL_S, clock: Clock = time.monotonic
+    ) -> None:
+        from scenarios.simulate import _hardware  # noqa: PLC0415 - imports torch, which takes seconds
+
+        self._plan = plan
+        self._display = display
+        self._until_s = until_s
+        self._clock = clock
+        self._began = clock()
+        self._rounds = [0] * len(plan.devices)
+        self.world = VirtualSwarm(
+            seed=plan.seed,
+            swarm=_found(plan),
+            initial=np.zeros(PARAMETERS, np.int64),
+            devices=[
+                (identity_of(plan.seed, index), _hardware(table, plan.seed, index))
+                for index, table in enumerate(plan.hardware)
+            ],
+            phases=NoTraining(len(plan.devices)),
+            report=self._hear,
+        )
+
+    def go(self) -> None:
+        """Raises GossamerError with the command that replays it where our own code fails."""
+        try:
+            while self.world.now < self._until_s and min(self._rounds) < self._plan.rounds:
+                self.world.run(min(self._until_s, self.world.now + SHOW_S))
+                self._show()
+        except Exception as error:
+            plan = self._plan
+            again = f"gossamer simulate {plan.name} --nodes {len(plan.devices)} --seed {plan.seed}"
+            raise GossamerError(
+                f"{type(error).__name__}: {error} (virtual second {self.world.now:.6f}); replay: {again}"
+            ) from error
+
+    def _hear(self, _now: float, device: int, report: Report) -> None:
+        if report.name == "folded":
+            round_ = report.fields["round"]
+            assert isinstance(round_, int)
+            self._rounds[device] = max(self._rounds[device], round_)
+
+    def _show(self) -> None:
+        devices = self.world.devices
+        self._display.show(
+            Snapshot(
+                stage=f"virtual second {self.world.now:.0f} of {self._until_s:.0f}",
+                at_s=self._clock() - self._began,
+                up=sum(device.core is not None for device in devices),
+                devices=len(devices),
+                round=max(self._rounds),
+                rounds=self._plan.rounds,
+                accuracy=None,
+                sent_bytes=sum(device.traffic.sent for device in devices),
+            )
+        )
+
+    def report(self) -> RunReport:
+        world, devices = self.world, self.world.devices
+        kinds = sorted(dict.fromkeys(kind for device in devices for kind in device.traffic.sent_by_kind))
+        return RunReport(
+            algorithm="gossamer",
+            seed=self._plan.seed,
+            masks=True,
+            reached=False,
+            time_s=round(world.now, 3),
+            bytes_per_device=mean(_total(device) for device in devices),
+            local_steps_per_device=mean(world.steps(device) for device in devices),
+            final_accuracy=0.0,
+            worst_accuracy=0.0,
+            rounds=max(self._rounds),
+            trace_sha256=world.trace_sha256,
+            wall_s=round(self._clock() - self._began, 2),
+            training_wall_s=0.0,
+            sent_per_device=mean(device.traffic.sent for device in devices),
+            sent_by_kind={
+                kind: sum(device.traffic.sent_by_kind[kind] for device in devices) / len(devices)
+                for kind in kinds
+            },
+            events=world.events,
+            problem="" if max(self._rounds) else "no sum came of it",
+        )
+
+
+def _total(device: Device) -> int:
+    return device.traffic.sent + device.traffic.received
+
+
+def _found(plan: Plan) -> Swarm:
+    identities = [identity_of(plan.seed, index) for index in range(len(plan.devices))]
+    listed = len(identities) <= MEMBERS_MAX
+    settings = plan.swarm.settings(
+        name=plan.name,
+        rounds=plan.rounds,
+        admit="members" if listed else "open",
+        members=tuple(identity.peer_id for identity in identities) if listed else (),
+        seed=plan.seed,
+    )
+    return found_swarm(settings, plan.task, NoModel(), identities[0])
