@@ -162,6 +162,7 @@ class Membership:
         self._census_news = False  # it has changed since it was told last
         self._news_due = False  # the timer runs
         self._told_news = 0  # neighbours, so far
+        self._some_went = True  # since the view was last searched for somebody who did
         self._census.count(swarm.id, self.me)
 
     def belongs(self, peer: bytes) -> bool:
@@ -322,6 +323,7 @@ class Membership:
         self._let_go.pop(peer, None)
         if known:
             known.down = not let_go
+            self._some_went = True
             known.dial_at = now + known.backoff_s
             known.backoff_s = min(2 * known.backoff_s, BACKOFF_S[1])
         return [Report("peer_down", {"peer": peer.hex()[:16], "reason": reason})] if was_neighbour else []
@@ -432,8 +434,11 @@ class Membership:
         """Whether the view has a place, if need be that of somebody who went."""
         if len(self.known) < KNOWN_MAX:
             return True
+        if not self._some_went:
+            return False
         gone = next((p for p, known in self.known.items() if known.down and p not in self.neighbours), None)
         if gone is None:
+            self._some_went = False
             return False
         del self.known[gone]
         records.append(Drop("presence", gone))

@@ -26,6 +26,7 @@ roster for each READY. Two leaders who hold the same READY therefore cost a DECL
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from crypto.hashing import digest
@@ -45,6 +46,7 @@ class Close:
     readies: tuple[bytes, ...]
 
 
+RANKINGS_KEPT = 256
 LOTTERY_ROUNDS = 64  # that p follows from: as many doublings as there are can be made up for in half of them
 LOTTERY_BITS = 64
 ONE = 1 << LOTTERY_BITS  # p in whole numbers: every device's floats round alike, but why rely on it
@@ -79,6 +81,12 @@ class Bagged:
 
 def ranking(swarm: bytes, round_: int, peers: list[bytes]) -> list[bytes]:
     return sorted(peers, key=lambda peer: digest("leader", swarm, round_.to_bytes(8, "big"), peer))
+
+
+@lru_cache(maxsize=RANKINGS_KEPT)
+def first_of(swarm: bytes, round_: int, peers: tuple[bytes, ...], count: int) -> tuple[bytes, ...]:
+    """The first of the ranking, remembered: all who pull an aggregate are told the same."""
+    return tuple(ranking(swarm, round_, list(peers))[:count])
 
 
 def share(sums: int, n_max: int, members: int, counts: Sequence[int], waited: int) -> int:

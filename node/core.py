@@ -79,7 +79,7 @@ from gossip.messages import (
     open_frame,
     sign_frame,
 )
-from gossip.rendezvous import LOTTERY_ROUNDS, Close, Introduce, Rendezvous, ranking, share, wins
+from gossip.rendezvous import LOTTERY_ROUNDS, Close, Introduce, Rendezvous, first_of, share, wins
 from gossip.residual import Books
 from gossip.secure_sum import (
     Certified,
@@ -485,8 +485,8 @@ class NodeCore:
         """Where to find those of an aggregate's contributors who rank first to lead the round after it."""
         if self._membership.sees_all:
             return ()
-        ranked = ranking(self._swarm.id, known.body.round + 1, _contributors(known))
-        return self._membership.presences_of(ranked[:GUIDES])
+        first = first_of(self._swarm.id, known.body.round + 1, tuple(_contributors(known)), GUIDES)
+        return self._membership.presences_of(first)
 
     def _introduce(self, peers: tuple[bytes, ...], to: bytes) -> list[object]:
         """Where nobody knows all, whoever brings devices together tells them where the others are."""
