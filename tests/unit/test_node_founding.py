@@ -28,6 +28,7 @@ ANA, BEA, CEM = (Identity(bytes([each]) * 32) for each in (1, 2, 3))
 class Model:
     schema_hash: bytes = b"s" * 32
     tensors: tuple[tuple[str, int, int], ...] = (("conv.weight", 6, 0), ("conv.bias", 2, 1))
+    rows: tuple[int, ...] = (2, 0)
     initial: bytes = field(default_factory=lambda: np.arange(8, dtype="<i8").tobytes())
 
 
@@ -68,7 +69,9 @@ def test_the_defaults_found_a_swarm_whose_sums_hide_one_among_three():
 
 
 def test_what_the_trainer_sends_is_a_model():
-    opened: OpenedModel = Opened(b"s" * 32, Model().tensors, Model().initial, examples=3, classes=2)
+    opened: OpenedModel = Opened(
+        b"s" * 32, Model().tensors, Model().initial, examples=3, classes=2, rows=(2, 0)
+    )
     assert found_swarm(SETTINGS, "watch", opened, ANA) == found_swarm(SETTINGS, "watch", Model(), ANA)
 
 
@@ -85,7 +88,7 @@ def test_settings_that_contradict_each_other_are_none():
 
 def test_a_model_beyond_the_bounds_founds_nothing():
     with pytest.raises(PeerViolation, match="length >= 1"):
-        found_swarm(SETTINGS, "watch", Model(tensors=(), initial=b""), ANA)
+        found_swarm(SETTINGS, "watch", Model(tensors=(), rows=(), initial=b""), ANA)
 
 
 def test_a_trainer_that_miscounts_is_our_own_bug():
@@ -103,7 +106,7 @@ def test_a_trainer_that_miscounts_is_our_own_bug():
         ),
         ({"tensors": (("conv.weight", 6, 0), ("conv.bias", 2, 0))}, "or other names and shapes"),
         (
-            {"tensors": (("conv.weight", 7, 0),), "initial": bytes(56)},
+            {"tensors": (("conv.weight", 7, 0),), "rows": (7,), "initial": bytes(56)},
             "this device's model has 7 parameters in 1 ten",
         ),
         ({"initial": bytes(64)}, "another first model"),
