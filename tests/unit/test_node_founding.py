@@ -75,6 +75,27 @@ def test_what_the_trainer_sends_is_a_model():
     assert found_swarm(SETTINGS, "watch", opened, ANA) == found_swarm(SETTINGS, "watch", Model(), ANA)
 
 
+def test_only_a_swarm_of_factors_says_which_tensors_are_matrices():
+    """And of these the ones that factors of its rank halve; all devices find the same ones."""
+    shapes = (("a.weight", 32 * 32, 0), ("a.bias", 32, 0), ("b.weight", 10 * 32, 0))
+    model = Model(tensors=shapes, rows=(32, 0, 10), initial=bytes(8 * 1376))
+    dense = found_swarm(SETTINGS, "watch", model, ANA)
+    assert [tensor.rows for tensor in dense.manifest.model.tensors] == [0, 0, 0]
+    for rank, rows in ((3, [32, 0, 10]), (8, [32, 0, 0]), (9, [0, 0, 0])):
+        settings = structs.replace(SETTINGS, compression=CompressionSettings("lowrank", rank=rank))
+        swarm = found_swarm(settings, "watch", model, ANA)
+        assert [tensor.rows for tensor in swarm.manifest.model.tensors] == rows
+        assert swarm.manifest.compression.rank == rank
+        check_trainer_fits(swarm, model)
+    swarm = found_swarm(
+        structs.replace(settings, compression=CompressionSettings("lowrank")), "w", model, ANA
+    )
+    with pytest.raises(ConfigError, match="or other names and shapes"):
+        check_trainer_fits(swarm, replace(model, rows=(64, 0, 10)))
+    with pytest.raises(MisuseError, match="other tensors than rows"):
+        check_trainer_fits(swarm, replace(model, rows=(32, 0)))
+
+
 def test_a_founder_who_lists_members_is_one_of_them():
     settings = structs.replace(SETTINGS, admit="members", members=(CEM.peer_id, BEA.peer_id, CEM.peer_id))
     members = found_swarm(settings, "watch", Model(), ANA).manifest.members
