@@ -10,7 +10,18 @@ import pytest
 
 from crypto.hashing import digest
 from crypto.masking import add_vectors
-from gossip.aggregate import CODE_OF_ONE, SUM_MAX, Body, Part, aggregate_id, check, check_body, pack_members
+from gossip import checkpoint
+from gossip.aggregate import (
+    CODE_OF_ONE,
+    STATE_EVERY,
+    SUM_MAX,
+    Body,
+    Part,
+    aggregate_id,
+    check,
+    check_body,
+    pack_members,
+)
 from gossip.compression import LOWRANK, Contribution, Phase, codec_of, decode_sum
 from gossip.errors import ManifestError, MisuseError, PeerViolation
 from gossip.fold import SUMS_MAX, fold_all, increment
@@ -599,6 +610,30 @@ def test_a_basis_may_come_from_what_does_not_count():
         assert history.counting(2)[0].origin == beaten.body
         bits.append(replica.x.tobytes())
     assert len(set(bits)) == 1
+
+
+def test_a_newcomer_pulls_the_round_that_the_bases_above_its_checkpoint_come_from():
+    dice, chain = Dice("newcomer"), []
+    history, replica = SWARM.history(), SWARM.replica()
+    for round_ in range(1, 18):
+        parents = chain[-1:]
+        made = random_body(dice, parents, cohort=round_)
+        if round_ == STATE_EVERY:
+            taken = checkpoint.take(history, replica, [parents[0].id], SWARM.swarm)
+            made = replace(made, state=checkpoint.state_root(taken))
+        chain.append(unsigned(made))
+        replica.apply(history.add(chain[-1]).changes, round_)
+    signed_one, last = chain[STATE_EVERY - 1], chain[STATE_EVERY - 2]
+    new, twin = checkpoint.restore(taken, signed_one, SWARM.manifest, SWARM.layout, SWARM.initial)
+    assert new.round == STATE_EVERY - 1
+    assert new.wanted() == (last.id,)
+    for each, valid in ((last, (signed_one.id,)), (chain[-1], (chain[-1].id,))):
+        outcome = new.add(each)
+        assert outcome.ids == valid
+        twin.apply(outcome.changes, new.round)
+    assert np.array_equal(twin.x, replica.x)
+    late = unsigned(random_body(dice, [chain[8]], cohort=40))
+    assert new.add(late) == Waiting(tuple(sorted(each.id for each in chain[8:10])))
 
 
 # --- settings -------------------------------------------------------------------------------------------------------
