@@ -19,7 +19,7 @@ cap limit what a dishonest cohort can do to the model.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -32,6 +32,7 @@ from crypto.hashing import digest
 from crypto.identity import SIGNATURE_BYTES
 from gossip.errors import PeerViolation
 from gossip.layout import PARAMETERS_MAX, Layout
+from gossip.lowrank import values_in
 from gossip.manifest import SEGMENTS_MAX, TENSORS_MAX, Hash, Manifest, PeerKey
 from gossip.wire import Wire, pack, unpack
 
@@ -47,7 +48,7 @@ CODES_PER_OCTAVE = 16
 CODE_OF_ONE = 512  # of an RMS of 1; code 0 is 2^-32 and everything below
 STATE_EVERY = 16  # rounds
 CODECS = ("dense", "random", "sketch", "lowrank")  # by their numbers on the wire
-CODECS_IN_USE = 3
+CODECS_IN_USE = 4
 MEMBERSHIP_OF_MANIFEST = bytes(32)  # the cohort met under the manifest's own list, and no further statements
 
 INDEX_BYTES = 2  # of a place in the manifest's list of members, big-endian
@@ -78,9 +79,11 @@ class Body(Wire, frozen=True):
     parents: Annotated[tuple[Hash, ...], Meta(max_length=PARENTS_MAX)]  # ascending
     round: Annotated[int, Meta(ge=1, le=ROUND_MAX)]
     codec: Annotated[int, Meta(ge=0, lt=len(CODECS))]
-    basis: HashOrNone
+    basis: HashOrNone  # codec lowrank: the parent whose factors give the basis, see gossip.lowrank
     blocks: Annotated[bytes, Meta(max_length=PARAMETERS_MAX // 8)]  # the support, see gossip.layout
-    exponents: Annotated[bytes, Meta(min_length=1, max_length=PARAMETERS_MAX)]  # -e of each carried block
+    exponents: Annotated[
+        bytes, Meta(min_length=1, max_length=PARAMETERS_MAX)
+    ]  # -e of each carried block; codec lowrank: of each tensor
     sums: LaneBytes  # Q, little-endian signed lanes of the manifest's lane_bits, block after block
     weights: Annotated[
         tuple[Weight, ...], Meta(min_length=1, max_length=SEGMENTS_MAX)
@@ -105,11 +108,13 @@ class Aggregate(Wire, frozen=True):
 class Verified:
     """An aggregate that passed `check` in its swarm. Nothing else outside the tests may make one.
 
-    Two are equal under one id, whoever signed.
+    Two are equal under one id, whoever signed. `origin` is the body that its own names as `basis`: the history, which
+    holds it, gives it along with what counts.
     """
 
     id: bytes
     aggregate: Aggregate = field(compare=False)
+    origin: Body | None = field(default=None, compare=False, repr=False)
 
     @property
     def body(self) -> Body:
@@ -202,6 +207,15 @@ def lanes(body: Body, manifest: Manifest) -> NDArray[np.signedinteger]:
     return np.frombuffer(body.sums, np.dtype(f"<i{manifest.compression.lane_bits // 8}"))
 
 
+def is_lowrank(body: Body) -> bool:
+    return CODECS[body.codec] == "lowrank"
+
+
+def basis_after(parents: Iterable[tuple[int, bytes]]) -> bytes:
+    """Of parents, as (round, id), the one whose factors give the basis: the newest, of these the lowest; none of none."""
+    return min(parents, key=lambda parent: (-parent[0], parent[1]), default=(0, b""))[1]
+
+
 def ascend(items: Sequence[bytes]) -> bool:
     """Whether each is above the one before it: sorted, and none twice."""
     return all(before < after for before, after in itertools.pairwise(items))
@@ -216,10 +230,12 @@ def _check_place(body: Body, manifest: Manifest, swarm: bytes) -> None:
         raise PeerViolation(
             f"aggregate: codec {CODECS[body.codec]}, but this swarm's is {manifest.compression.codec}"
         )
-    if body.basis:
-        raise PeerViolation("aggregate: a basis, which this codec does not have")
     if not ascend(body.parents):
         raise PeerViolation("aggregate: parents must ascend without repetition")
+    if not is_lowrank(body) and body.basis:
+        raise PeerViolation("aggregate: a basis, which this codec does not have")
+    if is_lowrank(body) and (body.basis not in body.parents if body.parents else body.basis):
+        raise PeerViolation("aggregate: a basis of none of its parents")
     if bool(body.parents) != (body.round > 1):
         raise PeerViolation(
             f"aggregate: {len(body.parents)} parents in round {body.round}; only the first has none"
@@ -257,14 +273,14 @@ def _check_sum(body: Body, contributors: int, manifest: Manifest, layout: Layout
     bound = contributors * compression.levels
     if bound > SUM_MAX or 2 * bound + 1 > 1 << compression.lane_bits:
         raise PeerViolation(f"aggregate: {contributors} contributors of {compression.levels} levels overflow")
-    blocks = layout.unpack_blocks(body.blocks)
-    if len(body.exponents) != len(blocks):
-        raise PeerViolation(f"aggregate: {len(body.exponents)} exponents for {len(blocks)} blocks")
+    exponents, values = _carried(body, manifest, layout)
+    if len(body.exponents) != exponents:
+        raise PeerViolation(f"aggregate: {len(body.exponents)} exponents for {exponents} carried")
     if max(body.exponents) > EXPONENT_MAX:
         raise PeerViolation(
             f"aggregate: an exponent of -{max(body.exponents)}, at least -{EXPONENT_MAX} allowed"
         )
-    size_bytes = layout.values_in(blocks) * compression.lane_bits // 8
+    size_bytes = values * compression.lane_bits // 8
     if len(body.sums) != size_bytes:
         raise PeerViolation(f"aggregate: {len(body.sums)} bytes of sums, not {size_bytes}")
     sums = lanes(body, manifest)
@@ -278,6 +294,16 @@ def _check_sum(body: Body, contributors: int, manifest: Manifest, layout: Layout
         raise PeerViolation(f"aggregate: {len(body.ranges)} ranges for {len(layout.tensor_ends)} tensors")
     if max(body.ranges) > contributors * RANGE_MAX:
         raise PeerViolation(f"aggregate: a range above {contributors * RANGE_MAX}")
+
+
+def _carried(body: Body, manifest: Manifest, layout: Layout) -> tuple[int, int]:
+    """How many exponents and how many sums belong to this support and, for factors, to the side of this round."""
+    blocks = layout.unpack_blocks(body.blocks)
+    if not is_lowrank(body):
+        return len(blocks), layout.values_in(blocks)
+    if body.blocks:
+        raise PeerViolation("aggregate: some blocks only, but this codec carries all tensors")
+    return len(layout.tensor_ends), values_in(layout, manifest.compression.rank, body.round)
 
 
 def _check_signatures(aggregate: Aggregate, identity: bytes, manifest: Manifest) -> None:

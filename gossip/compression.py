@@ -25,6 +25,12 @@ What the votes reveal is one sum over the cohort, in which at least n_min member
 nothing about one of them. It is bounded, not trusted: one dishonest member can put a range anywhere in 0..1023. That
 costs a round of noise or of clipping, within the fold's cap, until honest votes bring it back.
 
+**Factors.** Codec `lowrank` sends thin factors of matrices (`gossip.lowrank`), one side in one round and the other in the next,
+and all other tensors as they are. A matrix's range code is that of the energy that its factor has, over all parameters of the
+matrix: sqrt(energy / size). So it means the same whichever side travels, and where m numbers carry it, their own code is
+higher by 16 log2 sqrt(size / m). The first factors have the manifest's first exponent: on a basis that knows nothing, their
+numbers are as large as the matrix's.
+
 **Codecs** are linear, so that masks cancel. One that looks first runs a secure sum of a sketch before the payload's, and
 plans its payload with what that one showed: `Codec` is made for both.
 """
@@ -41,12 +47,21 @@ from numpy.typing import NDArray
 
 from crypto.hashing import digest
 from crypto.masking import Lanes, Vector
-from gossip.aggregate import CODE_OF_ONE, CODES_PER_OCTAVE, EXPONENT_MAX, RANGE_MAX, Body
+from gossip.aggregate import (
+    CODE_OF_ONE,
+    CODES_PER_OCTAVE,
+    EXPONENT_MAX,
+    RANGE_MAX,
+    Body,
+    aggregate_id,
+    basis_after,
+)
 from gossip.errors import MisuseError, PeerViolation
 from gossip.layout import Integers, Layout
+from gossip.lowrank import BASIS_BITS, Basis, Doubles, Piece, bases, factor, pieces, product
 from gossip.manifest import SEGMENTS_MAX, Compression
 from gossip.residual import Floats, Sent
-from gossip.sketch import densities_of, energies_of, project, projection_codes, rms_codes
+from gossip.sketch import densities_of, energies_of, project, projection_codes, rms_codes, sixteenths
 
 ROUNDING_BYTES = 32
 EVERY_SEGMENT = (1 << SEGMENTS_MAX) - 1
@@ -67,15 +82,28 @@ class Plan:
     """What every member of a cohort encodes in one phase: the same for all."""
 
     support: Integers  # the blocks that travel, or are looked at, increasing
-    exponents: NDArray[np.int8]  # e of each of them, -24..0; in a sketch, of their projections
+    exponents: NDArray[
+        np.int8
+    ]  # e of each of them, -24..0; in a sketch, of their projections; in factors, by tensor
     lanes: Lanes
     ranges: Integers  # the present code of each tensor; none in a sketch
     cohort: bytes = b""  # whose signs a sketch projects on; none in a payload
+    basis: bytes = b""  # the aggregate whose factors give the basis of these; none in the first round and without factors
+    factors: "Factors | None" = None  # how matrices travel
 
     @property
     def exponent_bytes(self) -> bytes:
         """-e of each block that travels, as an aggregate carries it."""
         return (-self.exponents).astype(np.uint8).tobytes()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Factors:
+    """One side of all matrices, and the other tensors as they are."""
+
+    pieces: tuple[Piece, ...]  # by tensor
+    bases: Mapping[int, Basis]  # by tensor
+    travelling: int  # bit s: of segment s something is given; all other numbers are zeros
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -227,6 +255,44 @@ class TwoPhase:
         return encode_sketch(plan, contribution, rounding, layout, compression)
 
 
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """A codec that looks at the last round instead of at the sum: matrices as factors on its basis (`gossip.lowrank`)."""
+
+    id: int
+    phases: tuple[Phase, ...] = (Phase.PAYLOAD,)
+
+    def plan(
+        self,
+        phase: Phase,
+        *,
+        layout: Layout,
+        compression: Compression,
+        cohort: bytes,  # noqa: ARG002 - nothing is left to the cohort's lot
+        parents: Sequence[Body],
+        travelling: int,
+        look: bytes | None,
+    ) -> Plan:
+        if phase is not Phase.PAYLOAD or look is not None:
+            raise MisuseError("a codec without a sketch has nothing to look at")
+        travelling_blocks(travelling, layout)
+        return plan_factors(layout, compression, parents, travelling)
+
+    def encode(
+        self,
+        phase: Phase,
+        plan: Plan,
+        contribution: Contribution,
+        rounding: bytes,
+        *,
+        layout: Layout,
+        compression: Compression,
+    ) -> Encoded:
+        if phase is not Phase.PAYLOAD:
+            raise MisuseError("a codec without a sketch has no such phase")
+        return encode_factors(plan, contribution, rounding, layout, compression)
+
+
 def travelling_blocks(travelling: int, layout: Layout) -> Integers:
     """The blocks of the segments that travel; PeerViolation if there are none."""
     blocks = np.flatnonzero(_bits(travelling, layout.segments)[layout.block_segment])
@@ -251,7 +317,8 @@ def seeded_blocks(blocks: Integers, layout: Layout, compression: Compression, co
 DENSE = OnePhase(0, all_blocks)
 RANDOM = OnePhase(1, seeded_blocks)
 SKETCH = TwoPhase(2)
-_CODECS: Mapping[str, Codec] = {"dense": DENSE, "random": RANDOM, "sketch": SKETCH}
+LOWRANK = LowRank(3)
+_CODECS: Mapping[str, Codec] = {"dense": DENSE, "random": RANDOM, "sketch": SKETCH, "lowrank": LOWRANK}
 
 
 def codec_of(compression: Compression) -> Codec:
@@ -303,6 +370,26 @@ def _plan_after(
     )
     exponents = exponents_of(codes, compression.levels)
     return Plan(support, exponents, payload_lanes(support, layout, compression), ranges)
+
+
+def plan_factors(layout: Layout, compression: Compression, parents: Sequence[Body], travelling: int) -> Plan:
+    """The plan of factors on the basis that these parents give."""
+    by_id = {aggregate_id(body): body for body in parents}
+    basis = basis_after((body.round, identity) for identity, body in by_id.items())
+    round_ = 1 + (by_id[basis].round if basis else 0)
+    made = pieces(layout, compression.rank, round_)
+    # By how much the code of a tensor's numbers is above its range code: of none but factors.
+    above = np.array([_above(piece) for piece in made], np.int64)
+    ranges = ranges_after(parents, layout, compression) - (0 if parents else above)
+    exponents = exponents_of(ranges + above, compression.levels)
+    lanes = Lanes(layout.segments + len(made), made[-1].last, compression.lane_bits)
+    shared = bases(basis, by_id.get(basis), round_, layout, compression)
+    everything = np.arange(layout.blocks, dtype=np.int64)
+    return Plan(everything, exponents, lanes, ranges, basis=basis, factors=Factors(made, shared, travelling))
+
+
+def _above(piece: Piece) -> int:
+    return (sixteenths(piece.size) - sixteenths(piece.carried)) // 2 if piece.length else 0
 
 
 def payload_lanes(support: Integers, layout: Layout, compression: Compression) -> Lanes:
@@ -370,6 +457,55 @@ def encode_payload(
     return Encoded(vector, Sent(plan.support, sent))
 
 
+def encode_factors(
+    plan: Plan, contribution: Contribution, rounding: bytes, layout: Layout, compression: Compression
+) -> Encoded:
+    """Project, quantise and lay out a contribution; `sent` is what its whole numbers mean, in all blocks.
+
+    MisuseError for what `encode_payload` refuses too, and for the plan of another codec.
+    """
+    if plan.factors is None:
+        raise MisuseError("the plan is none of factors")
+    _refuse_unfit(contribution, rounding, layout)
+    gives = _bits(contribution.trained & plan.factors.travelling, layout.segments)
+    scale = contribution.weight(compression.weight_max) / compression.weight_max
+    limits = np.ldexp(1.0, plan.exponents.astype(np.int64))
+    steps = np.zeros(plan.lanes.narrow, np.float32)
+    votes = plan.ranges.copy()
+    for piece, limit in zip(plan.factors.pieces, limits.tolist(), strict=True):
+        if not gives[layout.tensor_segment[piece.tensor]]:
+            continue
+        own = contribution.values[piece.start : piece.end]
+        basis = plan.factors.bases.get(piece.tensor)
+        carried = own.astype(np.float64) if basis is None else factor(own, piece, basis).ravel()
+        votes[piece.tensor] = _vote(float(carried @ carried), piece.size, scale, plan.ranges[piece.tensor])
+        steps[piece.first : piece.last] = np.clip(carried * scale, -limit, limit) * (
+            compression.levels / limit
+        )
+    quantised = _round_stochastically(steps, rounding)
+
+    vector = plan.lanes.zeros()
+    wide = plan.lanes.wide_view(vector)
+    wide[: layout.segments] = gives * min(contribution.examples, compression.weight_max)
+    wide[layout.segments :] = votes
+    narrow = plan.lanes.narrow_view(vector)
+    narrow[:] = quantised.astype(f"<i{narrow.itemsize}").view(narrow.dtype)
+    units = limits / (compression.levels * scale)
+    return Encoded(vector, Sent(plan.support, _meant(quantised, units, plan.factors, layout)))
+
+
+def _meant(quantised: Floats, units: Doubles, factors: Factors, layout: Layout) -> Floats:
+    """What these whole numbers say of all parameters, given the unit of each tensor: float32[parameters]."""
+    meant = np.empty(layout.parameters, np.float32)
+    for piece, unit in zip(factors.pieces, units.tolist(), strict=True):
+        own, basis = quantised[piece.first : piece.last], factors.bases.get(piece.tensor)
+        if basis is None:
+            meant[piece.start : piece.end] = own * unit
+        else:
+            meant[piece.start : piece.end] = product(own, piece, basis) * (unit * 2.0**-BASIS_BITS)
+    return meant
+
+
 def encode_sketch(
     plan: Plan, contribution: Contribution, rounding: bytes, layout: Layout, compression: Compression
 ) -> Encoded:
@@ -414,11 +550,18 @@ def _votes(
     for tensor, end in enumerate(layout.tensor_ends.tolist()):
         own = values[start:end]
         energy = float(np.einsum("i,i->", own, own, dtype=np.float64))
-        if energy and gives[layout.tensor_segment[tensor]]:
-            log2_rms = math.log2(energy / len(own)) / 2 + math.log2(scale)
-            votes[tensor] = min(max(0, round(CODES_PER_OCTAVE * log2_rms) + CODE_OF_ONE), RANGE_MAX)
+        if gives[layout.tensor_segment[tensor]]:
+            votes[tensor] = _vote(energy, len(own), scale, votes[tensor])
         start = end
     return votes
+
+
+def _vote(energy: float, size: int, scale: float, present: int) -> int:
+    """The range code of an energy over so many parameters, of values yet to be scaled; the present one if there is none."""
+    if not energy:
+        return present
+    log2_rms = math.log2(energy / size) / 2 + math.log2(scale)
+    return min(max(0, round(CODES_PER_OCTAVE * log2_rms) + CODE_OF_ONE), RANGE_MAX)
 
 
 def _round_stochastically(steps: Floats, rounding: bytes) -> Floats:

@@ -19,7 +19,8 @@ round on top of it, so they are folded again from the last snapshot before r.
 (SUM_MAX), so |sum Q 2^24| <= 2^44, and times E W_max <= 2^18 it is 2^62. The divisor is at most 2^8 2^9 times
 2^11 weights of 2^18 each (256 contributors' 2^10), so 2^46. cap <= 2^30 and B <= 255 keep |v| and a round's
 change of x below 2^38 + 2^9, floors included; fewer than 2^24 rounds (ROUND_MAX) and |x_0| <= 2^62 keep |x|
-below 2^63.
+below 2^63. A factor of codec lowrank can mean more than 2^9 for a parameter (`gossip.lowrank`): its sums are cut at
++-2^44, which takes a hundred aggregates of one round at the bounds of all their numbers.
 
 Floor rounds down: with momentum, a v below zero comes to rest less than 256 / (256 - B) units under it and
 not at zero. That is less than 2^-16 of drift a round, and the same on all nodes.
@@ -31,14 +32,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gossip.aggregate import Verified, lanes
+from gossip.aggregate import Verified, is_lowrank, lanes
 from gossip.errors import ManifestError, MisuseError
 from gossip.history import Change
 from gossip.layout import Integers, Layout
+from gossip.lowrank import spread
 from gossip.manifest import Manifest, Step
 
 UNIT = 2.0**-24
 INITIAL_MAX = 1 << 62
+SUMS_MAX = 1 << 44  # |sum_a Q_a 2^(24 + e_a)|
 
 State = tuple[Integers, Integers]  # x: int64[parameters]; v: the same, or int64[0] where no step has momentum
 
@@ -59,9 +62,14 @@ def increment(aggregates: Sequence[Verified], round_: int, layout: Layout, manif
     for aggregate in aggregates:
         body = aggregate.body
         blocks = layout.unpack_blocks(body.blocks)
-        scales = np.left_shift(np.int64(1), 24 - np.frombuffer(body.exponents, np.uint8).astype(np.int64))
-        sums[layout.indices(blocks)] += lanes(body, manifest) * layout.expand(scales, blocks)
+        if is_lowrank(body):
+            sums += spread(body, aggregate.origin, layout, compression)
+        else:
+            exponents = np.frombuffer(body.exponents, np.uint8).astype(np.int64)
+            scales = np.left_shift(np.int64(1), 24 - exponents)
+            sums[layout.indices(blocks)] += lanes(body, manifest) * layout.expand(scales, blocks)
         weights[blocks] += np.array(body.weights, np.int64)[layout.block_segment[blocks]]
+    np.clip(sums, -SUMS_MAX, SUMS_MAX, out=sums)
     weighed = np.flatnonzero(weights)
     places = layout.indices(weighed)
     scale = step_at(manifest, round_).size * compression.weight_max

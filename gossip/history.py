@@ -22,15 +22,16 @@ nobody can fill it for good; what left is pulled again when it is wanted again.
 
 **A base**: a history that began from a checkpoint knows that the ids in it are valid, and not what they say.
 A late aggregate of such a round waits until the bodies that its fold needs are held again: those of its
-round, or, as momentum carries a round into all later ones, all of the base.
+round, or, as momentum carries a round into all later ones, all of the base. Where factors travel (codec lowrank), a
+round is folded with bases from the round before it, so the bodies of that one are needed as well.
 """
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crypto.hashing import digest
-from gossip.aggregate import PARENTS_MAX, Verified
+from gossip.aggregate import PARENTS_MAX, Verified, basis_after
 from gossip.errors import MisuseError, PeerViolation
 from gossip.manifest import Manifest
 
@@ -53,7 +54,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """`ids` became valid, in this order; `refused` are orphans that do not follow their parents' rounds."""
+    """`ids` became valid, in this order; `refused` are orphans that do not follow from their parents."""
 
     ids: tuple[bytes, ...]
     changes: tuple[Change, ...]  # by round, for `fold.Replica.apply`
@@ -88,6 +89,7 @@ class History:
         """Empty, or grown from a base that `gossip.checkpoint` has authenticated."""
         self._swarm = swarm
         self._momentum = any(step.momentum for step in manifest.training.schedule)
+        self._on_bases = manifest.compression.codec == "lowrank"
         self._base = base
         self._base_round = len(base.rounds)
         self._rounds = [dict.fromkeys(ids) for ids in base.rounds]  # the valid ids
@@ -195,10 +197,8 @@ class History:
             if not self._is_ready(aggregate):
                 self._buffer(aggregate)
                 return Waiting(self._not_buffered(self._lacks(aggregate)))
-            if not self._follows(aggregate):
-                raise PeerViolation(
-                    f"aggregate: round {aggregate.body.round} does not follow its parents' rounds"
-                )
+            if fault := self._fault_of(aggregate):
+                raise PeerViolation(fault)
             self._insert(aggregate, before)
             added.append(aggregate.id)
         # Rounds rise along the links, so one pass in their order frees all that can be freed.
@@ -206,11 +206,11 @@ class History:
             if not self._is_ready(orphan):
                 continue
             self._release(orphan)
-            if self._follows(orphan):
+            if self._fault_of(orphan):
+                refused.append(orphan.id)
+            else:
                 self._insert(orphan, before)
                 added.append(orphan.id)
-            else:
-                refused.append(orphan.id)
         changes = tuple(Change(place, before[place], self.counting(place)) for place in sorted(before))
         return Added(tuple(added), changes, tuple(refused))
 
@@ -249,7 +249,8 @@ class History:
         wanted = {place: tuple(ids) for place, ids in enumerate(rounds, 1)}
         differing = [place for place in range(1, self.round + 1) if wanted.get(place, ()) != self.ids(place)]
         told = sorted({place for differs in differing for place in self._refolded(differs)})
-        unheld = [identity for place in told for identity in self._unheld.get(place, ())]
+        needed = sorted({place for differs in differing for place in self._needed(differs)})
+        unheld = [identity for place in needed for identity in self._unheld.get(place, ())]
         if unheld:
             return Waiting(tuple(sorted(unheld)))
         return tuple(
@@ -262,24 +263,34 @@ class History:
         return tuple(sorted(self._heads, key=lambda head: (-self._round_of[head], head)))
 
     def _refolded(self, round_: int) -> Sequence[int]:
-        """The rounds whose bodies a change in this one needs, besides those that came after the base."""
+        """The rounds that a change in this one folds again, besides those that came after the base."""
         return range(1, self._base_round + 1) if self._momentum and round_ <= self._base_round else (round_,)
+
+    def _needed(self, round_: int) -> Sequence[int]:
+        """The rounds whose bodies it takes to fold these."""
+        refolded = self._refolded(round_)
+        return (refolded[0] - 1, *refolded) if self._on_bases else refolded
 
     def _is_ready(self, aggregate: Verified) -> bool:
         return not self._hides(aggregate.body.round) and not self.missing(aggregate.body.parents)
 
     def _hides(self, round_: int) -> bool:
         """Whether a change in this round needs bodies of the base that are not held."""
-        carried_on = self._momentum and round_ <= self._base_round
-        return bool(self._unheld) if carried_on else round_ in self._unheld
+        return bool(self._unheld) and any(place in self._unheld for place in self._needed(round_))
 
     def _lacks(self, aggregate: Verified) -> list[bytes]:
-        unheld = (self._unheld.get(place, {}) for place in self._refolded(aggregate.body.round))
+        unheld = (self._unheld.get(place, {}) for place in self._needed(aggregate.body.round))
         return [*self.missing(aggregate.body.parents), *itertools.chain.from_iterable(unheld)]
 
-    def _follows(self, aggregate: Verified) -> bool:
-        parents = aggregate.body.parents
-        return aggregate.body.round == 1 + max((self._round_of[parent] for parent in parents), default=0)
+    def _fault_of(self, aggregate: Verified) -> str:
+        """What about it does not follow from its parents, in words; nothing of one that may become valid."""
+        body = aggregate.body
+        parents = [(self._round_of[parent], parent) for parent in body.parents]
+        if body.round != 1 + max((round_ for round_, _ in parents), default=0):
+            return f"aggregate: round {body.round} does not follow its parents' rounds"
+        if self._on_bases and body.basis != basis_after(parents):
+            return "aggregate: another basis than the newest parent's of the lowest id"
+        return ""
 
     def _insert(self, aggregate: Verified, before: dict[int, tuple[Verified, ...]]) -> None:
         round_ = aggregate.body.round
@@ -330,7 +341,16 @@ class History:
     def _counting(self, ids: Sequence[bytes]) -> tuple[Verified, ...]:
         if any(identity not in self._held for identity in ids):
             raise MisuseError("what counts in a round is known only when all of its bodies are held")
-        return counting([self._held[identity] for identity in ids])
+        counted = counting([self._held[identity] for identity in ids])
+        return tuple(map(self._with_origin, counted)) if self._on_bases else counted
+
+    def _with_origin(self, aggregate: Verified) -> Verified:
+        basis = aggregate.body.basis
+        if not basis:
+            return aggregate
+        if basis not in self._held:
+            raise MisuseError("factors count only with the body that their basis comes from")
+        return replace(aggregate, origin=self._held[basis].body)
 
 
 def counting(aggregates: Sequence[Verified]) -> tuple[Verified, ...]:

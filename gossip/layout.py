@@ -35,6 +35,7 @@ class Layout:
     block_segment: NDArray[np.int32]
     tensor_ends: Integers
     tensor_segment: NDArray[np.int32]
+    tensor_rows: Integers  # of a matrix that travels as factors, else 0
 
     @classmethod
     def of(cls, model: Model, block_size: int) -> Self:
@@ -45,6 +46,7 @@ class Layout:
             raise PeerViolation(f"model: {parameters} parameters, at most {PARAMETERS_MAX} allowed")
         tensor_ends = np.cumsum(tensor_sizes)
         tensor_segment = np.array([tensor.segment for tensor in model.tensors], np.int32)
+        tensor_rows = np.array([tensor.rows for tensor in model.tensors], np.int64)
         counts = -(-tensor_sizes // block_size)
         block_tensor = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         first_of_tensor = np.cumsum(counts) - counts
@@ -52,10 +54,11 @@ class Layout:
         starts = (tensor_ends - tensor_sizes)[block_tensor] + place_in_tensor * block_size
         ends = np.minimum(starts + block_size, tensor_ends[block_tensor])
         arrays = (starts, ends - starts, ends, block_tensor, tensor_segment[block_tensor])
-        for array in (*arrays, tensor_ends, tensor_segment):
+        tensors = (tensor_ends, tensor_segment, tensor_rows)
+        for array in (*arrays, *tensors):
             array.setflags(write=False)
         segments = 1 + int(tensor_segment.max())
-        return cls(parameters, segments, len(starts), *arrays, tensor_ends, tensor_segment)
+        return cls(parameters, segments, len(starts), *arrays, *tensors)
 
     def values_in(self, blocks: NDArray[np.integer]) -> int:
         """How many parameters these blocks cover."""

@@ -22,6 +22,8 @@ TENSORS_MAX = 4096
 SEGMENTS_MAX = 62
 MEMBERS_MAX = 4096
 SCHEDULE_MAX = 16
+RANK_MAX = 64
+SIDE_MAX = 1 << 16  # rows or columns of a matrix, for the integers of its basis
 
 
 class Tensor(Wire, frozen=True):
@@ -29,6 +31,9 @@ class Tensor(Wire, frozen=True):
 
     size: Annotated[int, Meta(ge=1, le=1 << 28)]  # parameters
     segment: Annotated[int, Meta(ge=0, lt=SEGMENTS_MAX)]  # trained or frozen together
+    rows: Annotated[int, Meta(ge=0, le=SIDE_MAX)] = (
+        0  # codec lowrank: of a matrix that travels as factors, else 0
+    )
 
 
 class Step(Wire, frozen=True):
@@ -57,7 +62,7 @@ class Training(Wire, frozen=True):
 
 
 class Compression(Wire, frozen=True):
-    codec: Literal["dense", "random", "sketch"]
+    codec: Literal["dense", "random", "sketch", "lowrank"]
     block_size: Annotated[int, Meta(ge=1, le=4096)]  # parameters
     support_permille: Annotated[int, Meta(ge=1, le=1000)]  # share of the blocks that travel; dense: 1000
     levels: Annotated[int, Meta(ge=1, le=32767)]  # S: a contribution's integers lie in [-S, S]
@@ -65,6 +70,7 @@ class Compression(Wire, frozen=True):
     first_exponent: Annotated[int, Meta(ge=-24, le=0)]  # C = 2^e before any aggregate has told the range
     weight_max: Annotated[int, Meta(ge=1, le=1 << 10)]  # W_max, examples
     projections: Annotated[int, Meta(ge=1, le=8)] = 2  # of each block in a sketch
+    rank: Annotated[int, Meta(ge=1, le=RANK_MAX)] = 8  # codec lowrank: columns of a factor
 
 
 class Cohorts(Wire, frozen=True):
@@ -145,9 +151,26 @@ def refuse_contradictions(manifest: Manifest) -> None:
         )
     if cohorts.n_max * compression.levels > 1 << 9:
         raise ManifestError("compression: n_max * levels is above 512, beyond which the fold could overflow")
-    if compression.codec == "dense" and compression.support_permille != 1000:
-        raise ManifestError("compression: the dense codec carries every block; support_permille must be 1000")
+    if compression.codec in {"dense", "lowrank"} and compression.support_permille != 1000:
+        raise ManifestError(
+            f"compression: the {compression.codec} codec carries every block; support_permille must be 1000"
+        )
+    for place, tensor in enumerate(manifest.model.tensors):
+        _refuse_unfit_matrix(place, tensor, compression)
     if (manifest.admit == "members") != bool(manifest.members):
         raise ManifestError('members are listed if and only if admit is "members"')
     if list(manifest.members) != sorted(set(manifest.members)):
         raise ManifestError("members: must ascend without repetition")
+
+
+def _refuse_unfit_matrix(place: int, tensor: Tensor, compression: Compression) -> None:
+    if not tensor.rows:
+        return
+    cols, rest = divmod(tensor.size, tensor.rows)
+    if compression.codec != "lowrank":
+        raise ManifestError(f"model: tensor {place} has rows, which only the lowrank codec knows")
+    if rest or cols > SIDE_MAX or compression.rank > min(tensor.rows, cols):
+        raise ManifestError(
+            f"model: tensor {place} of {tensor.size} parameters is no matrix of {tensor.rows} rows, at most "
+            f"{SIDE_MAX} columns and a rank of {compression.rank}"
+        )

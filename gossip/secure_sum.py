@@ -738,7 +738,7 @@ class Member:
             parents=self.cohort.roster.parents,
             round=self.cohort.roster.round,
             codec=self.terms.codec.id,
-            basis=b"",
+            basis=plan.basis,
             blocks=self.terms.layout.pack_blocks(plan.support),
             exponents=plan.exponent_bytes,
             sums=sums,

@@ -71,7 +71,7 @@ def project(values: Floats, blocks: Integers, layout: Layout, cohort: bytes, pro
 def projection_codes(ranges: Integers, blocks: Integers, layout: Layout) -> Integers:
     """Range codes of the projections of these blocks, as the tensors' range codes foretell them: RMS sqrt(m)."""
     sizes, place = np.unique(layout.sizes[blocks], return_inverse=True)
-    halves = np.array([_sixteenths(size) // 2 for size in sizes.tolist()], np.int64)
+    halves = np.array([sixteenths(size) // 2 for size in sizes.tolist()], np.int64)
     return ranges[layout.block_tensor[blocks]] + halves[place]
 
 
@@ -116,11 +116,11 @@ def rms_codes(
     ):
         bounded = min(max(1, members), COHORT_MAX)
         divisor = (projections * size) ** 2 * levels**4 * bounded**3
-        quarter = (_sixteenths(max(1, energy) ** 2) - _sixteenths(divisor)) // 4
+        quarter = (sixteenths(max(1, energy) ** 2) - sixteenths(divisor)) // 4
         codes.append(CODE_OF_ONE + CODES_PER_OCTAVE * exponent + quarter)
     return np.array(codes, np.int64)
 
 
-def _sixteenths(number: int) -> int:
+def sixteenths(number: int) -> int:
     """The whole part of CODES_PER_OCTAVE log2 of a whole number above 0, without a float."""
     return int(number**CODES_PER_OCTAVE).bit_length() - 1

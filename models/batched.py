@@ -144,9 +144,10 @@ class BatchedTrainer:
         """What each device's trainer process would say to Open: the model that all start from, and what it holds."""
         fingerprint = schema_hash(self._schema)
         tensors = tuple((tensor.name, tensor.size, tensor.segment) for tensor in self._schema)
+        rows = tuple(tensor.rows for tensor in self._schema)
         start = initial(self._schema, model_seed).astype("<i8").tobytes()
         return [
-            messages.Opened(fingerprint, tensors, start, len(device.part), self._dataset.classes)
+            messages.Opened(fingerprint, tensors, start, len(device.part), self._dataset.classes, rows)
             for device in self._devices
         ]
 

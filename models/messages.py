@@ -98,6 +98,7 @@ class Opened(Message, frozen=True):
     initial: bytes  # x_0
     examples: int  # in this device's part
     classes: int
+    rows: tuple[int, ...]  # of each tensor: the first of several dimensions, 0 where there is one
 
 
 class Eligible(Message, frozen=True):

@@ -40,6 +40,11 @@ class TensorSpec(NamedTuple):
     def size(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def rows(self) -> int:
+        """Of the matrix that a layer's weight or kernel is, outputs first; 0 in one dimension."""
+        return self.shape[0] if len(self.shape) > 1 else 0
+
 
 Schema = tuple[TensorSpec, ...]
 

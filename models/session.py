@@ -50,6 +50,7 @@ def open_session(command: messages.Open) -> "tuple[Session, messages.Opened]":
         initial=initial(schema, command.model_seed).astype("<i8").tobytes(),
         examples=len(mine),
         classes=dataset.classes,
+        rows=tuple(tensor.rows for tensor in schema),
     )
     own, test = dataset.take(mine), dataset.test()
     session = Session(

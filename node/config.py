@@ -23,6 +23,7 @@ from crypto.identity import public_key_of
 from gossip.errors import GossamerError, ManifestError
 from gossip.manifest import (
     MEMBERS_MAX,
+    RANK_MAX,
     SCHEDULE_MAX,
     Cohorts,
     Compression,
@@ -193,7 +194,7 @@ class TrainingSettings(Section, frozen=True):
 
 
 class CompressionSettings(Section, frozen=True):
-    codec: Literal["dense", "random", "sketch"] = "dense"
+    codec: Literal["dense", "random", "sketch", "lowrank"] = "dense"
     block_size: Annotated[int, Meta(ge=1, le=4096)] = 32
     support_permille: Annotated[int, Meta(ge=1, le=1000)] = 1000
     levels: Annotated[int, Meta(ge=1, le=32767)] = 7
@@ -201,6 +202,7 @@ class CompressionSettings(Section, frozen=True):
     first_exponent: Annotated[int, Meta(ge=-24, le=0)] = -5
     weight_max: Annotated[int, Meta(ge=1, le=1 << 10)] = 512
     projections: Annotated[int, Meta(ge=1, le=8)] = 2
+    rank: Annotated[int, Meta(ge=1, le=RANK_MAX)] = 8
 
 
 class CohortSettings(Section, frozen=True):
@@ -266,6 +268,7 @@ class SwarmSettings(Section, frozen=True):
                 first_exponent=compression.first_exponent,
                 weight_max=compression.weight_max,
                 projections=compression.projections,
+                rank=compression.rank,
             ),
             cohorts=Cohorts(
                 n_min=cohorts.n_min,
@@ -363,14 +366,15 @@ COMMENTS = {
     "swarm.training.cap": "The largest change of one parameter in one round, in 2^-24.",
     "swarm.training.phase_s": "Seconds that a device trains before it offers something, beside min_steps; 0: steps alone decide.",
     "swarm.compression": "How a delta travels.",
-    "swarm.compression.codec": '"dense": every block. "random": a share, drawn for each sum. "sketch": a look finds it.',
+    "swarm.compression.codec": '"dense": every block. "random": a share, by lot. "sketch": a look finds it. "lowrank": factors.',
     "swarm.compression.block_size": "Parameters that share one exponent.",
-    "swarm.compression.support_permille": "Blocks that travel, in thousandths; 1000 for the dense codec.",
+    "swarm.compression.support_permille": "Blocks that travel, in thousandths; 1000 for the dense codec and for lowrank.",
     "swarm.compression.levels": "A parameter travels as a whole number from -levels to levels.",
     "swarm.compression.lane_bits": "Bits of a sum: 8, 16 or 32; 2 * n_max * levels + 1 must fit.",
     "swarm.compression.first_exponent": "The first sum carries changes up to 2^first_exponent.",
     "swarm.compression.weight_max": "Examples beyond which a device counts no more.",
     "swarm.compression.projections": "Numbers that a sketch takes of each block; other codecs take none.",
+    "swarm.compression.rank": "Columns in which the lowrank codec says a matrix; other codecs say all of it.",
     "swarm.cohorts": "How many devices are summed, and how long they wait for each other.",
     "swarm.cohorts.n_min": "Contributors that a sum must have: each is hidden among the others. At least 3.",
     "swarm.cohorts.n_max": "Members that a cohort can have.",

@@ -6,8 +6,9 @@ from typing import Protocol
 
 from crypto.identity import Identity
 from gossip.errors import MisuseError
-from gossip.manifest import Model, Swarm, Tensor, found
-from node.config import ConfigError, SwarmSettings
+from gossip.lowrank import is_worthwhile
+from gossip.manifest import Compression, Model, Swarm, Tensor, found
+from node.config import CompressionSettings, ConfigError, SwarmSettings
 
 UNIT_BYTES = 8  # x_0 is int64, little-endian
 
@@ -23,6 +24,10 @@ class OpenedModel(Protocol):
         """(name, parameters, segment), in order."""
 
     @property
+    def rows(self) -> Sequence[int]:
+        """Of each tensor, the first of its dimensions if it has several, else 0."""
+
+    @property
     def initial(self) -> bytes:
         """x_0, int64 little-endian in units of 2^-24."""
 
@@ -32,13 +37,14 @@ def found_swarm(settings: SwarmSettings, task: str, opened: OpenedModel, founder
 
     `opened` comes from a trainer that was given this seed. Raises PeerViolation for a model beyond the bounds.
     """
-    return found(settings.manifest(_model(task, settings.seed, opened), founder.public_key), founder)
+    model = _model(task, settings.seed, opened, settings.compression)
+    return found(settings.manifest(model, founder.public_key), founder)
 
 
 def check_trainer_fits(swarm: Swarm, opened: OpenedModel) -> None:
     """Whether this device's model, opened under the manifest's seed, is the swarm's; ConfigError in words if not."""
     theirs = swarm.manifest.model
-    ours = _model(theirs.task, theirs.seed, opened)
+    ours = _model(theirs.task, theirs.seed, opened, swarm.manifest.compression)
     where = f'the swarm "{swarm.manifest.name}" trains {theirs.task}'
     if (ours.schema, ours.tensors) != (theirs.schema, theirs.tensors):
         raise ConfigError(
@@ -52,11 +58,22 @@ def check_trainer_fits(swarm: Swarm, opened: OpenedModel) -> None:
         )
 
 
-def _model(task: str, seed: int, opened: OpenedModel) -> Model:
-    tensors = tuple(Tensor(parameters, segment) for _, parameters, segment in opened.tensors)
+def _model(
+    task: str, seed: int, opened: OpenedModel, compression: Compression | CompressionSettings
+) -> Model:
+    if len(opened.rows) != len(opened.tensors):
+        raise MisuseError("the trainer tells other tensors than rows of them")
+    tensors = tuple(
+        Tensor(size, segment, rows if _travels_as_factors(rows, size, compression) else 0)
+        for (_, size, segment), rows in zip(opened.tensors, opened.rows, strict=True)
+    )
     if len(opened.initial) != UNIT_BYTES * sum(tensor.size for tensor in tensors):
         raise MisuseError("the trainer's first model and its tensors differ in size")
     return Model(task, opened.schema_hash, tensors, seed, sha256(opened.initial).digest())
+
+
+def _travels_as_factors(rows: int, size: int, compression: Compression | CompressionSettings) -> bool:
+    return compression.codec == "lowrank" and is_worthwhile(rows, size, compression.rank)
 
 
 def _described(model: Model) -> str:

@@ -19,6 +19,7 @@ from gossip.aggregate import (
     Signatures,
     Verified,
     aggregate_id,
+    basis_after,
     body_statement,
     pack_members,
     threshold,
@@ -26,6 +27,7 @@ from gossip.aggregate import (
 from gossip.fold import Replica
 from gossip.history import History
 from gossip.layout import Layout
+from gossip.lowrank import values_in
 from gossip.manifest import Cohorts, Compression, Manifest, Model, Step, Tensor, Training
 
 PEOPLE = sorted((Identity(bytes([number]) * 32) for number in range(1, 41)), key=lambda who: who.public_key)
@@ -78,7 +80,7 @@ class Setting:
 
 def setting(
     *,
-    tensors: Sequence[tuple[int, int]] = ((10, 0), (7, 1), (3, 0)),
+    tensors: Sequence[tuple[int, ...]] = ((10, 0), (7, 1), (3, 0)),
     schedule: tuple[Step, ...] = WITHOUT_MOMENTUM,
     cap: int = 1 << 30,
     lane_bits: int = 8,
@@ -88,8 +90,10 @@ def setting(
     admit: str = "open",
     members: tuple[bytes, ...] = (),
     codec: str = "random",
+    rank: int = 2,
 ) -> Setting:
-    parameters = sum(size for size, _ in tensors)
+    """`tensors`: (size, segment), or (size, segment, rows) of a matrix that codec `lowrank` factors."""
+    parameters = sum(size for size, *_ in tensors)
     initial = np.arange(parameters, dtype=np.int64) * 1_000_003 - 5_000_000
     manifest = Manifest(
         version=1,
@@ -97,12 +101,12 @@ def setting(
         model=Model(
             task="tests",
             schema=bytes(32),
-            tensors=tuple(Tensor(size, segment) for size, segment in tensors),
+            tensors=tuple(Tensor(*tensor) for tensor in tensors),
             seed=0,
             initial=hashlib.sha256(initial.astype("<i8").tobytes()).digest(),
         ),
         training=Training(1, 2, 0, schedule, cap),
-        compression=Compression(codec, block_size, 1000, levels, lane_bits, 0, 100),
+        compression=Compression(codec, block_size, 1000, levels, lane_bits, 0, 100, rank=rank),
         cohorts=Cohorts(3, n_max, 1000, 1000),
         admit=admit,
         members=members,
@@ -137,31 +141,35 @@ def body(
     state: bytes | None = None,
 ) -> Body:
     """A valid body, unless the arguments make it invalid; a single number stands for each of its kind."""
-    layout = swarm.layout
+    layout, compression = swarm.layout, swarm.manifest.compression
     carried = np.arange(layout.blocks) if blocks is None else np.array(blocks)
     place = 1 + max((parent.body.round for parent in parents), default=0) if round_ is None else round_
-    values = np.broadcast_to(np.array(sums), layout.values_in(carried))
-    lowered = np.broadcast_to(-np.array(exponents), len(carried))
+    exponent_count, value_count, basis = len(carried), layout.values_in(carried), b""
+    if compression.codec == "lowrank":
+        exponent_count, value_count = len(layout.tensor_ends), values_in(layout, compression.rank, place)
+        basis = basis_after((parent.body.round, parent.id) for parent in parents)
+    values = np.broadcast_to(np.array(sums), value_count)
+    lowered = np.broadcast_to(-np.array(exponents), exponent_count)
     return Body(
         version=1,
         swarm=swarm.swarm,
         parts=tuple(part(cohort) for cohort in sorted(cohorts)),
         parents=tuple(sorted(parent.id for parent in parents)),
         round=place,
-        codec=CODECS.index(swarm.manifest.compression.codec),
-        basis=b"",
+        codec=CODECS.index(compression.codec),
+        basis=basis,
         blocks=layout.pack_blocks(carried),
         exponents=lowered.astype(np.uint8).tobytes(),
-        sums=values.astype(f"<i{swarm.manifest.compression.lane_bits // 8}").tobytes(),
+        sums=values.astype(f"<i{compression.lane_bits // 8}").tobytes(),
         weights=tuple(int(each) for each in np.broadcast_to(np.array(weights), layout.segments)),
         ranges=(0,) * len(layout.tensor_ends),
         state=(b"" if place % STATE_EVERY else bytes(32)) if state is None else state,
     )
 
 
-def unsigned(body_: Body) -> Verified:
+def unsigned(body_: Body, origin: Body | None = None) -> Verified:
     """As if it had been checked: whoever tests the history alone needs no signatures."""
-    return Verified(aggregate_id(body_), Aggregate(body_, ()))
+    return Verified(aggregate_id(body_), Aggregate(body_, ()), origin)
 
 
 def signed(body_: Body, *, first: int = 0) -> Aggregate:

@@ -45,7 +45,7 @@ def hear():
 def say(*answers):
     for answer in answers: sys.stdout.buffer.write(m.frame(answer))
     sys.stdout.buffer.flush()
-opened = m.Opened(b"schema", (("w", 1, 0),), bytes(8), 10, 2)
+opened = m.Opened(b"schema", (("w", 1, 0),), bytes(8), 10, 2, (0,))
 """
 
 

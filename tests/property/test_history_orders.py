@@ -25,6 +25,7 @@ from gossip.aggregate import Aggregate, Signatures, Verified
 from gossip.errors import PeerViolation
 from gossip.fold import fold_all
 from gossip.history import Added, Change
+from gossip.lowrank import values_in
 from gossip.manifest import Step
 from tests.histories import WITH_MOMENTUM, WITHOUT_MOMENTUM, Dice, Setting, body, setting, unsigned
 
@@ -36,6 +37,14 @@ SWARMS = [
     setting(tensors=tensors, schedule=schedule, cap=cap)
     for tensors in ([(9, 0), (6, 1), (2, 0)], [(5, 0)], [(3, 2), (3, 1), (3, 0), (3, 1)])
     for schedule in (WITHOUT_MOMENTUM, WITH_MOMENTUM, (Step(1, 200, 0), Step(4, 256, 255)))
+    for cap in (1 << 30, 1 << 21)
+]
+
+
+FACTORS = [
+    setting(tensors=tensors, schedule=schedule, cap=cap, codec="lowrank", rank=rank)
+    for tensors, rank in (([(12, 0, 4), (6, 1), (8, 0, 2)], 2), ([(35, 0, 5)], 3), ([(3, 1), (9, 0, 3)], 1))
+    for schedule in (WITHOUT_MOMENTUM, WITH_MOMENTUM)
     for cap in (1 << 30, 1 << 21)
 ]
 
@@ -75,10 +84,10 @@ class Side:
 
 
 class Story:
-    def __init__(self, seed: int, trace: Trace) -> None:
+    def __init__(self, seed: int, trace: Trace, swarms: Sequence[Setting]) -> None:
         self.dice = Dice("orders", seed)
         self.trace = trace
-        self.swarm = SWARMS[self.dice.below(len(SWARMS))]
+        self.swarm = swarms[self.dice.below(len(swarms))]
         self.sides = [Side(self.swarm, trace) for _ in range(3 + self.dice.below(3))]
         self.written: dict[bytes, Verified] = {}
         self.nonsense: list[Verified] = []
@@ -212,7 +221,10 @@ class Story:
     # --- by brute force ---------------------------------------------------------------------------------------
 
     def folded(self, ids: Sequence[bytes] | dict[bytes, Verified]) -> tuple[np.ndarray, np.ndarray]:
-        chosen = [self.written[identity] for identity in ids]
+        chosen = [
+            replace(each, origin=self.written[each.body.basis].body) if each.body.basis else each
+            for each in map(self.written.__getitem__, ids)
+        ]
         lowest: dict[bytes, bytes] = {}
         for each in chosen:
             for part in each.body.parts:
@@ -257,13 +269,18 @@ class Story:
         layout, dice = self.swarm.layout, self.dice
         blocks = np.flatnonzero(dice.integers(0, 3, layout.blocks))
         blocks = blocks if len(blocks) else np.zeros(1, np.int64)
+        exponents, values = len(blocks), layout.values_in(blocks)
+        compression = self.swarm.manifest.compression
+        if compression.codec == "lowrank":
+            place = more.get("round_") or 1 + max((parent.body.round for parent in parents), default=0)
+            exponents, values = len(layout.tensor_ends), values_in(layout, compression.rank, place)
         return body(
             self.swarm,
             parents,
             cohorts=cohorts,
             blocks=blocks,
-            sums=dice.integers(-28, 29, layout.values_in(blocks)),
-            exponents=-dice.integers(0, 10, len(blocks)),
+            sums=dice.integers(-28, 29, values),
+            exponents=-dice.integers(0, 10, exponents),
             weights=dice.integers(0, 5, layout.segments) * 100,
             **more,
         )
@@ -273,8 +290,8 @@ def signed_by_others(each: Verified) -> Verified:
     return replace(each, aggregate=Aggregate(each.body, (Signatures(b"\x01", (bytes(64),)),)))
 
 
-def run(seed: int, trace: Trace) -> None:
-    story = Story(seed, trace)
+def run(seed: int, trace: Trace, swarms: Sequence[Setting] = SWARMS) -> None:
+    story = Story(seed, trace, swarms)
     story.play()
     if story.dice.chance(10) and story.written:
         story.grow_alone()
@@ -283,10 +300,11 @@ def run(seed: int, trace: Trace) -> None:
 
 
 @pytest.mark.timeout(60 + SEEDS)
-def test_any_order_folds_to_the_same_bits():
+@pytest.mark.parametrize("swarms", [SWARMS, FACTORS], ids=["blocks", "factors"])
+def test_any_order_folds_to_the_same_bits(swarms):
     for seed in range(FIRST_SEED, FIRST_SEED + SEEDS):
         try:
-            run(seed, Trace())
+            run(seed, Trace(), swarms)
         except BaseException as error:
             error.add_note(f"again: GOSSAMER_FIRST_SEED={seed} GOSSAMER_SEEDS=1")
             raise
@@ -294,8 +312,9 @@ def test_any_order_folds_to_the_same_bits():
 
 def traced(seeds: int) -> str:
     trace = Trace()
-    for seed in range(seeds):
-        run(seed, trace)
+    for swarms in (SWARMS, FACTORS):
+        for seed in range(seeds):
+            run(seed, trace, swarms)
     return trace.hexdigest()
 
 

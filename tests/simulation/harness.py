@@ -110,10 +110,16 @@ def tiny_swarm(
             version=1,
             name="tiny",
             model=Model(
-                "tiny", bytes(32), (Tensor(9, 0), Tensor(7, 1)), 0, hashlib.sha256(initial.tobytes()).digest()
+                "tiny",
+                bytes(32),
+                (Tensor(9, 0, 3 if codec == "lowrank" else 0), Tensor(7, 1)),
+                0,
+                hashlib.sha256(initial.tobytes()).digest(),
             ),
             training=Training(1, 10, 0, (Step(1, 256, 64),), 1 << 24),
-            compression=Compression(codec, 4, 1000 if codec == "dense" else 500, 7, 8, -2, 64),
+            compression=Compression(
+                codec, 4, 1000 if codec in {"dense", "lowrank"} else 500, 7, 8, -2, 64, rank=2
+            ),
             cohorts=Cohorts(n_min, n_max, int(GATHER_S * 1000), int(STEP_S * 1000)),
             admit="members",
             members=tuple(sorted(members)),

@@ -173,7 +173,7 @@ class LyingWorld(World):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("codec", ["dense", "sketch"])
+@pytest.mark.parametrize("codec", ["dense", "sketch", "lowrank"])
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_liar_in_every_role_breaks_nothing(seed, codec):
     world = LyingWorld(

@@ -82,7 +82,7 @@ WIDE = setting(
 KEYS = [who.public_key for who in PEOPLE]
 WITHIN = [
     Broken("another swarm", "another swarm", {"swarm": bytes(32)}),
-    Broken("a codec to come", "lowrank is not in use yet", {"codec": 3}),
+    Broken("a codec that is not the swarm's either", "codec lowrank, but", {"codec": 3}),
     Broken("a codec that is not the swarm's", "codec dense, but", {"codec": 0}),
     Broken("another one that is not the swarm's", "codec sketch, but", {"codec": 2}),
     Broken("a basis", "a basis", {"basis": bytes(32)}),

@@ -24,7 +24,7 @@ COMMANDS = [
     messages.Close(),
 ]
 ANSWERS = [
-    messages.Opened(b"h" * 32, (("a.weight", 6, 0), ("a.bias", 2, 1)), b"x0", 200, 7),
+    messages.Opened(b"h" * 32, (("a.weight", 6, 0), ("a.bias", 2, 1)), b"x0", 200, 7, (3, 0)),
     messages.Eligible(3, 20),
     messages.Frozen(3, b"delta", 25, 200, 0.5),
     messages.Evaluated(4, 0.75, 0.5, 478),

@@ -45,6 +45,7 @@ def test_bound_parameters_and_gradients_are_windows_on_the_two_vectors():
 
 def test_the_hash_sees_names_shapes_segments_and_order():
     base = (TensorSpec("a", (2, 3), 0), TensorSpec("b", (6,), 0))
+    assert [spec.rows for spec in (*base, TensorSpec("kernel", (8, 4, 3, 3), 0))] == [2, 0, 8]
     others = [
         (TensorSpec("A", (2, 3), 0), base[1]),
         (TensorSpec("a", (3, 2), 0), base[1]),

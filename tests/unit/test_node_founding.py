@@ -28,6 +28,7 @@ ANA, BEA, CEM = (Identity(bytes([each]) * 32) for each in (1, 2, 3))
 class Model:
     schema_hash: bytes = b"s" * 32
     tensors: tuple[tuple[str, int, int], ...] = (("conv.weight", 6, 0), ("conv.bias", 2, 1))
+    rows: tuple[int, ...] = (2, 0)
     initial: bytes = field(default_factory=lambda: np.arange(8, dtype="<i8").tobytes())
 
 
@@ -68,8 +69,31 @@ def test_the_defaults_found_a_swarm_whose_sums_hide_one_among_three():
 
 
 def test_what_the_trainer_sends_is_a_model():
-    opened: OpenedModel = Opened(b"s" * 32, Model().tensors, Model().initial, examples=3, classes=2)
+    opened: OpenedModel = Opened(
+        b"s" * 32, Model().tensors, Model().initial, examples=3, classes=2, rows=(2, 0)
+    )
     assert found_swarm(SETTINGS, "watch", opened, ANA) == found_swarm(SETTINGS, "watch", Model(), ANA)
+
+
+def test_only_a_swarm_of_factors_says_which_tensors_are_matrices():
+    """And of these the ones that factors of its rank halve; all devices find the same ones."""
+    shapes = (("a.weight", 32 * 32, 0), ("a.bias", 32, 0), ("b.weight", 10 * 32, 0))
+    model = Model(tensors=shapes, rows=(32, 0, 10), initial=bytes(8 * 1376))
+    dense = found_swarm(SETTINGS, "watch", model, ANA)
+    assert [tensor.rows for tensor in dense.manifest.model.tensors] == [0, 0, 0]
+    for rank, rows in ((3, [32, 0, 10]), (8, [32, 0, 0]), (9, [0, 0, 0])):
+        settings = structs.replace(SETTINGS, compression=CompressionSettings("lowrank", rank=rank))
+        swarm = found_swarm(settings, "watch", model, ANA)
+        assert [tensor.rows for tensor in swarm.manifest.model.tensors] == rows
+        assert swarm.manifest.compression.rank == rank
+        check_trainer_fits(swarm, model)
+    swarm = found_swarm(
+        structs.replace(settings, compression=CompressionSettings("lowrank")), "w", model, ANA
+    )
+    with pytest.raises(ConfigError, match="or other names and shapes"):
+        check_trainer_fits(swarm, replace(model, rows=(64, 0, 10)))
+    with pytest.raises(MisuseError, match="other tensors than rows"):
+        check_trainer_fits(swarm, replace(model, rows=(32, 0)))
 
 
 def test_a_founder_who_lists_members_is_one_of_them():
@@ -85,7 +109,7 @@ def test_settings_that_contradict_each_other_are_none():
 
 def test_a_model_beyond_the_bounds_founds_nothing():
     with pytest.raises(PeerViolation, match="length >= 1"):
-        found_swarm(SETTINGS, "watch", Model(tensors=(), initial=b""), ANA)
+        found_swarm(SETTINGS, "watch", Model(tensors=(), rows=(), initial=b""), ANA)
 
 
 def test_a_trainer_that_miscounts_is_our_own_bug():
@@ -103,7 +127,7 @@ def test_a_trainer_that_miscounts_is_our_own_bug():
         ),
         ({"tensors": (("conv.weight", 6, 0), ("conv.bias", 2, 0))}, "or other names and shapes"),
         (
-            {"tensors": (("conv.weight", 7, 0),), "initial": bytes(56)},
+            {"tensors": (("conv.weight", 7, 0),), "rows": (7,), "initial": bytes(56)},
             "this device's model has 7 parameters in 1 ten",
         ),
         ({"initial": bytes(64)}, "another first model"),

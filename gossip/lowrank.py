@@ -1,0 +1,247 @@
+"""Matrices travel as thin factors on a basis that all share: the arithmetic of the codec `lowrank`.
+
+An alternating power iteration, as PowerSGD (Vogels, Karimireddy and Jaggi, "PowerSGD: practical low-rank gradient
+compression for distributed optimization", NeurIPS 2019), spread over rounds and under masks. Of a matrix M, rows x cols, a
+contribution carries one thin factor, and what the factor does not say stays in the residual:
+
+    odd rounds, the right side:   M B,    rows x rank,   and means  (M B) B^T     B: cols x rank, orthonormal columns
+    even rounds, the left side:   M^T B,  cols x rank,   and means  B (M^T B)^T   B: rows x rank
+
+Both are linear in M, so that masks cancel and the sum of the factors is the factor of the sum. It needs no look and no
+second phase, because the basis is old: the factor of one round, orthonormalised, is the basis of the next one, on the other
+side. Repeated, that is a power iteration on what the swarm has to give, and error feedback gives what it missed.
+
+**Which basis.** An aggregate of round r names in `basis` the aggregate whose factors its basis comes from: of its parents of
+round r - 1 the one with the lowest id. The first round has no parents, and its basis comes from a seed. So the basis is a
+function of the body's own hash links, the side is one of its round, and nothing about either can be chosen.
+
+**The same bits everywhere.** The fold multiplies with the basis, so it consists of integers, in units of 2^-12, made by integers
+alone: modified Gram-Schmidt, each column twice ("twice is enough": Giraud, Langou and Rozloznik 2005), in int64 with floor
+division and exact square roots. A column that the ones before it explain but for 2^-10, or that is zero, is replaced by one
+from SHAKE-256 of the parent's id: a fresh direction for the iteration to find something in.
+
+**Nothing overflows 63 bits.** Columns are at most SUM_MAX = 2^9 large and 2^16 long (SIDE_MAX). A unit vector, in 2^-20, has
+entries of at most 2^20 + 17 and, rounding included, a norm below 2^20 + 2^8. Taking off its part along another unit vector
+does not lengthen a vector but by rounding, at most 2^8 + 1 each of 63 times; so norms stay below 2^21 and energies below 2^42,
+shares along another are below 2^42, products with it below 2^43, and scaling shifts entries below 2^21 by 37 bits. Norms are
+taken to 2^-16 with Python's integers, which have no bounds. A product of a factor and a basis has at most 64 terms of 2^9
+times 2^12, so below 2^27 even as partial sums: float64 computes it exactly, in any order. With the exponent it is at most
+2^(27 + 24 - 12) = 2^39, and 2^11 aggregates of a round give 2^50 at most; `gossip.fold` cuts that to what it bears.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import shake_256
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.hashing import digest
+from gossip.errors import MisuseError
+from gossip.layout import Integers, Layout
+from gossip.manifest import SIDE_MAX, Compression
+
+BASIS_BITS = 12  # a basis is in units of 2^-12
+BASES_MAX = 256  # kept; each is below a quarter of its tensor in float32, wherever factors save half (`is_worthwhile`)
+_FINE_BITS = 20  # a basis in the making is in units of 2^-20
+_LEAST_BITS = 10  # what is left of a column is a direction if it is at least 2^-10 of it
+_NORM_BITS = 16
+
+Basis = NDArray[np.int16]  # length x rank
+Doubles = NDArray[np.float64]
+
+
+class Factored(Protocol):
+    """What a basis comes from: `gossip.aggregate.Body` is one."""
+
+    @property
+    def round(self) -> int: ...
+
+    @property
+    def basis(self) -> bytes: ...
+
+    @property
+    def exponents(self) -> bytes: ...
+
+    @property
+    def sums(self) -> bytes: ...
+
+
+def is_worthwhile(rows: int, size: int, rank: int) -> bool:
+    """Whether a tensor of this many rows travels as factors: where one side and the other together save at least half."""
+    cols = size // max(rows, 1)
+    return 0 < rows <= SIDE_MAX and cols <= SIDE_MAX and 2 * rank * (rows + cols) <= size == rows * cols
+
+
+def is_right(round_: int) -> bool:
+    """The side that travels in a round."""
+    return round_ % 2 == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """How one tensor lies in the flat vector, and how it travels in a round of one side."""
+
+    tensor: int
+    start: int  # in the flat vector
+    end: int
+    first: int  # among the sums
+    last: int
+    length: int  # of its factor; 0: no matrix, it travels as it is
+    across: int  # of its basis
+    right: bool
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+    @property
+    def carried(self) -> int:
+        """How many numbers travel."""
+        return self.last - self.first
+
+
+def pieces(layout: Layout, rank: int, round_: int) -> tuple[Piece, ...]:
+    """All tensors, in order."""
+    right = is_right(round_)
+    made = []
+    start = first = 0
+    for tensor, (end, rows) in enumerate(
+        zip(layout.tensor_ends.tolist(), layout.tensor_rows.tolist(), strict=True)
+    ):
+        size = end - start
+        cols = size // rows if rows else 0
+        length, across = (rows, cols) if right else (cols, rows)
+        last = first + (rank * length if rows else size)
+        made.append(Piece(tensor, start, end, first, last, length, across, right))
+        start, first = end, last
+    return tuple(made)
+
+
+def values_in(layout: Layout, rank: int, round_: int) -> int:
+    """How many numbers a payload of this round carries."""
+    return pieces(layout, rank, round_)[-1].last
+
+
+def factor(values: NDArray[np.floating], piece: Piece, basis: Basis) -> Doubles:
+    """The side that travels of a matrix, given flat: float64[length, rank]. Exact enough to send, no part of the fold."""
+    shape = (piece.length, piece.across) if piece.right else (piece.across, piece.length)
+    matrix = values.reshape(shape).astype(np.float64)
+    return (matrix if piece.right else matrix.T) @ (basis.astype(np.float64) * 2.0**-BASIS_BITS)
+
+
+def product(factor_: NDArray[np.number], piece: Piece, basis: Basis) -> Doubles:
+    """The matrix that a whole-numbered factor means, flat, in 2^-12 of the factor's unit: float64, whole numbers, exact."""
+    tall, wide = factor_.reshape(piece.length, -1).astype(np.float64), basis.astype(np.float64)
+    return (tall @ wide.T if piece.right else wide @ tall.T).ravel()
+
+
+def spread(body: Factored, origin: Factored | None, layout: Layout, compression: Compression) -> Integers:
+    """What the sums of a body mean: Q_a 2^(24 + e) of all parameters, as the fold adds it up, rounded down.
+
+    int64[parameters]. `origin`: the body that its `basis` names, None where it names none.
+    """
+    sums = np.frombuffer(body.sums, f"<i{compression.lane_bits // 8}")
+    shared = bases(body.basis, origin, body.round, layout, compression)
+    meant = np.empty(layout.parameters, np.int64)
+    for piece in pieces(layout, compression.rank, body.round):
+        own, shift = sums[piece.first : piece.last], 24 - body.exponents[piece.tensor]
+        basis = shared.get(piece.tensor)
+        if basis is None:
+            meant[piece.start : piece.end] = own.astype(np.int64) << shift
+        else:
+            whole = product(own, piece, basis).astype(np.int64)
+            meant[piece.start : piece.end] = whole << shift >> BASIS_BITS
+    return meant
+
+
+# --- the basis ------------------------------------------------------------------------------------------------------
+
+
+def bases(
+    name: bytes, origin: Factored | None, round_: int, layout: Layout, compression: Compression
+) -> Mapping[int, Basis]:
+    """The basis of each matrix in a round, by tensor: from the factors of `origin`, whose id is `name`.
+
+    Without a name, from nothing: the first round's. MisuseError for a name without the body of it.
+    """
+    if bool(name) != (origin is not None) or (origin is not None and origin.round != round_ - 1):
+        raise MisuseError("a basis comes from the body that it is named after, of the round before")
+    lane_bytes = compression.lane_bits // 8
+    before = pieces(layout, compression.rank, round_ - 1)
+    return {
+        piece.tensor: _basis(
+            digest("basis", name, piece.tensor.to_bytes(4, "big")),
+            b"" if origin is None else origin.sums[piece.first * lane_bytes : piece.last * lane_bytes],
+            piece.length,
+            compression.rank,
+            lane_bytes,
+        )
+        for piece in before
+        if piece.length
+    }
+
+
+@lru_cache(maxsize=BASES_MAX)
+def _basis(seed: bytes, sums: bytes, length: int, rank: int, lane_bytes: int) -> Basis:
+    """Pure, so that all nodes of one process may share what is kept."""
+    columns = np.zeros((length, rank), np.int64)
+    if sums:
+        columns[:] = np.frombuffer(sums, f"<i{lane_bytes}").reshape(length, rank)
+    basis = orthonormal(columns, seed)
+    basis.setflags(write=False)
+    return basis
+
+
+def orthonormal(columns: Integers, seed: bytes) -> Basis:
+    """Orthonormal columns that span the given ones, int64[length, rank] of at most 2^9; in units of 2^-12.
+
+    Columns that say nothing new are replaced by others from the seed. rank <= length <= 2^16.
+    """
+    length, rank = columns.shape
+    if rank > length:
+        raise MisuseError(f"{rank} columns of {length} numbers cannot be orthonormal")
+    found = np.zeros((rank, length), np.int64)
+    for place in range(rank):
+        given = np.ascontiguousarray(columns[:, place])
+        others = (_seeded(seed, place, attempt, length) for attempt in itertools.count())
+        directions = (_direction(column, found[:place]) for column in itertools.chain([given], others))
+        found[place] = next(direction for direction in directions if direction is not None)
+    coarser = _FINE_BITS - BASIS_BITS
+    return (found + (1 << coarser - 1) >> coarser).T.astype(np.int16)
+
+
+def _direction(column: Integers, found: Integers) -> Integers | None:
+    """What a column says beyond the unit vectors that are found, as one of them; None if that is next to nothing."""
+    vector = _unit(column, 1)
+    for _ in range(2):
+        for other in found:
+            if vector is None:
+                return None
+            along = int(vector @ other) + _HALF >> _FINE_BITS
+            vector = vector - (along * other + _HALF >> _FINE_BITS)
+        if vector is not None:
+            vector = _unit(vector, 1 << 2 * (_FINE_BITS - _LEAST_BITS))
+    return vector
+
+
+def _unit(vector: Integers, least: int) -> Integers | None:
+    """Of length 1 in units of 2^-20, to the nearest; None for one whose energy is below `least`."""
+    energy = int(vector @ vector)
+    if energy < least:
+        return None
+    norm = math.isqrt(energy << 2 * _NORM_BITS)
+    return ((vector << _FINE_BITS + _NORM_BITS + 1) + norm) // (2 * norm)
+
+
+def _seeded(seed: bytes, place: int, attempt: int, length: int) -> Integers:
+    """Bytes of SHAKE-256, as no library's generator may change them."""
+    origin = digest("direction", seed, place.to_bytes(2, "big"), attempt.to_bytes(2, "big"))
+    return np.frombuffer(shake_256(origin).digest(length), np.int8).astype(np.int64)
+
+
+_HALF = 1 << _FINE_BITS - 1

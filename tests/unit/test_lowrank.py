@@ -1,0 +1,678 @@
+"""Factors of matrices: a basis in whole numbers, what a factor means, and that the next one can be planned from it."""
+
+import hashlib
+import math
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+import pytest
+
+from crypto.hashing import digest
+from crypto.masking import add_vectors
+from gossip import checkpoint
+from gossip.aggregate import (
+    CODE_OF_ONE,
+    STATE_EVERY,
+    SUM_MAX,
+    Body,
+    Part,
+    aggregate_id,
+    check,
+    check_body,
+    pack_members,
+)
+from gossip.compression import LOWRANK, Contribution, Phase, codec_of, decode_sum
+from gossip.errors import ManifestError, MisuseError, PeerViolation
+from gossip.fold import SUMS_MAX, fold_all, increment
+from gossip.history import Added, Waiting
+from gossip.layout import Layout
+from gossip.lowrank import (
+    _basis,
+    bases,
+    factor,
+    is_worthwhile,
+    orthonormal,
+    pieces,
+    product,
+    spread,
+    values_in,
+)
+from gossip.manifest import SIDE_MAX, Compression, Model, Tensor, refuse_contradictions
+from gossip.residual import Books
+from tests.histories import WITH_MOMENTUM, Dice, body, setting, signed, unsigned
+
+replace = msgspec.structs.replace
+SEED = digest("basis", b"of the tests")
+# A matrix of 5 x 7, one of 6 x 3 and a vector, in two segments.
+SWARM = setting(tensors=[(35, 0, 5), (18, 1, 6), (4, 1)], codec="lowrank", rank=2)
+SETTINGS = SWARM.manifest.compression
+
+
+# --- the basis ------------------------------------------------------------------------------------------------------
+
+
+def by_hand(columns: list[list[int]], seed: bytes) -> list[list[int]]:
+    """The same basis in Python's own integers, number by number: a list of columns."""
+
+    def unit(vector, least):
+        energy = sum(each * each for each in vector)
+        norm = math.isqrt(energy * 2**32)
+        return [(each * 2**37 + norm) // (2 * norm) for each in vector] if energy >= least else None
+
+    def direction(column, found):
+        vector = unit(column, 1)
+        for _ in "12":
+            for other in found:
+                if vector is None:
+                    return None
+                along = (sum(a * b for a, b in zip(vector, other, strict=True)) + 2**19) // 2**20
+                vector = [a - (along * b + 2**19) // 2**20 for a, b in zip(vector, other, strict=True)]
+            vector = vector and unit(vector, 2**20)
+        return vector
+
+    found = []
+    for place, column in enumerate(columns):
+        vector, attempt = direction(column, found), 0
+        while vector is None:
+            origin = digest("direction", seed, place.to_bytes(2, "big"), attempt.to_bytes(2, "big"))
+            drawn = hashlib.shake_256(origin).digest(len(column))
+            vector = direction([byte - 256 * (byte > 127) for byte in drawn], found)
+            attempt += 1
+        found.append(vector)
+    return [[(each + 128) // 256 for each in vector] for vector in found]
+
+
+def matrices():
+    dice = Dice("basis")
+    yield "random", dice.integers(-40, 41, 60 * 5).reshape(60, 5)
+    yield "nothing", np.zeros((9, 3), np.int64)
+    yield "square", dice.integers(-3, 4, 49).reshape(7, 7)
+    yield "as large as sums may be", (SUM_MAX * (2 * dice.integers(0, 2, 3000) - 1)).reshape(1000, 3)
+    yield "all the same", np.full((30, 4), SUM_MAX)
+    twice = dice.integers(-40, 41, 60).reshape(20, 3)
+    yield "one column twice and one of zeros", np.column_stack([twice, twice[:, 1], 0 * twice[:, 0]])
+    nearly = np.full((50, 2), SUM_MAX)
+    nearly[0, 1] -= 1
+    yield "nearly the same", nearly
+    yield "small", np.eye(6, 4, dtype=np.int64)
+    yield "one number", np.array([[-3]])
+
+
+@pytest.mark.parametrize("columns", [pytest.param(each, id=name) for name, each in matrices()])
+def test_a_basis_is_what_exact_integers_give_whoever_computes_it(columns):
+    basis = orthonormal(columns, SEED)
+    assert basis.dtype == np.int16
+    assert basis.T.tolist() == by_hand(columns.T.tolist(), SEED)
+    again = orthonormal(np.asfortranarray(columns), SEED)
+    assert np.array_equal(basis, again), "however the columns lie in memory"
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        Dice("a").integers(-64, 65, 512 * 8).reshape(512, 8),
+        Dice("b").integers(-2, 3, 512 * 64).reshape(512, 64),
+        np.zeros((512, 8), np.int64),
+        Dice("c").integers(-64, 65, 512).reshape(512, 1) * np.arange(1, 7),
+        Dice("d").integers(-512, 513, 8 * SIDE_MAX).reshape(SIDE_MAX, 8),
+    ],
+    ids=["plain", "wide", "seeded", "dependent", "long"],
+)
+def test_its_columns_are_orthonormal(columns):
+    basis = orthonormal(columns, SEED) * 2.0**-12
+    assert np.abs(basis.T @ basis - np.eye(basis.shape[1])).max() < 2**-9
+
+
+def test_it_spans_the_columns_that_it_comes_from():
+    columns = Dice("span").integers(-64, 65, 100 * 6).reshape(100, 6)
+    basis = orthonormal(columns, SEED) * 2.0**-12
+    assert np.linalg.norm(columns - basis @ (basis.T @ columns)) < 0.01 * np.linalg.norm(columns)
+
+
+def test_the_bounds_of_all_numbers_leave_room():
+    """64 columns as long and as large as they may be, of the worst kind: the same over and over."""
+    columns = np.full((SIDE_MAX, 64), SUM_MAX, np.int64)
+    columns[::2] *= -1
+    with np.errstate(all="raise"):
+        basis = orthonormal(columns, SEED)
+    assert np.abs(basis).max() <= 1 << 12
+    assert np.abs(basis[:, 0]).tolist() == [16] * SIDE_MAX
+    with pytest.raises(MisuseError, match="3 columns of 2"):
+        orthonormal(np.zeros((2, 3), np.int64), SEED)
+
+
+def test_directions_that_are_missing_differ_from_parent_to_parent_and_from_tensor_to_tensor():
+    layout = SWARM.layout
+    first = bases(b"", None, 1, layout, SETTINGS)
+    assert sorted(first) == [0, 1]
+    assert [first[tensor].shape for tensor in (0, 1)] == [(7, 2), (3, 2)]
+    silent = body(SWARM, [], sums=0)
+    names = (bytes([1]) * 32, bytes([2]) * 32)
+    one, other = (bases(name, silent, 2, layout, SETTINGS) for name in names)
+    assert [one[tensor].shape for tensor in (0, 1)] == [(5, 2), (6, 2)]
+    assert not np.array_equal(one[0], other[0])
+
+
+def test_a_basis_needs_the_body_that_it_is_named_after():
+    for name, origin, round_ in (
+        (b"n" * 32, None, 2),
+        (b"", body(SWARM, []), 2),
+        (b"n" * 32, body(SWARM, []), 3),
+    ):
+        with pytest.raises(MisuseError, match="of the round before"):
+            bases(name, origin, round_, SWARM.layout, SETTINGS)
+
+
+# --- what factors mean ----------------------------------------------------------------------------------------------
+
+
+def test_a_product_is_exact_at_its_bounds():
+    layout = Layout.of(Model("t", bytes(32), (Tensor(70 * 80, 0, 70),), 0, bytes(32)), 32)
+    for round_ in (1, 2):
+        (piece,) = pieces(layout, 64, round_)
+        tall = np.full((piece.length, 64), SUM_MAX)
+        wide = np.full((piece.across, 64), -(1 << 12), np.int16)
+        tall[3, 5], wide[4, 5] = 1, 4095
+        exact = tall @ wide.astype(np.int64).T
+        assert product(tall, piece, wide).tolist() == (exact if round_ == 1 else exact.T).ravel().tolist()
+
+
+def meant_by_hand(written: Body, origin: Body | None) -> list[int]:
+    """sum over the rank of Q B, times 2^(24 - exponent), rounded down at 2^-12, number by number."""
+    layout, rank, meant = SWARM.layout, SETTINGS.rank, []
+    shared = bases(written.basis, origin, written.round, layout, SETTINGS)
+    sums = np.frombuffer(written.sums, np.int8).tolist()
+    for tensor, (size, rows) in enumerate(((35, 5), (18, 6), (4, 0))):
+        scale = 2 ** (24 - written.exponents[tensor])
+        if not rows:
+            meant += [sums.pop(0) * scale for _ in range(size)]
+            continue
+        cols = size // rows
+        right = written.round % 2 == 1
+        own = [[sums.pop(0) for _ in range(rank)] for _ in range(rows if right else cols)]
+        basis = shared[tensor].tolist()
+        for row in range(rows):
+            for col in range(cols):
+                one, other = (own[row], basis[col]) if right else (own[col], basis[row])
+                meant.append(sum(a * b for a, b in zip(one, other, strict=True)) * scale >> 12)
+    assert not sums
+    return meant
+
+
+def random_body(dice: Dice, parents, *, cohort: int = 0, exponents: int = 24) -> Body:
+    round_ = 1 + max((parent.body.round for parent in parents), default=0)
+    values = values_in(SWARM.layout, SETTINGS.rank, round_)
+    return body(
+        SWARM,
+        parents,
+        cohorts=[cohort],
+        sums=dice.integers(-28, 29, values),
+        exponents=-dice.integers(0, exponents + 1, 3),
+        weights=dice.integers(1, 300, 2),
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_fold_of_factors_is_its_formula(seed):
+    dice = Dice("formula", seed)
+    first = unsigned(random_body(dice, []))
+    others = [random_body(dice, [first], cohort=cohort) for cohort in (1, 2)]
+    bodies, origin = [unsigned(each, first.body) for each in others], first.body
+    change = increment(bodies, 2, SWARM.layout, SWARM.manifest)
+    one, other = (meant_by_hand(each, origin) for each in others)
+    weights = [sum(each.weights[segment] for each in others) for segment in (0, 1)]
+    expected = [
+        256 * 100 * (a + b) // (256 * 7 * weights[place >= 35])
+        for place, (a, b) in enumerate(zip(one, other, strict=True))
+    ]
+    assert change.tolist() == expected
+    assert meant_by_hand(first.body, None) == spread(first.body, None, SWARM.layout, SETTINGS).tolist()
+
+
+def test_sums_that_a_factor_blows_up_are_cut_at_what_the_fold_bears():
+    swarm = setting(tensors=[(9, 0, 3)], codec="lowrank", rank=3, lane_bits=16, levels=64, cap=1 << 30)
+    largest = unsigned(body(swarm, [], sums=512, weights=100))
+    once = spread(largest.body, None, swarm.layout, swarm.manifest.compression)
+    change = increment([largest] * 2048, 1, swarm.layout, swarm.manifest)
+    expected = [
+        256 * 100 * max(-SUMS_MAX, min(2048 * each, SUMS_MAX)) // (256 * 64 * 2048 * 100)
+        for each in once.tolist()
+    ]
+    assert change.tolist() == expected
+    assert {each for each in expected if abs(each) == SUMS_MAX >> 17}, "some are cut"
+    assert {each for each in expected if abs(each) < SUMS_MAX >> 17}, "and some are not"
+
+
+def test_a_fold_without_the_basis_is_our_own_bug():
+    first = unsigned(body(SWARM, []))
+    with pytest.raises(MisuseError, match="of the round before"):
+        increment([unsigned(body(SWARM, [first]))], 2, SWARM.layout, SWARM.manifest)
+
+
+def test_the_fold_is_what_it_was():
+    """Bits that no machine and no release of numpy may change; a new value here is a new protocol."""
+    swarm = setting(
+        tensors=[(600, 0, 20), (120, 1, 12), (9, 1)], codec="lowrank", rank=4, schedule=WITH_MOMENTUM
+    )
+    dice, rounds, last = Dice("golden"), [], []
+    for round_ in range(1, 9):
+        values = values_in(swarm.layout, 4, round_)
+        parents = [each for each in last if not round_ % 3 or each is last[0]]
+        made = [
+            body(
+                swarm,
+                parents,
+                cohorts=[cohort],
+                sums=dice.integers(-28, 29, values) * (dice.below(3) > 0),
+                exponents=-dice.integers(0, 9, 3),
+                weights=dice.integers(1, 400, 2),
+            )
+            for cohort in (1, 2)
+        ]
+        origins = {each.id: each.body for each in parents}
+        last = [unsigned(each, origins.get(each.basis)) for each in made]
+        rounds.append(last)
+    x, v = fold_all(swarm.initial, rounds, swarm.layout, swarm.manifest)
+    assert hashlib.sha256(x.tobytes() + v.tobytes()).hexdigest() == GOLDEN
+
+
+GOLDEN = "a11351065059492ca3c6ba242d27393f74c4fb48c3265fecbf5552b063df7317"
+
+
+# --- a cohort -------------------------------------------------------------------------------------------------------
+
+TALL = Layout.of(
+    Model("t", bytes(32), (Tensor(24 * 16, 0, 24), Tensor(5, 1), Tensor(8 * 30, 1, 8)), 0, bytes(32)), 32
+)
+RANK_3 = Compression("lowrank", 32, 1000, 15, 16, -4, 64, rank=3)
+SHAPES = ((0, 384, 24), (389, 629, 8))
+
+
+def plan_of(parents=(), *, travelling=0b11, layout=TALL, compression=RANK_3):
+    return codec_of(compression).plan(
+        Phase.PAYLOAD,
+        layout=layout,
+        compression=compression,
+        cohort=b"c" * 32,
+        parents=parents,
+        travelling=travelling,
+        look=None,
+    )
+
+
+def encode(plan, contribution, seed=b"r" * 32):
+    return LOWRANK.encode(Phase.PAYLOAD, plan, contribution, seed, layout=TALL, compression=RANK_3)
+
+
+def body_of(plan, totals, parents=(), members=4) -> Body:
+    """A body as a cohort of these members would compose it."""
+    weights, ranges, sums = decode_sum(totals, plan.lanes, TALL)
+    part = Part(bytes(32), (), bytes(32), pack_members(range(members), members))
+    round_ = 1 + max((each.round for each in parents), default=0)
+    ids = tuple(sorted(map(aggregate_id, parents)))
+    return Body(
+        1,
+        bytes(32),
+        (part,),
+        ids,
+        round_,
+        3,
+        plan.basis,
+        b"",
+        plan.exponent_bytes,
+        sums,
+        weights,
+        ranges,
+        b"",
+    )
+
+
+def values_like(generator, scale=0.01):
+    return (scale * generator.standard_normal(TALL.parameters)).astype(np.float32)
+
+
+def summed(plan, vectors):
+    total = plan.lanes.zeros()
+    for vector in vectors:
+        add_vectors(total, vector, plan.lanes)
+    return total
+
+
+def test_the_codec_is_the_third_and_does_not_look():
+    assert (codec_of(RANK_3), LOWRANK.id, LOWRANK.phases) == (LOWRANK, 3, (Phase.PAYLOAD,))
+    with pytest.raises(MisuseError, match="nothing to look at"):
+        LOWRANK.plan(
+            Phase.SKETCH, layout=TALL, compression=RANK_3, cohort=b"", parents=(), travelling=3, look=None
+        )
+    with pytest.raises(MisuseError, match="no such phase"):
+        LOWRANK.encode(
+            Phase.SKETCH, plan_of(), Contribution(np.zeros(629, np.float32), 1, 0), b"r" * 32, layout=TALL,
+            compression=RANK_3,
+        )  # fmt: skip
+    with pytest.raises(PeerViolation, match="none can travel"):
+        plan_of(travelling=0)
+
+
+def test_sides_take_turns_and_the_basis_is_the_parents_factor():
+    first = plan_of()
+    assert first.basis == b""
+    assert first.lanes.narrow == 3 * 24 + 5 + 3 * 8
+    generator = np.random.default_rng(1)
+    made = body_of(first, summed(first, [encode(first, Contribution(values_like(generator), 9, 0)).vector]))
+    second = plan_of([made])
+    assert second.basis == aggregate_id(made)
+    assert second.lanes.narrow == 3 * 16 + 5 + 3 * 30
+    sums = np.frombuffer(made.sums, "<i2").astype(np.int64)
+    seed = digest("basis", second.basis, bytes(4))
+    assert np.array_equal(second.factors.bases[0], orthonormal(sums[: 3 * 24].reshape(24, 3), seed))
+    assert second.factors.bases[2].shape == (8, 3)
+    third = plan_of([body_of(second, second.lanes.zeros(), [made])])
+    assert third.lanes.narrow == first.lanes.narrow
+
+
+def test_the_basis_comes_from_the_newest_parents_lowest_id():
+    old = body_of(plan_of(), plan_of().lanes.zeros())
+    plan = plan_of([old])
+    news = []
+    for member in range(3):
+        total = plan.lanes.zeros()
+        plan.lanes.wide_view(total)[0] = member
+        news.append(body_of(plan, total, [old]))
+    lowest = min(map(aggregate_id, news))
+    for parents in ([old, *news], [*news[::-1], old]):
+        assert plan_of(parents).basis == lowest
+
+
+@pytest.mark.parametrize("round_", [1, 2])
+def test_what_is_sent_is_what_its_sum_means(round_):
+    """On both sides; and the sum of the members' factors is the factor of what they sent in all."""
+    generator = np.random.default_rng(round_)
+    parents = []
+    if round_ == 2:
+        plan = plan_of()
+        vectors = [encode(plan, Contribution(values_like(generator), 64, 0)).vector for _ in range(4)]
+        parents = [body_of(plan, summed(plan, vectors))]
+    plan = plan_of(parents)
+    contributions = [
+        Contribution(values_like(generator), examples, age) for examples, age in ((64, 0), (9, 3))
+    ]
+    encodings = [encode(plan, each, bytes([place]) * 32) for place, each in enumerate(contributions)]
+    made = [body_of(plan, each.vector, parents) for each in encodings]
+    origin = parents[0] if parents else None
+    meant = [spread(each, origin, TALL, RANK_3) for each in made]
+    for each, encoded, contribution in zip(meant, encodings, contributions, strict=True):
+        scale = contribution.weight(64) / 64 * 15 * 2.0**24
+        assert encoded.sent.support.tolist() == list(range(TALL.blocks))
+        assert encoded.sent.values.dtype == np.float32
+        assert np.allclose(encoded.sent.values, each / scale, rtol=1e-6, atol=1.01 / scale)
+    together = spread(
+        body_of(plan, summed(plan, [each.vector for each in encodings]), parents), origin, TALL, RANK_3
+    )
+    assert np.abs(together - sum(meant)).max() <= 1, (
+        "but for the last bit, which is rounded down once and not twice"
+    )
+    whole = np.array(plan.exponents) >= -12
+    assert whole.all()
+    assert np.array_equal(together, sum(meant)), "nothing is rounded where exponents are above -12"
+
+
+def test_rounding_is_unbiased_and_what_a_factor_cannot_say_stays_behind():
+    generator = np.random.default_rng(7)
+    values, plan = values_like(generator), plan_of()
+    sent = np.mean(
+        [encode(plan, Contribution(values, 64, 0), generator.bytes(32)).sent.values for _ in range(300)],
+        axis=0,
+    )
+    for piece in plan.factors.pieces:
+        own, basis = values[piece.start : piece.end], plan.factors.bases.get(piece.tensor)
+        expected = own
+        if basis is not None:
+            expected = (factor(own, piece, basis) @ basis.T.astype(float) / 4096).ravel()
+            assert np.linalg.norm(expected) < 0.8 * np.linalg.norm(own)
+        assert np.abs(sent[piece.start : piece.end] - expected).max() < 0.002
+
+
+def test_who_did_not_train_a_segment_or_may_not_send_it_gives_nothing_of_it():
+    values = values_like(np.random.default_rng(3))
+    for travelling, trained in ((0b01, 0b11), (0b11, 0b01)):
+        plan = plan_of(travelling=travelling)
+        encoded = encode(plan, Contribution(values, 9, 0, trained))
+        weights, ranges, sums = decode_sum(encoded.vector, plan.lanes, TALL)
+        assert weights == (9, 0)
+        assert ranges[0] != plan.ranges[0]
+        assert list(ranges[1:]) == plan.ranges[1:].tolist()
+        assert not np.frombuffer(sums, "<i2")[72:].any()
+        assert np.frombuffer(sums, "<i2")[:72].any()
+        assert not encoded.sent.values[384:].any()
+
+
+def test_values_as_large_as_they_may_be_clip():
+    plan = plan_of()
+    huge = np.full(TALL.parameters, np.finfo(np.float32).max, np.float32)
+    huge[::2] *= -1
+    encoded = encode(plan, Contribution(huge, 64, 0))
+    sums = np.frombuffer(decode_sum(encoded.vector, plan.lanes, TALL).sums, "<i2")
+    assert np.abs(sums).max() == 15
+    assert np.isfinite(encoded.sent.values).all()
+
+
+def test_a_range_means_the_same_whichever_side_travels():
+    """A matrix that two bases say wholly has one energy, so one vote on both sides; the exponents differ with the numbers."""
+    rng = np.random.default_rng(5)
+    values = np.zeros(TALL.parameters, np.float32)
+    tall, wide = rng.standard_normal((24, 2)), rng.standard_normal((2, 16))
+    values[:384] = 0.01 * (tall @ wide).ravel()
+    parents, votes, plans = [], [], []
+    for _ in range(6):
+        plan = plan_of(parents)
+        encoded = encode(plan, Contribution(values, 64, 0))
+        parents = [body_of(plan, encoded.vector, parents, members=1)]
+        votes.append(decode_sum(encoded.vector, plan.lanes, TALL).ranges[0])
+        plans.append(plan)
+    energy = float(values[:384].astype(float) @ values[:384])
+    expected = CODE_OF_ONE + 16 * math.log2(energy / 384) / 2
+    assert max(abs(vote - expected) for vote in votes[2:]) < 3
+    # RMS of the factor's own numbers, 3 octaves above; 72 of them on the right side and 48 on the left.
+    for plan, count in zip(plans[-2:], (72, 48), strict=True):
+        assert plan.factors.pieces[0].carried == count
+        assert abs(plan.exponents[0] - (math.log2(math.sqrt(energy / count)) + 3)) <= 0.7
+    assert plan_of().exponents.tolist() == [-4, -4, -4]
+
+
+def recover(*, forget=False, rounds=24, frozen_side=False):
+    """Four members give matrices of rank 2 in all, once; by round, the share of it that has not arrived."""
+    rng = np.random.default_rng(11)
+    tall, wide = rng.standard_normal((24, 2)), rng.standard_normal((2, 16))
+    wanted = np.zeros(TALL.parameters)
+    books, parents, left = [Books.empty(TALL)] * 4, [], []
+    deltas = []
+    for _ in range(4):
+        delta = np.zeros(TALL.parameters, np.float32)
+        delta[:384] = 0.01 * (tall @ rng.standard_normal((2, 2)) @ wide).ravel()
+        deltas.append(delta)
+        wanted += delta
+    arrived = np.zeros(TALL.parameters)
+    for round_ in range(rounds):
+        plan = plan_of(() if frozen_side else parents)
+        vectors = []
+        for member in range(4):
+            delta = deltas[member] if not round_ else np.zeros(TALL.parameters, np.float32)
+            frozen = books[member].freeze(delta)
+            encoded = encode(plan, Contribution(frozen.to_give, 64, 0), rng.bytes(32))
+            cohort = bytes([round_]) * 32
+            books[member] = frozen.debit(cohort, encoded.sent).settle(cohort)
+            if forget:
+                books[member] = Books.empty(TALL)
+            vectors.append(encoded.vector)
+        made = body_of(plan, summed(plan, vectors), () if frozen_side else parents)
+        origin = parents[0] if parents and not frozen_side else None
+        arrived += spread(made, origin, TALL, RANK_3) / (15 * 2.0**24)
+        parents = [made]
+        left.append(float(np.linalg.norm(wanted - arrived) / np.linalg.norm(wanted)))
+    return left
+
+
+def test_sides_that_take_turns_find_a_matrix_of_low_rank_and_error_feedback_gives_all_of_it():
+    left = recover()
+    assert left[0] > 0.7, "the first basis knows nothing"
+    assert left[2] < 0.35, "the second and the third do"
+    assert left[-1] < 0.01
+    assert recover(forget=True)[-1] > 0.5
+    assert recover(frozen_side=True)[-1] > 0.7, "one basis for ever says nothing new"
+
+
+# --- what others may send -------------------------------------------------------------------------------------------
+
+FIRST = unsigned(body(SWARM, []))
+RIVAL = unsigned(body(SWARM, [], cohorts=[1]))
+LOWER, HIGHER = sorted((FIRST, RIVAL), key=lambda each: each.id)
+
+
+def refused(written: Body, words: str, swarm=SWARM) -> None:
+    with pytest.raises(PeerViolation, match=words):
+        check_body(written, swarm.manifest, swarm.layout, swarm.swarm)
+
+
+def test_a_body_of_factors_holds():
+    second = signed(body(SWARM, [FIRST, RIVAL], cohorts=[2], sums=-28))
+    assert second.body.basis == LOWER.id
+    verdict = check(second, SWARM.manifest, SWARM.layout, SWARM.swarm)
+    history = SWARM.history()
+    for each in (FIRST, RIVAL, verdict):
+        assert isinstance(history.add(each), Added)
+    (known,) = history.counting(2)
+    assert known.origin == LOWER.body
+
+
+def test_a_body_of_the_wrong_form_is_refused():
+    first, second = body(SWARM, []), body(SWARM, [FIRST], cohorts=[2])
+    right, left = values_in(SWARM.layout, 2, 1), values_in(SWARM.layout, 2, 2)
+    assert (right, left) == (2 * 5 + 2 * 6 + 4, 2 * 7 + 2 * 3 + 4)
+    refused(replace(first, sums=bytes(left)), f"{left} bytes of sums, not {right}")
+    refused(replace(second, sums=bytes(right)), f"{right} bytes of sums, not {left}")
+    refused(replace(second, sums=bytes(57)), f"57 bytes of sums, not {left}")
+    refused(replace(second, sums=b"\x7f" * left), "outside")
+    refused(replace(first, basis=FIRST.id), "basis of none")
+    refused(replace(second, basis=b""), "basis of none")
+    refused(replace(second, basis=RIVAL.id), "basis of none")
+    refused(replace(second, basis=b"short"), "basis of none")
+    refused(replace(second, exponents=bytes(SWARM.layout.blocks)), f"{SWARM.layout.blocks} exponents for 3")
+    refused(replace(second, exponents=bytes(2)), "2 exponents for 3")
+    some = SWARM.layout.pack_blocks(np.arange(3))
+    refused(replace(second, blocks=some), "carries all tensors")
+    dense = setting(tensors=[(35, 0), (4, 1)], codec="random")
+    refused(replace(body(dense, []), basis=bytes(32)), "a basis, which", dense)
+    refused(replace(body(dense, []), codec=3), "codec lowrank, but", dense)
+
+
+def test_a_basis_of_another_parent_is_refused_whenever_it_shows():
+    wrong = unsigned(replace(body(SWARM, [FIRST, RIVAL], cohorts=[2]), basis=HIGHER.id))
+    check_body(wrong.body, SWARM.manifest, SWARM.layout, SWARM.swarm)  # only the history can tell
+    history = SWARM.history()
+    for each in (FIRST, RIVAL):
+        history.add(each)
+    with pytest.raises(PeerViolation, match="another basis"):
+        history.add(wrong)
+    early = SWARM.history()
+    assert isinstance(early.add(wrong), Waiting)
+    early.add(FIRST)
+    assert early.add(RIVAL).refused == (wrong.id,)
+    assert len(early) == 2
+
+
+def test_the_basis_of_an_older_parent_is_refused():
+    second = unsigned(body(SWARM, [FIRST], cohorts=[2]))
+    parents = [second, RIVAL]
+    third = body(SWARM, parents, cohorts=[3])
+    assert third.basis == second.id
+    history = SWARM.history()
+    for each in (FIRST, RIVAL, second):
+        history.add(each)
+    with pytest.raises(PeerViolation, match="another basis"):
+        history.add(unsigned(replace(third, basis=RIVAL.id)))
+    assert isinstance(history.add(unsigned(third)), Added)
+
+
+def test_a_basis_may_come_from_what_does_not_count():
+    """Two bodies of one cohort: the lower one counts, and an aggregate that knew the other alone is still folded."""
+    one, other = (unsigned(body(SWARM, [], sums=sums, weights=50)) for sums in (3, -5))
+    counts, beaten = sorted((one, other), key=lambda each: each.id)
+    child = unsigned(body(SWARM, [beaten], cohorts=[2], sums=range(24)))
+    bits = []
+    for told in ((counts, beaten, child), (beaten, child, counts), (child, counts, beaten)):
+        history, replica = SWARM.history(), SWARM.replica()
+        for each in told:
+            outcome = history.add(each)
+            if isinstance(outcome, Added):
+                replica.apply(outcome.changes, history.round)
+        assert history.counting(1) == (counts,)
+        assert history.counting(2)[0].origin == beaten.body
+        bits.append(replica.x.tobytes())
+    assert len(set(bits)) == 1
+
+
+def test_a_newcomer_pulls_the_round_that_the_bases_above_its_checkpoint_come_from():
+    dice, chain = Dice("newcomer"), []
+    history, replica = SWARM.history(), SWARM.replica()
+    for round_ in range(1, 18):
+        parents = chain[-1:]
+        made = random_body(dice, parents, cohort=round_)
+        if round_ == STATE_EVERY:
+            taken = checkpoint.take(history, replica, [parents[0].id], SWARM.swarm)
+            made = replace(made, state=checkpoint.state_root(taken))
+        chain.append(unsigned(made))
+        replica.apply(history.add(chain[-1]).changes, round_)
+    signed_one, last = chain[STATE_EVERY - 1], chain[STATE_EVERY - 2]
+    new, twin = checkpoint.restore(taken, signed_one, SWARM.manifest, SWARM.layout, SWARM.initial)
+    assert new.round == STATE_EVERY - 1
+    assert new.wanted() == (last.id,)
+    for each, valid in ((last, (signed_one.id,)), (chain[-1], (chain[-1].id,))):
+        outcome = new.add(each)
+        assert outcome.ids == valid
+        twin.apply(outcome.changes, new.round)
+    assert np.array_equal(twin.x, replica.x)
+    late = unsigned(random_body(dice, [chain[8]], cohort=40))
+    assert new.add(late) == Waiting(tuple(sorted(each.id for each in chain[8:10])))
+
+
+# --- settings -------------------------------------------------------------------------------------------------------
+
+
+def test_matrices_that_do_not_fit_are_refused():
+    def founded(*tensors, codec="lowrank", rank=2, permille=1000):
+        manifest = setting(tensors=tensors, codec=codec, rank=rank).manifest
+        compression = replace(manifest.compression, support_permille=permille)
+        refuse_contradictions(replace(manifest, compression=compression))
+
+    founded((12, 0, 3), (5, 0))
+    for tensor, rank in (((12, 0, 5), 2), ((12, 0, 3), 4), ((12, 0, 1), 2), ((4 * SIDE_MAX, 0, 2), 2)):
+        with pytest.raises(ManifestError, match=r"tensor 0 of .* no matrix"):
+            founded(tensor, rank=rank)
+    with pytest.raises(ManifestError, match="only the lowrank codec"):
+        founded((12, 0, 3), codec="dense")
+    with pytest.raises(ManifestError, match="the lowrank codec carries every block"):
+        founded((12, 0, 3), permille=500)
+
+
+def test_a_tensor_travels_as_factors_where_they_save_half():
+    assert is_worthwhile(192, 192 * 512, 8)
+    assert is_worthwhile(32, 32 * 32, 8)
+    assert not is_worthwhile(32, 32 * 32, 9)
+    assert not is_worthwhile(0, 512, 8)
+    assert not is_worthwhile(1, 512, 1)
+    assert not is_worthwhile(SIDE_MAX + 1, (SIDE_MAX + 1) * 512, 8)
+    assert not is_worthwhile(512, (SIDE_MAX + 1) * 512, 8)
+
+
+def test_kept_bases_are_bounded_and_shared():
+    _basis.cache_clear()
+    for name in range(300):
+        bases(name.to_bytes(32, "big"), FIRST.body, 2, SWARM.layout, SETTINGS)
+    assert _basis.cache_info().currsize == _basis.cache_info().maxsize == 256
+    one = bases(bytes(31) + b"\x05", FIRST.body, 2, SWARM.layout, SETTINGS)
+    again = bases(bytes(31) + b"\x05", FIRST.body, 2, SWARM.layout, SETTINGS)
+    assert one[0] is again[0]
+    with pytest.raises(ValueError, match="read-only"):
+        one[0][0, 0] = 1
+    assert all(a != b for a, b in pairwise([each.tobytes() for each in one.values()]))
