@@ -37,6 +37,7 @@ class NoModel:
 
     schema_hash: bytes = digest("schema", b"protocol only")
     tensors: tuple[tuple[str, int, int], ...] = (("weights", PARAMETERS, 0),)
+    rows: tuple[int, ...] = (0,)
     initial: bytes = bytes(8 * PARAMETERS)
 
 
