@@ -71,9 +71,13 @@ def test_a_swarm_without_faults_sums_every_round():
 
 
 def test_one_liar_about_shares_cannot_stop_a_sum():
-    world = World(2, 8, faults=Faults(until=1e9, flip_share=3))
-    assert world.run(60, until=lambda: max(world.rounds()) >= 3)
-    assert any(r.fields.get("phase") == "SHARE_REFUSED" for _, _, r in world.reports)
+    """Nor is it always seen: only if its shares are among the t that are tried first, and another try goes well."""
+    refused = 0
+    for seed in range(1, 7):
+        world = World(seed, 8, faults=Faults(until=1e9, flip_share=3))
+        assert world.run(80, until=lambda world=world: max(world.rounds()) >= 6)
+        refused += any(r.fields.get("phase") == "SHARE_REFUSED" for _, _, r in world.reports)
+    assert refused
 
 
 def test_same_seed_same_trace():
