@@ -211,9 +211,15 @@ def is_lowrank(body: Body) -> bool:
     return CODECS[body.codec] == "lowrank"
 
 
-def basis_after(parents: Iterable[tuple[int, bytes]]) -> bytes:
-    """Of parents, as (round, id), the one whose factors give the basis: the newest, of these the lowest; none of none."""
-    return min(parents, key=lambda parent: (-parent[0], parent[1]), default=(0, b""))[1]
+def basis_after(parents: Iterable[tuple[int, bytes]], cohort: bytes) -> bytes:
+    """Of parents, as (round, id), the one whose factors give a cohort's basis: of the newest by lot; none of none.
+
+    The lot is the cohort's id, so that the cohorts of one round look in several directions.
+    """
+    known = list(parents)
+    newest = max((round_ for round_, _ in known), default=0)
+    candidates = sorted(identity for round_, identity in known if round_ == newest)
+    return candidates[int.from_bytes(cohort[:8], "big") % len(candidates)] if candidates else b""
 
 
 def ascend(items: Sequence[bytes]) -> bool:

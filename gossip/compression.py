@@ -268,7 +268,7 @@ class LowRank:
         *,
         layout: Layout,
         compression: Compression,
-        cohort: bytes,  # noqa: ARG002 - nothing is left to the cohort's lot
+        cohort: bytes,
         parents: Sequence[Body],
         travelling: int,
         look: bytes | None,
@@ -276,7 +276,7 @@ class LowRank:
         if phase is not Phase.PAYLOAD or look is not None:
             raise MisuseError("a codec without a sketch has nothing to look at")
         travelling_blocks(travelling, layout)
-        return plan_factors(layout, compression, parents, travelling)
+        return plan_factors(layout, compression, parents, travelling, cohort)
 
     def encode(
         self,
@@ -372,10 +372,12 @@ def _plan_after(
     return Plan(support, exponents, payload_lanes(support, layout, compression), ranges)
 
 
-def plan_factors(layout: Layout, compression: Compression, parents: Sequence[Body], travelling: int) -> Plan:
-    """The plan of factors on the basis that these parents give."""
+def plan_factors(
+    layout: Layout, compression: Compression, parents: Sequence[Body], travelling: int, cohort: bytes
+) -> Plan:
+    """The plan of factors on the basis that these parents give this cohort."""
     by_id = {aggregate_id(body): body for body in parents}
-    basis = basis_after((body.round, identity) for identity, body in by_id.items())
+    basis = basis_after(((body.round, identity) for identity, body in by_id.items()), cohort)
     round_ = 1 + (by_id[basis].round if basis else 0)
     made = pieces(layout, compression.rank, round_)
     # By how much the code of a tensor's numbers is above its range code: of none but factors.
@@ -383,7 +385,7 @@ def plan_factors(layout: Layout, compression: Compression, parents: Sequence[Bod
     ranges = ranges_after(parents, layout, compression) - (0 if parents else above)
     exponents = exponents_of(ranges + above, compression.levels)
     lanes = Lanes(layout.segments + len(made), made[-1].last, compression.lane_bits)
-    shared = bases(basis, by_id.get(basis), round_, layout, compression)
+    shared = bases(basis or cohort, by_id.get(basis), round_, layout, compression)
     everything = np.arange(layout.blocks, dtype=np.int64)
     return Plan(everything, exponents, lanes, ranges, basis=basis, factors=Factors(made, shared, travelling))
 

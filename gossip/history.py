@@ -288,8 +288,8 @@ class History:
         parents = [(self._round_of[parent], parent) for parent in body.parents]
         if body.round != 1 + max((round_ for round_, _ in parents), default=0):
             return f"aggregate: round {body.round} does not follow its parents' rounds"
-        if self._on_bases and body.basis != basis_after(parents):
-            return "aggregate: another basis than the newest parent's of the lowest id"
+        if self._on_bases and body.basis != basis_after(parents, body.parts[0].roster):
+            return "aggregate: another basis than that of the newest parent which its cohort drew"
         return ""
 
     def _insert(self, aggregate: Verified, before: dict[int, tuple[Verified, ...]]) -> None:

@@ -12,8 +12,9 @@ second phase, because the basis is old: the factor of one round, orthonormalised
 side. Repeated, that is a power iteration on what the swarm has to give, and error feedback gives what it missed.
 
 **Which basis.** An aggregate of round r names in `basis` the aggregate whose factors its basis comes from: of its parents of
-round r - 1 the one with the lowest id. The first round has no parents, and its basis comes from a seed. So the basis is a
-function of the body's own hash links, the side is one of its round, and nothing about either can be chosen.
+round r - 1 the one that its cohort's id draws, so that the sums of a round look in several directions and add up to a change of
+a higher rank than each of them has. The first round has no parents, and its bases come from the cohorts' ids. So the basis is
+a function of the body's own hash links, the side is one of its round, and nothing about either can be chosen.
 
 **The same bits everywhere.** The fold multiplies with the basis, so it consists of integers, in units of 2^-12, made by integers
 alone: modified Gram-Schmidt, each column twice ("twice is enough": Giraud, Langou and Rozloznik 2005), in int64 with floor
@@ -31,7 +32,7 @@ times 2^12, so below 2^27 even as partial sums: float64 computes it exactly, in 
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import shake_256
@@ -55,6 +56,13 @@ Basis = NDArray[np.int16]  # length x rank
 Doubles = NDArray[np.float64]
 
 
+class Named(Protocol):
+    """A cohort in a sum: `gossip.aggregate.Part` is one."""
+
+    @property
+    def roster(self) -> bytes: ...
+
+
 class Factored(Protocol):
     """What a basis comes from: `gossip.aggregate.Body` is one."""
 
@@ -63,6 +71,9 @@ class Factored(Protocol):
 
     @property
     def basis(self) -> bytes: ...
+
+    @property
+    def parts(self) -> Sequence[Named]: ...
 
     @property
     def exponents(self) -> bytes: ...
@@ -146,7 +157,7 @@ def spread(body: Factored, origin: Factored | None, layout: Layout, compression:
     int64[parameters]. `origin`: the body that its `basis` names, None where it names none.
     """
     sums = np.frombuffer(body.sums, f"<i{compression.lane_bits // 8}")
-    shared = bases(body.basis, origin, body.round, layout, compression)
+    shared = bases(body.basis or body.parts[0].roster, origin, body.round, layout, compression)
     meant = np.empty(layout.parameters, np.int64)
     for piece in pieces(layout, compression.rank, body.round):
         own, shift = sums[piece.first : piece.last], 24 - body.exponents[piece.tensor]
@@ -167,9 +178,9 @@ def bases(
 ) -> Mapping[int, Basis]:
     """The basis of each matrix in a round, by tensor: from the factors of `origin`, whose id is `name`.
 
-    Without a name, from nothing: the first round's. MisuseError for a name without the body of it.
+    In the first round from nothing but `name`, the cohort's id. MisuseError for any other round without an origin.
     """
-    if bool(name) != (origin is not None) or (origin is not None and origin.round != round_ - 1):
+    if (round_ == 1) != (origin is None) or (origin is not None and origin.round != round_ - 1):
         raise MisuseError("a basis comes from the body that it is named after, of the round before")
     lane_bytes = compression.lane_bits // 8
     before = pieces(layout, compression.rank, round_ - 1)

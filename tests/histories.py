@@ -147,7 +147,10 @@ def body(
     exponent_count, value_count, basis = len(carried), layout.values_in(carried), b""
     if compression.codec == "lowrank":
         exponent_count, value_count = len(layout.tensor_ends), values_in(layout, compression.rank, place)
-        basis = basis_after((parent.body.round, parent.id) for parent in parents)
+        basis = basis_after(
+            ((parent.body.round, parent.id) for parent in parents),
+            min(part(cohort).roster for cohort in cohorts),
+        )
     values = np.broadcast_to(np.array(sums), value_count)
     lowered = np.broadcast_to(-np.array(exponents), exponent_count)
     return Body(

@@ -144,7 +144,7 @@ def test_the_bounds_of_all_numbers_leave_room():
 
 def test_directions_that_are_missing_differ_from_parent_to_parent_and_from_tensor_to_tensor():
     layout = SWARM.layout
-    first = bases(b"", None, 1, layout, SETTINGS)
+    first = bases(b"c" * 32, None, 1, layout, SETTINGS)
     assert sorted(first) == [0, 1]
     assert [first[tensor].shape for tensor in (0, 1)] == [(7, 2), (3, 2)]
     silent = body(SWARM, [], sums=0)
@@ -157,7 +157,7 @@ def test_directions_that_are_missing_differ_from_parent_to_parent_and_from_tenso
 def test_a_basis_needs_the_body_that_it_is_named_after():
     for name, origin, round_ in (
         (b"n" * 32, None, 2),
-        (b"", body(SWARM, []), 2),
+        (b"n" * 32, body(SWARM, []), 1),
         (b"n" * 32, body(SWARM, []), 3),
     ):
         with pytest.raises(MisuseError, match="of the round before"):
@@ -181,7 +181,7 @@ def test_a_product_is_exact_at_its_bounds():
 def meant_by_hand(written: Body, origin: Body | None) -> list[int]:
     """sum over the rank of Q B, times 2^(24 - exponent), rounded down at 2^-12, number by number."""
     layout, rank, meant = SWARM.layout, SETTINGS.rank, []
-    shared = bases(written.basis, origin, written.round, layout, SETTINGS)
+    shared = bases(written.basis or written.parts[0].roster, origin, written.round, layout, SETTINGS)
     sums = np.frombuffer(written.sums, np.int8).tolist()
     for tensor, (size, rows) in enumerate(((35, 5), (18, 6), (4, 0))):
         scale = 2 ** (24 - written.exponents[tensor])
@@ -277,7 +277,7 @@ def test_the_fold_is_what_it_was():
     assert hashlib.sha256(x.tobytes() + v.tobytes()).hexdigest() == GOLDEN
 
 
-GOLDEN = "a11351065059492ca3c6ba242d27393f74c4fb48c3265fecbf5552b063df7317"
+GOLDEN = "be8b66a81a71234e9b4d63a6114454cf50f060b6fa1d55a7c0708c64110034e9"
 
 
 # --- a cohort -------------------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def encode(plan, contribution, seed=b"r" * 32):
 def body_of(plan, totals, parents=(), members=4) -> Body:
     """A body as a cohort of these members would compose it."""
     weights, ranges, sums = decode_sum(totals, plan.lanes, TALL)
-    part = Part(bytes(32), (), bytes(32), pack_members(range(members), members))
+    part = Part(b"c" * 32, (), bytes(32), pack_members(range(members), members))
     round_ = 1 + max((each.round for each in parents), default=0)
     ids = tuple(sorted(map(aggregate_id, parents)))
     return Body(
@@ -516,7 +516,7 @@ def recover(*, forget=False, rounds=24, frozen_side=False):
 def test_sides_that_take_turns_find_a_matrix_of_low_rank_and_error_feedback_gives_all_of_it():
     left = recover()
     assert left[0] > 0.7, "the first basis knows nothing"
-    assert left[2] < 0.35, "the second and the third do"
+    assert left[2] < 0.4, "the second and the third do"
     assert left[-1] < 0.01
     assert recover(forget=True)[-1] > 0.5
     assert recover(frozen_side=True)[-1] > 0.7, "one basis for ever says nothing new"
@@ -536,13 +536,13 @@ def refused(written: Body, words: str, swarm=SWARM) -> None:
 
 def test_a_body_of_factors_holds():
     second = signed(body(SWARM, [FIRST, RIVAL], cohorts=[2], sums=-28))
-    assert second.body.basis == LOWER.id
+    assert second.body.basis in {LOWER.id, HIGHER.id}, "which, its cohort has drawn"
     verdict = check(second, SWARM.manifest, SWARM.layout, SWARM.swarm)
     history = SWARM.history()
     for each in (FIRST, RIVAL, verdict):
         assert isinstance(history.add(each), Added)
     (known,) = history.counting(2)
-    assert known.origin == LOWER.body
+    assert known.origin == (LOWER if second.body.basis == LOWER.id else HIGHER).body
 
 
 def test_a_body_of_the_wrong_form_is_refused():
