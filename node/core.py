@@ -709,7 +709,7 @@ class NodeCore:
             self._books = self._books.thaw()  # over, or sealed without this member while it froze
             return [*actions, *self._consider(now)]
         self._frozen_for = cohort
-        age = 0
+        age = max(0, running.member.cohort.roster.round - 1 - phase.began_round)
         contribution = Contribution(self._books.to_give, self._examples, age)
         return [*actions, *self._to_cohort(cohort, Contributed(contribution), now)]
 
