@@ -13,12 +13,18 @@ none of them can be reached, others that this device happens to know are asked.
 There, a lottery decides who may say READY for a round at all, H(swarm || round || peer) < p, so that about `sums` aggregates
 come of it, whatever the number N of members. p starts at sums * n_max / N, and follows from what the rounds before came to:
 
-    p' = min(1, p * clamp(sums / |A_r|, 1/2, 2)),  and twice as much for each waiting time without a round
+    p' = min(1, p * clamp(sqrt(sums / |A_r|), 1/2, 2)),  and twice as much for each waiting time without a round
 
-Who does not win goes on training, and draws again in the next round. In a swarm of at most sums * n_max members p is 1.
+A waiting time is that of a whole sum. The last round is only counted where it came to more than was aimed at: whoever has
+heard of its first aggregate may not have heard of the others yet. That makes it a loop with a delay, hence the root.
+Who does not win goes on training, and draws again in the next round, as does whoever won and found no cohort in its round:
+its READY is withdrawn. In a swarm of at most sums * n_max members p is 1, and READYs are kept.
 
-When the history grows, all ranks change at once: whoever waits asks the new first candidate with the same READY, and a
-leader that is no longer the first forgets its bag.
+Devices that come all at once know too little of the swarm to draw well, so the leader is a bound as well: it makes no more than
+twice as many cohorts in a round as are aimed at. Twice, because what is more than enough has to show, for p to fall.
+
+When the history grows, all ranks change at once: whoever waits asks the new first candidate, and a leader that is no longer
+the first forgets its bag.
 
 A leader has no power but to leave somebody out: the roster holds the members' own signed READYs, and a member signs one
 roster for each READY. Two leaders who hold the same READY therefore cost a DECLINE at the first step, and nothing else.
@@ -27,6 +33,7 @@ roster for each READY. Two leaders who hold the same READY therefore cost a DECL
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isqrt
 from typing import TypeAlias
 
 from crypto.hashing import digest
@@ -36,6 +43,8 @@ from gossip.messages import Message, Ready
 
 BAG_MAX = 256  # READYs held while gathering
 PATIENCE_GATHERS = 2.0  # a READY goes to the next candidate after this many gathering times without a roster
+SUM_STEPS = 4  # deadlines of a step, in which a sum ends unless several of its steps are held up
+COHORTS_FACTOR = 2  # of `sums`, that one leader makes in a round of a large swarm
 READY_TTL_GATHERS = 12.0  # older READYs are dropped: their sender has long renewed or gone
 
 
@@ -49,6 +58,7 @@ class Close:
 RANKINGS_KEPT = 256
 LOTTERY_ROUNDS = 64  # that p follows from: as many doublings as there are can be made up for in half of them
 LOTTERY_BITS = 64
+ROOT_OF_ONE = 1 << LOTTERY_BITS // 2
 ONE = 1 << LOTTERY_BITS  # p in whole numbers: every device's floats round alike, but why rely on it
 
 
@@ -92,15 +102,22 @@ def first_of(swarm: bytes, round_: int, peers: tuple[bytes, ...], count: int) ->
 def share(sums: int, n_max: int, members: int, counts: Sequence[int], waited: int) -> int:
     """P of the next round in 1/ONE, where the last rounds, oldest first, had so many aggregates that count.
 
-    `waited`: how often the waiting time is over since the last of them.
+    `waited`: how often the waiting time is over since the last of them. The newest count may still grow.
     """
     start = min(ONE, ONE * sums * n_max // max(members, 1))
     if start == ONE:
         return ONE
     p = start
-    for count in counts[-LOTTERY_ROUNDS:]:
-        p = min(ONE, max(1, min(2 * p, max(p // 2, p * sums // max(count, 1)))))
+    settled = [*counts[:-1], *(max(count, sums) for count in counts[-1:])]
+    for count in settled[-LOTTERY_ROUNDS:]:
+        root = isqrt((sums << LOTTERY_BITS) // max(count, 1))  # in 1/ROOT_OF_ONE
+        p = min(ONE, max(1, min(2 * p, max(p // 2, p * root // ROOT_OF_ONE))))
     return min(ONE, p << min(waited, LOTTERY_BITS))
+
+
+def whole_sum_s(cohorts: Cohorts) -> float:
+    """For a cohort to gather and to make its sum: when a round has not come in that time, it has failed."""
+    return (cohorts.gather_ms + SUM_STEPS * cohorts.step_ms) / 1000
 
 
 def wins(swarm: bytes, round_: int, peer: bytes, p: int) -> bool:
@@ -128,6 +145,9 @@ class Rendezvous:
         self._live = live
         self._known_to_all = known_to_all
         self._gather_s = cohorts.gather_ms / 1000
+        self._round = 0  # that READYs are for
+        self._formed = 0  # cohorts in that round
+        self._formed_at = 0.0  # the last of them
         self.asked: Asked | None = None
         self._bag: dict[bytes, Bagged] = {}  # by sender, at most BAG_MAX
         self._closing_at: float | None = None
@@ -148,10 +168,19 @@ class Rendezvous:
         self.asked = None
         return [CancelTimer(("rendezvous", "asked"))]
 
-    def advance(self, round_: int, now: float) -> list[Action]:
-        """The history has grown: READYs are for `round_` from now on."""
+    def advance(self, round_: int, now: float, *, drawn: bool = False) -> list[Action]:
+        """The history has grown: READYs are for `round_` from now on.
+
+        `drawn`: the lottery decides about them, for each round anew.
+        """
         actions: list[Action] = []
-        if self._bag and self._ranked(round_)[0] != self._me:
+        if round_ > self._round:
+            self._round, self._formed = round_, 0
+            if drawn and self._bag:
+                self._bag = {peer: held for peer, held in self._bag.items() if held.ready.round >= round_}
+            if drawn and self.asked is not None and round_ > self.asked.round:
+                actions += self.withdraw()
+        if self._closing_at is not None and (not self._bag or self._ranked(round_)[0] != self._me):
             self._bag.clear()
             self._closing_at = None
             actions.append(CancelTimer(("rendezvous", "gather")))
@@ -180,7 +209,9 @@ class Rendezvous:
             self.asked.tried.clear()
             left = ranked
         self.asked.tried.append(left[0])
-        patience = SetTimer(("rendezvous", "asked"), now + PATIENCE_GATHERS * self._gather_s)
+        # Where many ask one, it may have made the cohorts that the round needs, and the READY lapses with the round.
+        wait_s = whole_sum_s(self._cohorts) if first else PATIENCE_GATHERS * self._gather_s
+        patience = SetTimer(("rendezvous", "asked"), now + wait_s)
         return [Send(left[0], self.asked.frame), patience]
 
     # --- a device that leads ---------------------------------------------------------------------------------
@@ -218,11 +249,21 @@ class Rendezvous:
         self._expire(now)
         if not self._bag:
             return []
+        if self._made_enough(now):
+            return self._wait(now)
         return self._close_if_enough(now) or self._hand_on(now)
 
+    def _made_enough(self, now: float) -> bool:
+        """Whether the round has cohorts enough, unless they fail."""
+        if now - self._formed_at >= whole_sum_s(self._cohorts) or not self._known_to_all():
+            return False
+        return self._formed >= COHORTS_FACTOR * self._cohorts.sums
+
     def _close_if_enough(self, now: float) -> list[Action]:
-        if len(self._bag) < self._cohorts.n_min:
+        if len(self._bag) < self._cohorts.n_min or self._made_enough(now):
             return []
+        self._formed_at = now
+        self._formed += 1
         # Those who wait longest come first; ties by key, so that equal bags make equal rosters.
         chosen = sorted(self._bag, key=lambda peer: (self._bag[peer].at, peer))[: self._cohorts.n_max]
         frames = tuple(self._bag.pop(peer).frame for peer in sorted(chosen))

@@ -79,7 +79,17 @@ from gossip.messages import (
     open_frame,
     sign_frame,
 )
-from gossip.rendezvous import LOTTERY_ROUNDS, Close, Introduce, Rendezvous, first_of, share, wins
+from gossip.rendezvous import (
+    LOTTERY_ROUNDS,
+    ONE,
+    Close,
+    Introduce,
+    Rendezvous,
+    first_of,
+    share,
+    whole_sum_s,
+    wins,
+)
 from gossip.residual import Books
 from gossip.secure_sum import (
     Certified,
@@ -107,9 +117,6 @@ COHORTS_MAX = 16  # remembered, the running one among them, to answer members wh
 VIOLATIONS_MAX = 16  # of one peer, until it is disconnected
 OFFENDERS_MAX = 1024
 EVALUATE_S = 2.0  # between two evaluations
-LOTTERY_STEPS = (
-    2  # of a sum, beside the gathering time, after which a round is late and more devices may say READY
-)
 
 SYNC_KINDS = {Kind.ALIVE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.ANNOUNCE}
 MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING, Kind.ALIVE}
@@ -124,6 +131,7 @@ class LocalPhase:
     eligible_at: float  # at the earliest: phases of equal time, whatever a device's speed
     steps: int = 0
     eligible: bool = False
+    ready_at: float = 0.0  # when it became eligible
     freezing_for: bytes | None = None  # the cohort that waits for the delta
 
 
@@ -444,7 +452,7 @@ class NodeCore:
             return []
         if self._finished or self._busy or self._rendezvous.asked or self._pending:
             return []
-        waits = self._draw(now)
+        waits = self._draw(now, phase)
         if waits is not None:
             return [waits]
         self._secrets = Secrets.fresh(len(self._codec.phases), self._me, self._entropy)
@@ -458,17 +466,23 @@ class NodeCore:
         frame = sign_frame(self._identity, self._swarm.id, ready)
         return [*self._rendezvous.ask(frame, ready.round, now), self._report("READY", ready.round)]
 
-    def _draw(self, now: float) -> SetTimer | None:
-        """The lottery of the next round: None for a device that may say READY, else when it is to draw again."""
-        cohorts = self._swarm.manifest.cohorts
-        wait_s = (cohorts.gather_ms + LOTTERY_STEPS * cohorts.step_ms) / 1000
-        waited = int((now - self._grown_at) / wait_s)
-        counts = self._history.counts(LOTTERY_ROUNDS)
-        p = share(cohorts.sums, cohorts.n_max, self._membership.size(), counts, waited)
-        if wins(self._swarm.id, self._history.round + 1, self._me, p):
+    def _draw(self, now: float, phase: LocalPhase) -> SetTimer | None:
+        """The lottery of the next round: None for a device that may say READY, else when it is to draw again.
+
+        Waiting begins with the round, or when this device's own phase was done: before that, few have anything to give.
+        """
+        wait_s = whole_sum_s(self._swarm.manifest.cohorts)
+        since = max(self._grown_at, phase.ready_at)
+        waited = int((now - since) / wait_s)
+        if wins(self._swarm.id, self._history.round + 1, self._me, self._share(waited)):
             return None
         # A little later than now in any case, or a time that rounds down would be waited for again and again.
-        return SetTimer(("lottery",), max(self._grown_at + (waited + 1) * wait_s, now + wait_s / 100))
+        return SetTimer(("lottery",), max(since + (waited + 1) * wait_s, now + wait_s / 100))
+
+    def _share(self, waited: int) -> int:
+        cohorts = self._swarm.manifest.cohorts
+        size, counts = self._membership.size(), self._history.counts(LOTTERY_ROUNDS)
+        return share(cohorts.sums, cohorts.n_max, size, counts, waited)
 
     def _known_to_all(self) -> list[bytes]:
         """In a swarm too large to know all: who contributed to the last round, and can be reached from here."""
@@ -677,14 +691,14 @@ class NodeCore:
         phase.steps = steps
         if now < phase.eligible_at:
             return [SetTimer(("phase", number), phase.eligible_at)]
-        phase.eligible = True
+        phase.eligible, phase.ready_at = True, now
         return self._consider(now)
 
     def _on_phase_over(self, number: int, now: float) -> list[object]:
         """Its time, and before that its steps."""
         if self._phase is None or self._phase.number != number:
             return []
-        self._phase.eligible = True
+        self._phase.eligible, self._phase.ready_at = True, now
         return self._consider(now)
 
     def _freeze_for(self, cohort: bytes) -> list[object]:
@@ -745,7 +759,8 @@ class NodeCore:
             self._phase = None
             actions += self._rendezvous.withdraw()
         else:
-            actions += self._rendezvous.advance(self._history.round + 1, now)
+            drawn = self._share(0) < ONE
+            actions += self._rendezvous.advance(self._history.round + 1, now, drawn=drawn)
         return [*actions, *self._evaluate(after, now), *self._consider(now)]
 
     def _inform_members(self, known: Verified) -> list[object]:

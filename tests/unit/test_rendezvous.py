@@ -20,6 +20,7 @@ from gossip.rendezvous import (
     Rendezvous,
     ranking,
     share,
+    whole_sum_s,
     wins,
 )
 
@@ -272,6 +273,50 @@ def test_where_nobody_knows_all_those_of_the_last_round_are_asked_first():
     assert asked[2:] == by_rank(1, [*KEYS[:4], *KEYS[6:]]), "and then whoever this device happens to know"
 
 
+def large(cohorts: Cohorts) -> Node:
+    """The first to lead, in a swarm that nobody knows whole."""
+    node = Node(by_rank()[0])
+    node.machine = Rendezvous(SWARM, by_rank()[0], cohorts, lambda: KEYS, lambda: KEYS)
+    return node
+
+
+ONE_SUM = Cohorts(3, 3, int(GATHER_S * 1000), 1000, sums=1)
+
+
+def test_a_leader_makes_twice_as_many_cohorts_as_are_aimed_at_and_no_more_before_they_fail():
+    node = large(ONE_SUM)
+    assert len(closed(node.hear(*(ready(who) for who in PEOPLE[:6])))) == 2
+    assert closed(node.hear(*(ready(who, seed=1) for who in PEOPLE[:3]))) == []
+    at = GATHER_S
+    while not closed(node.fire(GATHER, at)):
+        at += GATHER_S
+        assert at < 10 * GATHER_S, "a stuck round goes on"
+    assert at >= whole_sum_s(ONE_SUM)
+
+
+def test_in_a_small_swarm_a_leader_makes_as_many_cohorts_as_there_are():
+    node = Node(by_rank()[0], cohorts=ONE_SUM)
+    again = [ready(who, seed=seed) for seed in (0, 1, 2) for who in PEOPLE[:3]]
+    assert len(closed(node.hear(*again))) == 3
+
+
+def test_a_ready_that_lost_its_round_is_withdrawn_where_the_lottery_decides():
+    node = large(ONE_SUM)
+    node.machine.ask(ready(person(node.machine._me)).raw, 1, 0.0)
+    node.hear(ready(PEOPLE[0], 1), ready(PEOPLE[1], 2))
+    actions = node.machine.advance(2, 1.0, drawn=True)
+    assert node.machine.asked is None
+    assert CancelTimer(ASKED) in actions
+    assert not any(isinstance(action, Send) for action in actions)
+    assert node.machine.gathered <= 1, "and is forgotten by who led that round"
+
+
+def test_who_asks_one_that_all_ask_is_as_patient_as_a_whole_sum():
+    node = large(ONE_SUM)
+    _, timer = node.machine.ask(ready(PEOPLE[0]).raw, 1, 0.0)
+    assert timer == SetTimer(ASKED, whole_sum_s(ONE_SUM))
+
+
 def test_the_lottery_leaves_a_small_swarm_as_it_is():
     assert share(8, 16, 128, [50] * 10, 0) == ONE
     assert share(8, 16, 129, [], 0) < ONE
@@ -281,9 +326,11 @@ def test_the_lottery_starts_at_what_fills_the_sums_and_follows_the_rounds():
     start = share(2, 16, 10_000, [], 0)
     assert start == ONE * 32 // 10_000
     assert share(2, 16, 10_000, [2, 2, 2], 0) == start, "as many as aimed at"
-    assert share(2, 16, 10_000, [3], 0) == start * 2 // 3
-    assert share(2, 16, 10_000, [1], 0) == 2 * start
-    assert share(2, 16, 10_000, [1, 1000], 0) == start, "a round changes it twofold at most"
+    assert share(2, 16, 10_000, [8], 0) == start // 2
+    assert share(2, 16, 10_000, [3], 0) == pytest.approx(start * (2 / 3) ** 0.5)
+    assert share(2, 16, 10_000, [1, 2], 0) == pytest.approx(start * 2**0.5)
+    assert share(2, 16, 10_000, [1], 0) == start, "more of the last round may still be to come"
+    assert share(2, 16, 10_000, [1000], 0) == start // 2, "a round changes it twofold at most"
     assert share(2, 16, 10_000, [], 3) == 8 * start, "and so does each waiting time"
 
 
