@@ -210,13 +210,13 @@ class Look(Wire, frozen=True):
     """What the first of two phases showed: the unmasked sum, public to the cohort."""
 
     seal: Hash
-    total: bytes
+    total: bytes  # coded, as all unmasked sums on the wire (gossip.coding)
 
 
 class BodyProposal(Wire, frozen=True):
     """The three sums: the rest of the aggregate's body follows from the roster, the seal and the plan."""
 
-    sums: bytes
+    sums: bytes  # coded
     weights: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 32)], ...], Meta(max_length=SEGMENTS_MAX)]
     ranges: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 32)], ...], Meta(max_length=TENSORS_MAX)]
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from crypto.hashing import digest
 from crypto.identity import Identity, peer_id
 from gossip import checkpoint, ledger
-from gossip.aggregate import STATE_EVERY, Verified, check, read_members, unpack_members
+from gossip.aggregate import STATE_EVERY, Verified, check, read_members, unpack_members, write
 from gossip.aggregator import Aggregator
 from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_weak_keys, write_roster
 from gossip.compression import Contribution, codec_of
@@ -406,9 +406,8 @@ class NodeCore:
         aggregate = running.member.completed(result)
         if aggregate is None:
             return [*self._sync.pull(peer, (result.aggregate,), now)]
-        return [
-            *self._sync.handle(dataclasses.replace(message, body=Aggregates((pack(aggregate),))), peer, now)
-        ]
+        known = Aggregates((write(aggregate, self._swarm.manifest),))
+        return [*self._sync.handle(dataclasses.replace(message, body=known), peer, now)]
 
     def _keep_early(self, message: Message) -> None:
         """Its roster may be under way. Nobody can crowd out the others, or fill the memory."""
