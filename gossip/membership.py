@@ -355,7 +355,7 @@ class Membership:
             if now - neighbour.told_at > BEAT_S / 2 or now - neighbour.pulse_at >= PULSE_S:
                 neighbour.told_at = neighbour.pulse_at = now
                 actions.append(self._alive(peer))
-        return actions + self._seek(now)
+        return actions + self._seek(now, self._settings.neighbours)
 
     def _let_idle_go(self, now: float) -> list[Action]:
         surplus = len(self.neighbours) - len(self._let_go) - LINKS_MAX
@@ -370,10 +370,10 @@ class Membership:
         self._let_go |= dict.fromkeys(idle[:surplus])
         return [Disconnect(peer, "idle, and there are enough others") for peer in idle[:surplus]]
 
-    def _seek(self, now: float) -> list[Action]:
-        """Dial until there are enough neighbours; the order is by hash, so that a swarm's links spread evenly."""
+    def _seek(self, now: float, neighbours: int) -> list[Action]:
+        """Dial until there are so many; the order is by hash, so that a swarm's links spread evenly."""
         self._dialling = {peer: until for peer, until in self._dialling.items() if until > now}
-        wanted = self._settings.neighbours - len(self.neighbours)
+        wanted = neighbours - len(self.neighbours)
         if wanted <= 0:
             return []
         actions = self._dial_bootstrap(now)
@@ -441,7 +441,9 @@ class Membership:
         self._census_news = self._census_news or before != self._census.least
         self._news_due = bool(self._news) or (self._census_news and bool(self._told_census()))
         timer = [SetTimer(("membership", "news"), now + NEWS_S)] if quiet and self._news_due else []
-        return [*kept, *timer, *(self._seek(now) if strangers else [])]
+        # Half of them: as many others are about to dial this device. What is missing then, the next beat finds.
+        half = -(-self._settings.neighbours // 2)
+        return [*kept, *timer, *(self._seek(now, half) if strangers else [])]
 
     def _room(self, records: list[Record]) -> bool:
         """Whether the view has a place, if need be that of somebody who went."""

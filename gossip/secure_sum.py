@@ -670,7 +670,11 @@ class Member:
         certificate = AbortCertificate(
             pack_members(signers, self.cohort.size), tuple(ballot.aborts[i] for i in signers)
         )
-        others = [i for i in range(self.cohort.size) if i not in ballot.aborts]
+        # Where nobody knows all, a vote may have reached the hubs only: what they make of it, they tell everybody.
+        is_hub = self.cohort.members[self.index] in self.cohort.hubs
+        others = [
+            i for i in range(self.cohort.size) if i not in ballot.aborts or (is_hub and i != self.index)
+        ]
         told = [self._answer(self.cohort.members[i], certificate, message.phase) for i in others]
         return [*told, *self._on_abort(message.phase, certificate)]
 

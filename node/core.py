@@ -501,12 +501,19 @@ class NodeCore:
         roster = write_roster(self._swarm, round_, parents, self._state_due(round_, parents), said)
         frame = sign_frame(self._identity, self._swarm.id, roster)
         members = [ready.sender for ready in said]
-        met = [Introduce(tuple(members), peer) for peer in members]
         return [
-            *met,
+            *self._tell_hubs(frame, members),
             *(Send(peer, frame) for peer in members),
             self._report("ROSTER", roster.round, ("leader",)),
         ]
+
+    def _tell_hubs(self, frame: bytes, members: Sequence[bytes]) -> list[object]:
+        """Where nobody knows all, a cohort's members are told where those are to whom they will speak."""
+        if self._membership.sees_all:
+            return []
+        hubs = open_roster(self._swarm, open_frame(self._swarm.id, frame)).hubs
+        others = tuple(hub for hub in hubs if hub != self._me)
+        return [Introduce(others, peer) for peer in members]
 
     def _state_due(self, round_: int, parents: tuple[bytes, ...]) -> bytes:
         """The Merkle root of the fold of exactly these parents' ancestors, in the rounds that carry one."""

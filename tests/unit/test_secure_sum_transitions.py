@@ -361,7 +361,8 @@ def test_t_abort_votes_refund_and_tell_those_who_did_not_vote():
     table = Table(5)
     table.silent = {Kind.MASKED}
     table.start().deal()
-    i, others = table.plain[0], [j for j in range(5) if j != table.plain[0]]
+    i = next(j for j in table.plain if table.cohort.members[j] not in table.cohort.hubs)
+    others = [j for j in range(5) if j != i]
     for j in others[:3]:
         assert not table.give(i, table.message(j, AbortVote()))
     told = table.give(i, table.message(others[3], AbortVote()))
@@ -375,6 +376,28 @@ def test_t_abort_votes_refund_and_tell_those_who_did_not_vote():
     assert table.outcome(j) is Outcome.REFUNDED
     (answer,) = table.give(i, table.message(j, AbortVote()))
     assert kinds([answer], table.swarm.id) == [Kind.ABORT_CERTIFICATE], "who asks how it ended is told"
+
+
+def test_a_hub_tells_everybody_of_an_abort_as_votes_may_have_reached_nobody_else():
+    table = Table(5)
+    table.silent = {Kind.MASKED}
+    table.start().deal()
+    i = next(j for j in table.plain if table.cohort.members[j] in table.cohort.hubs)
+    told = [table.give(i, table.message(j, AbortVote())) for j in range(5) if j != i][-1]
+    sent = [action.peer for action in told if isinstance(action, Send)]
+    assert sorted(sent) == sorted(table.cohort.members)
+
+
+def test_the_leader_is_the_first_aggregator_and_leads_a_cohort_of_its_own():
+    table = Table(5)
+    assert table.cohort.leader == table.cohort.aggregators[0]
+    roster = table.cohort.roster
+    for leader in (1, 2):
+        frame = sign_frame(table.people[leader], table.swarm.id, roster)
+        other = open_roster(table.swarm, open_frame(table.swarm.id, frame))
+        assert other.id != table.cohort.id
+        assert other.aggregators[0] == table.people[leader].public_key
+        assert len({*other.hubs}) == 3
 
 
 def test_without_a_seal_all_abort_in_time_and_are_refunded():
