@@ -24,12 +24,14 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
-from msgspec import Meta
+from msgspec import Meta, structs
 from numpy.typing import NDArray
 
 from crypto.certificates import statement_holds
 from crypto.hashing import digest
 from crypto.identity import SIGNATURE_BYTES
+from crypto.masking import Lanes
+from gossip.coding import FLAG_BYTES, squeeze, unsqueeze
 from gossip.errors import PeerViolation
 from gossip.layout import PARAMETERS_MAX, Layout
 from gossip.lowrank import values_in
@@ -178,12 +180,30 @@ def size_limit(manifest: Manifest, layout: Layout) -> int:
     payload = layout.parameters * manifest.compression.lane_bits // 8 + layout.blocks + layout.blocks // 8
     header = 1024 + 5 * (layout.segments + len(layout.tensor_ends))
     people = PARTS_MAX * (128 + manifest.cohorts.n_max * (34 + 66))
-    return payload + header + people
+    return payload + FLAG_BYTES + header + people
+
+
+def write(aggregate: Aggregate, manifest: Manifest) -> bytes:
+    """As it travels: its sums coded (`gossip.coding`). Hashed, signed and stored are the sums as they are."""
+    body = aggregate.body
+    width = manifest.compression.lane_bits // 8
+    coded = squeeze(body.sums, _lanes_of(len(body.sums) // width, manifest))
+    return pack(structs.replace(aggregate, body=structs.replace(body, sums=coded)))
 
 
 def parse(data: bytes, manifest: Manifest, layout: Layout) -> Aggregate:
-    """PeerViolation for anything but the canonical encoding of an aggregate of a bearable size."""
-    return unpack(data, Aggregate, limit_bytes=size_limit(manifest, layout))
+    """What `write` made; PeerViolation for anything else, and for what would be of an unbearable size.
+
+    How many sums there are follows from the rest of the body, so no coding makes more of them than that.
+    """
+    coded = unpack(data, Aggregate, limit_bytes=size_limit(manifest, layout))
+    _, values = _carried(coded.body, manifest, layout)
+    sums = unsqueeze(coded.body.sums, _lanes_of(values, manifest))
+    return structs.replace(coded, body=structs.replace(coded.body, sums=sums))
+
+
+def _lanes_of(values: int, manifest: Manifest) -> Lanes:
+    return Lanes(0, values, manifest.compression.lane_bits)
 
 
 def check(aggregate: Aggregate, manifest: Manifest, layout: Layout, swarm: bytes) -> Verified:

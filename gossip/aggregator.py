@@ -25,6 +25,7 @@ from msgspec import structs
 from crypto.identity import Identity, verify
 from crypto.masking import Lanes, Mask, add_vectors, apply_masks
 from gossip.aggregate import Aggregate, Signatures, body_statement, pack_members
+from gossip.coding import squeeze
 from gossip.cohort import Cohort, pair_mask, seal_hash, self_mask
 from gossip.compression import decode_sum
 from gossip.dealing import envelope_bytes, rebuild_key, rebuild_seed
@@ -470,15 +471,17 @@ class Aggregator:
             self.member.report("SHARE_REFUSED", holder=holder) for holder in total.doubted
         ]
         if not self.member.last_phase:
-            return [*refused, *self._to_all(Look(certificate.seal, vector.tobytes()))]
-        plan = self.member.plan()
-        weights, ranges, sums = decode_sum(vector, plan.lanes, self.member.terms.layout)
+            look = squeeze(vector.tobytes(), self.member.plan().lanes)
+            return [*refused, *self._to_all(Look(certificate.seal, look))]
+        lanes = self.member.plan().lanes
+        weights, ranges, sums = decode_sum(vector, lanes, self.member.terms.layout)
         body = self.member.compose_body(sums, weights, ranges)
         try:
             self.member.refuse_invalid(body)
         except PeerViolation as violation:
             return [*refused, self.member.report("SUM_LOST", reason=str(violation))]
-        return [*refused, *self._to_all(BodyProposal(sums, weights, ranges))]
+        coded = squeeze(sums, Lanes(0, lanes.narrow, lanes.narrow_bits))
+        return [*refused, *self._to_all(BodyProposal(coded, weights, ranges))]
 
     def _on_look(self, now: float) -> list[Action]:
         """The member has moved on to the next phase, if the look was right."""

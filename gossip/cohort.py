@@ -30,6 +30,7 @@ from gossip.messages import (
 from gossip.wire import pack
 
 AGGREGATORS = 2
+HUBS = 3  # the aggregators, and one more to whom all can bring an ABORT vote when both are gone
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,17 @@ class Cohort:
 
     @cached_property
     def aggregators(self) -> tuple[bytes, ...]:
-        """Two members by hash, so that nobody picks them."""
-        return tuple(sorted(self.members, key=lambda m: digest("aggregator", self.id, m))[:AGGREGATORS])
+        """The leader, to whom all members are connected, if it is one of them; others by hash, so that nobody picks them.
+
+        An aggregator is trusted for availability alone, which a leader can deny in any case.
+        """
+        return self.hubs[:AGGREGATORS]
+
+    @cached_property
+    def hubs(self) -> tuple[bytes, ...]:
+        """Members that every other one can find, even in a swarm that nobody knows whole."""
+        ranked = sorted(self.members, key=lambda m: (m != self.leader, digest("aggregator", self.id, m)))
+        return tuple(ranked[:HUBS])
 
     @cached_property
     def travelling(self) -> int:
@@ -155,7 +165,8 @@ def open_roster(swarm: Swarm, message: Message) -> Cohort:
         raise PeerViolation("ROSTER: tells heads otherwise than once, in order")
     if len({len(ready.masks) for ready in readies}) != 1:
         raise PeerViolation("ROSTER: members of different phases")
-    cohort_id = digest("cohort", swarm.id, pack(roster))
+    # With its leader: two leaders of the same READYs lead two cohorts, with aggregators of their own.
+    cohort_id = digest("cohort", swarm.id, message.sender, pack(roster))
     cohort = Cohort(swarm, cohort_id, roster, message.sender, tuple(members), tuple(readies), message.raw)
     if not cohort.travelling:
         raise PeerViolation("ROSTER: no segment was trained by enough members to travel")

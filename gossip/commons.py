@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from crypto.hashing import digest
-from gossip.aggregate import Verified
+from gossip.aggregate import Aggregate, Verified
 from gossip.fold import Replica
 from gossip.layout import Integers, Layout
 from gossip.manifest import Manifest
-from gossip.wire import pack
 
 AGGREGATES_KEPT = 4096
 INCREMENTS_KEPT = 64  # as long as the model, each
@@ -35,8 +34,8 @@ class Commons:
         """What `make` makes of these bytes, and raises; once made, not again."""
         return _recall(self._verified, digest("encoded", encoded), lambda: make(encoded), AGGREGATES_KEPT)
 
-    def encoded(self, known: Verified) -> bytes:
-        return _recall(self._encoded, known.id, lambda: pack(known.aggregate), AGGREGATES_KEPT)
+    def encoded(self, known: Verified, make: Callable[[Aggregate], bytes]) -> bytes:
+        return _recall(self._encoded, known.id, lambda: make(known.aggregate), AGGREGATES_KEPT)
 
     def replica(self, manifest: Manifest, layout: Layout, initial: Integers) -> Replica:
         return _SharedReplica(self._increments, manifest, layout, initial)

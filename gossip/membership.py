@@ -1,8 +1,8 @@
 """Who belongs to the swarm, who of them is alive, and how to reach them.
 
 Every device signs its own *presence*: its addresses under an ascending sequence number. Neighbours tell each other their own,
-a few others' to one that is new, and what they have learned themselves: each hands on to NEWS_TO of its neighbours, and only
-what has a place in its own view. So in a small swarm a device that knows one other soon knows all; in a large one everybody
+a few others' to one that knows fewer than ENOUGH and says so, and what they have learned themselves: each hands on to NEWS_TO
+of its neighbours, and only what has a place in its own view. So in a small swarm a device that knows one other soon knows all; in a large one everybody
 knows a sample of KNOWN_MAX, nothing floods, and what a device sends and holds does not depend on how many there are. Whom a
 cohort needs beyond that, its leader's GREETING and the *guides* beside new aggregates tell of: they are guests, forgotten in
 the order in which they came. Nobody can speak for somebody else.
@@ -55,7 +55,8 @@ PRESENCE_S = 600.0
 PRESENCE_TTL_S = 3 * PRESENCE_S
 KNOWN_MAX = 64  # members in the view
 GUESTS_MAX = 128  # presences of others, for cohorts
-GREETED = 8  # others that somebody unknown is told of
+GREETED = 8  # others that a neighbour is told of, if it knows few and asks
+ENOUGH = 16  # known members, of whom nobody asks for more
 NEWS_S = 0.3  # until what is new is told, together
 NEWS_MAX = 256  # presences that wait for it
 NEWS_TO = 3  # neighbours, each time others: nearly all in a small swarm come to know all
@@ -100,6 +101,8 @@ class Neighbour:
     told_at: float  # anything at all
     pulse_at: float  # ALIVE
     used_at: float  # for more than ALIVE, either way
+    asked: bool = False  # to be told of others
+    wants: int = 0  # others that it was not told of yet
 
 
 class Census:
@@ -274,10 +277,10 @@ class Membership:
                 return [SetTimer(("membership", "presence"), now + PRESENCE_S), *told]
             case Message(body=Presence()):
                 return self._learn([event], event.sender, now)
-            case Message(body=Greeting(presences, census)):
+            case Message(body=Greeting(presences, census, wanted)):
                 if census and self._census.merge(census):
                     self._census_news = True
-                return self.meet(presences, event.sender, now)
+                return [*self.meet(presences, event.sender, now), *self._answer(event.sender, wanted)]
         return []
 
     def _on_up(self, peer: bytes, now: float) -> list[Action]:
@@ -286,34 +289,44 @@ class Membership:
         self._dialling.pop(peer, None)
         newcomer = peer not in self.neighbours
         self.neighbours[peer] = Neighbour(self._rank(peer), now, now, now, now, now)
-        others: list[bytes] = []
         if peer in self.known:
             self.known[peer].down = False
             self.known[peer].backoff_s = BACKOFF_S[0]
-        elif newcomer:
-            others = self._sample(peer)
-        greeting = Greeting(
-            (self._presence, *(self.known[other].raw for other in others)), self._told_census()
-        )
+        greeting = Greeting((self._presence,), self._told_census(), self._wanted())
         return [
             Send(peer, channel_frame(greeting)),
             self._alive(peer),
             *([Report("peer_up", {"peer": peer.hex()[:16]})] if newcomer else []),
         ]
 
-    def _sample(self, peer: bytes) -> list[bytes]:
-        """Whom to tell somebody unknown of: the founder, whom the first READYs look for, and another few for each."""
-        founder = self._swarm.manifest.founder
-        near = int.from_bytes(peer[-8:], "big")
+    def _wanted(self) -> int:
+        """How many others this device asks a new neighbour for: most of its connections come when it knows enough."""
+        enough = min(ENOUGH, len(self._listed) - 1) if self._listed else ENOUGH
+        return max(0, min(GREETED, enough - len(self.known)))
+
+    def _answer(self, peer: bytes, wanted: int) -> list[Action]:
+        neighbour = self.neighbours.get(peer)
+        if not wanted or neighbour is None or neighbour.asked:
+            return []
+        others = self._sample(peer, min(wanted, GREETED))
+        neighbour.asked, neighbour.wants = True, min(wanted, GREETED) - len(others)
+        return self.introduce(others, peer)
+
+    def _sample(self, peer: bytes, count: int) -> list[bytes]:
+        """Another few for each pair, so that who asks two hears of many; and the founder, if no round has been yet.
+
+        The first READYs look for it.
+        """
+        sought = self._swarm.manifest.founder if self._pulse()[0] == 0 else None
         others = sorted(
             (other for other in self.known if other != peer),
             key=lambda other: (
-                other != founder,
+                other != sought,
                 self.known[other].down,
-                int.from_bytes(other[-8:], "big") ^ near,
+                digest("sample", self.me, peer, other),
             ),
         )
-        return others[:GREETED]
+        return others[:count]
 
     def _on_down(self, peer: bytes, reason: str, now: float) -> list[Action]:
         was_neighbour = self.neighbours.pop(peer, None) is not None
@@ -342,7 +355,7 @@ class Membership:
             if now - neighbour.told_at > BEAT_S / 2 or now - neighbour.pulse_at >= PULSE_S:
                 neighbour.told_at = neighbour.pulse_at = now
                 actions.append(self._alive(peer))
-        return actions + self._seek(now)
+        return actions + self._seek(now, self._settings.neighbours)
 
     def _let_idle_go(self, now: float) -> list[Action]:
         surplus = len(self.neighbours) - len(self._let_go) - LINKS_MAX
@@ -357,10 +370,10 @@ class Membership:
         self._let_go |= dict.fromkeys(idle[:surplus])
         return [Disconnect(peer, "idle, and there are enough others") for peer in idle[:surplus]]
 
-    def _seek(self, now: float) -> list[Action]:
-        """Dial until there are enough neighbours; the order is by hash, so that a swarm's links spread evenly."""
+    def _seek(self, now: float, neighbours: int) -> list[Action]:
+        """Dial until there are so many; the order is by hash, so that a swarm's links spread evenly."""
         self._dialling = {peer: until for peer, until in self._dialling.items() if until > now}
-        wanted = self._settings.neighbours - len(self.neighbours)
+        wanted = neighbours - len(self.neighbours)
         if wanted <= 0:
             return []
         actions = self._dial_bootstrap(now)
@@ -428,7 +441,9 @@ class Membership:
         self._census_news = self._census_news or before != self._census.least
         self._news_due = bool(self._news) or (self._census_news and bool(self._told_census()))
         timer = [SetTimer(("membership", "news"), now + NEWS_S)] if quiet and self._news_due else []
-        return [*kept, *timer, *(self._seek(now) if strangers else [])]
+        # Half of them: as many others are about to dial this device. What is missing then, the next beat finds.
+        half = -(-self._settings.neighbours // 2)
+        return [*kept, *timer, *(self._seek(now, half) if strangers else [])]
 
     def _room(self, records: list[Record]) -> bool:
         """Whether the view has a place, if need be that of somebody who went."""
@@ -454,7 +469,10 @@ class Membership:
             del self._guests[next(iter(self._guests))]
 
     def _tell_news(self) -> list[Action]:
-        """To a few, another few each time: a rumour that reaches nearly all who have a place for it."""
+        """To a few, another few each time: a rumour that reaches nearly all who have a place for it.
+
+        And to those who asked for others when there was nobody to tell them of yet.
+        """
         news, self._news = self._news, {}
         census = self._told_census() if self._census_news else b""
         self._census_news = self._news_due = False
@@ -464,10 +482,13 @@ class Membership:
         turn = self._told_news % max(len(inorder), 1)
         self._told_news += count
         actions: list[Action] = []
-        for neighbour in (inorder[turn:] + inorder[:turn])[:count]:
+        chosen = (inorder[turn:] + inorder[:turn])[:count]
+        wanting = [peer for peer in inorder if self.neighbours[peer].wants > 0 and peer not in chosen]
+        for neighbour in chosen + wanting:
             frames = [
                 self.known[peer].raw for peer, teller in fresh.items() if neighbour not in {peer, teller}
             ]
+            self.neighbours[neighbour].wants -= len(frames)
             parts = [tuple(frames[at : at + PRESENCES_MAX]) for at in range(0, len(frames), PRESENCES_MAX)]
             if census and not parts:
                 parts = [()]

@@ -44,6 +44,7 @@ HAVE_MAX = 2048  # ids told at once
 HEADS_MAX = 256
 ADDRESSES_MAX = 8
 PRESENCES_MAX = 64
+GREETED_MAX = 16  # others that a new neighbour may ask to be told of
 GUIDES_MAX = 2 * PULL_MAX  # presences that come with aggregates
 CENSUS_BYTES = 4  # of a hash that counts a member
 SHORT_BYTES = 8  # of an id, where whoever answers may answer with all that begin so
@@ -113,7 +114,7 @@ class Entry(Wire, frozen=True):
 
 
 class Roster(Wire, frozen=True):
-    """Its hash is the cohort's id."""
+    """Its hash, with its leader's key, is the cohort's id."""
 
     round: Round
     parents: Annotated[tuple[Hash, ...], Meta(max_length=8)]
@@ -210,13 +211,13 @@ class Look(Wire, frozen=True):
     """What the first of two phases showed: the unmasked sum, public to the cohort."""
 
     seal: Hash
-    total: bytes
+    total: bytes  # coded, as all unmasked sums on the wire (gossip.coding)
 
 
 class BodyProposal(Wire, frozen=True):
     """The three sums: the rest of the aggregate's body follows from the roster, the seal and the plan."""
 
-    sums: bytes
+    sums: bytes  # coded
     weights: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 32)], ...], Meta(max_length=SEGMENTS_MAX)]
     ranges: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 32)], ...], Meta(max_length=TENSORS_MAX)]
 
@@ -285,10 +286,13 @@ class Presence(Wire, frozen=True):
 
 
 class Greeting(Wire, frozen=True):
-    """Presences: the sender's own to a new neighbour, others that it should know, and what has changed since."""
+    """Presences: the sender's own to a new neighbour, others that it asked for or should know, and what has changed."""
 
     presences: Annotated[tuple[bytes, ...], Meta(max_length=PRESENCES_MAX)]
     census: Annotated[bytes, Meta(max_length=16 * CENSUS_BYTES)] = b""  # hashes, see gossip.membership
+    wanted: Annotated[int, Meta(ge=0, le=GREETED_MAX)] = (
+        0  # others that the sender, knowing few, asks for: once a link
+    )
 
 
 class Alive(Wire, frozen=True):

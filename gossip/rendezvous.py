@@ -42,7 +42,9 @@ from gossip.manifest import Cohorts
 from gossip.messages import Message, Ready
 
 BAG_MAX = 256  # READYs held while gathering
-PATIENCE_GATHERS = 2.0  # a READY goes to the next candidate after this many gathering times without a roster
+# A READY goes to the next candidate after this many gathering times without a roster. Who cannot be reached is passed over at
+# once, so this is for those who are silent; asking another one costs a connection, and may split a cohort.
+PATIENCE_GATHERS = 4.0
 SUM_STEPS = 4  # deadlines of a step, in which a sum ends unless several of its steps are held up
 COHORTS_FACTOR = 2  # of `sums`, that one leader makes in a round of a large swarm
 READY_TTL_GATHERS = 12.0  # older READYs are dropped: their sender has long renewed or gone

@@ -46,7 +46,7 @@ from msgspec import structs
 
 from crypto.certificates import statement_holds
 from crypto.identity import Identity, verify
-from crypto.masking import apply_masks
+from crypto.masking import Lanes, apply_masks
 from gossip.aggregate import (
     MEMBERSHIP_OF_MANIFEST,
     Aggregate,
@@ -59,6 +59,7 @@ from gossip.aggregate import (
     pack_members,
     unpack_members,
 )
+from gossip.coding import unsqueeze
 from gossip.cohort import (
     Cohort,
     Secrets,
@@ -669,7 +670,11 @@ class Member:
         certificate = AbortCertificate(
             pack_members(signers, self.cohort.size), tuple(ballot.aborts[i] for i in signers)
         )
-        others = [i for i in range(self.cohort.size) if i not in ballot.aborts]
+        # Where nobody knows all, a vote may have reached the hubs only: what they make of it, they tell everybody.
+        is_hub = self.cohort.members[self.index] in self.cohort.hubs
+        others = [
+            i for i in range(self.cohort.size) if i not in ballot.aborts or (is_hub and i != self.index)
+        ]
         told = [self._answer(self.cohort.members[i], certificate, message.phase) for i in others]
         return [*told, *self._on_abort(message.phase, certificate)]
 
@@ -690,24 +695,25 @@ class Member:
             return []
         if message.phase != self.place or look.seal != certificate.seal:
             raise PeerViolation("LOOK: of another seal")
-        if len(look.total) != self.plan().lanes.size_bytes:
-            raise PeerViolation(f"LOOK: {len(look.total)} bytes")
+        total = unsqueeze(look.total, self.plan().lanes)
         if self.index not in (self.contributors() or ()):
             return []
         self._follow(message.sender)
-        self.look = look.total
-        self.context = look_context(self.keys.context, look.total)
+        self.look = total
+        self.context = look_context(self.keys.context, total)
         self.place += 1
         self.state = State.PREPARING
         self._vector = None
         return [*self._begin_phase(now), *self._encode()]
 
     def _on_body(
-        self, sender: bytes, sums: bytes, weights: tuple[int, ...], ranges: tuple[int, ...]
+        self, sender: bytes, coded: bytes, weights: tuple[int, ...], ranges: tuple[int, ...]
     ) -> list[Action]:
         self._from_aggregator(sender)
         if self.state is not State.AWAIT_SUM or not self.last_phase:
             return []
+        lanes = self.plan().lanes
+        sums = unsqueeze(coded, Lanes(0, lanes.narrow, lanes.narrow_bits))
         body = self.compose_body(sums, weights, ranges)
         identity = aggregate_id(body)
         if self.body is not None:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from gossip.aggregate import Aggregate, Verified, check, parse
+from gossip.aggregate import Aggregate, Verified, check, parse, write
 from gossip.errors import PeerViolation
 from gossip.events import Report, Send, SetTimer, TimerFired
 from gossip.fold import Replica
@@ -46,7 +46,6 @@ from gossip.messages import (
     channel_frame,
 )
 from gossip.messages import Body as MessageBody
-from gossip.wire import pack
 
 RECENT_ROUNDS = 64  # a first comparison reaches this far back
 PULL_S = 5.0
@@ -88,7 +87,7 @@ class Opener(Protocol):
     """Bytes to verified aggregates and back. Devices of one process may share one that remembers (`gossip.commons`)."""
 
     def open(self, encoded: bytes, make: Callable[[bytes], Verified]) -> Verified: ...
-    def encoded(self, known: Verified) -> bytes: ...
+    def encoded(self, known: Verified, make: Callable[[Aggregate], bytes]) -> bytes: ...
     def replica(self, manifest: Manifest, layout: Layout, initial: Integers) -> Replica: ...
 
 
@@ -98,8 +97,8 @@ class Plain:
     def open(self, encoded: bytes, make: Callable[[bytes], Verified]) -> Verified:
         return make(encoded)
 
-    def encoded(self, known: Verified) -> bytes:
-        return pack(known.aggregate)
+    def encoded(self, known: Verified, make: Callable[[Aggregate], bytes]) -> bytes:
+        return make(known.aggregate)
 
     def replica(self, manifest: Manifest, layout: Layout, initial: Integers) -> Replica:
         return Replica(manifest, layout, initial)
@@ -287,8 +286,8 @@ class Sync:
             known = self._history.get(identity)
             if known is None:
                 continue
-            encoded = self._opener.encoded(known)
-            size += len(encoded)
+            encoded = self._opener.encoded(known, self._write)
+            size += max(len(encoded), len(known.body.sums))
             if answer and (size > AGGREGATES_BYTES or len(answer) == PULL_MAX):
                 break
             answer.append(encoded)
@@ -297,10 +296,20 @@ class Sync:
         return [self._send(peer, Aggregates(tuple(answer), tuple(guides)))] if answer else []
 
     def _on_aggregates(self, peer: bytes, encoded: tuple[bytes, ...], now: float) -> list[Action]:
-        verified = [self._opener.open(item, self._open) for item in encoded]
+        verified: list[Verified] = []
+        size = 0
+        for item in encoded:
+            verified.append(self._opener.open(item, self._open))
+            # What is coded in a few bytes may be many: whoever answers counts them as they are.
+            size += len(verified[-1].body.sums)
+            if size > AGGREGATES_BYTES and len(verified) > 1:
+                raise PeerViolation(f"AGGREGATES: more than {AGGREGATES_BYTES} bytes of sums")
         self.has(peer, (known.id[:SHORT_BYTES] for known in verified))
         learned, missing, timer = self._take(verified, now)
         return [*([] if learned is None else [learned]), *timer, *self.pull(peer, missing, now)]
+
+    def _write(self, aggregate: Aggregate) -> bytes:
+        return write(aggregate, self._swarm.manifest)
 
     def _open(self, encoded: bytes) -> Verified:
         return self._check(parse(encoded, self._swarm.manifest, self._layout))

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from crypto.hashing import digest
 from crypto.identity import Identity, peer_id
 from gossip import checkpoint, ledger
-from gossip.aggregate import STATE_EVERY, Verified, check, read_members, unpack_members
+from gossip.aggregate import STATE_EVERY, Verified, check, read_members, unpack_members, write
 from gossip.aggregator import Aggregator
 from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_weak_keys, write_roster
 from gossip.compression import Contribution, codec_of
@@ -414,9 +414,8 @@ class NodeCore:
         aggregate = running.member.completed(result)
         if aggregate is None:
             return [*self._sync.pull(peer, (result.aggregate,), now)]
-        return [
-            *self._sync.handle(dataclasses.replace(message, body=Aggregates((pack(aggregate),))), peer, now)
-        ]
+        known = Aggregates((write(aggregate, self._swarm.manifest),))
+        return [*self._sync.handle(dataclasses.replace(message, body=known), peer, now)]
 
     def _keep_early(self, message: Message) -> None:
         """Its roster may be under way. Nobody can crowd out the others, or fill the memory."""
@@ -516,12 +515,19 @@ class NodeCore:
         roster = write_roster(self._swarm, round_, parents, self._state_due(round_, parents), said)
         frame = sign_frame(self._identity, self._swarm.id, roster)
         members = [ready.sender for ready in said]
-        met = [Introduce(tuple(members), peer) for peer in members]
         return [
-            *met,
+            *self._tell_hubs(frame, members),
             *(Send(peer, frame) for peer in members),
             self._report("ROSTER", roster.round, ("leader",)),
         ]
+
+    def _tell_hubs(self, frame: bytes, members: Sequence[bytes]) -> list[object]:
+        """Where nobody knows all, a cohort's members are told where those are to whom they will speak."""
+        if self._membership.sees_all:
+            return []
+        hubs = open_roster(self._swarm, open_frame(self._swarm.id, frame)).hubs
+        others = tuple(hub for hub in hubs if hub != self._me)
+        return [Introduce(others, peer) for peer in members]
 
     def _state_due(self, round_: int, parents: tuple[bytes, ...]) -> bytes:
         """The Merkle root of the fold of exactly these parents' ancestors, in the rounds that carry one."""

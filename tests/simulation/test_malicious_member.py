@@ -23,6 +23,7 @@ from gossip.aggregate import (
     body_statement,
     pack_members,
     spell_members,
+    write,
 )
 from gossip.cohort import Secrets, open_roster, write_roster
 from gossip.events import Disconnect, Frozen, Heard, Received, Send
@@ -334,7 +335,7 @@ def test_a_body_in_a_cohorts_name_by_others_settles_nobodys_account(world):
     signatures = Signatures(
         pack_members([0, 1, 2], 3), tuple(d.identity.sign("body", stated) for d in league)
     )
-    message = Aggregates((pack(Aggregate(body, (signatures,))),))
+    message = Aggregates((write(Aggregate(body, (signatures,)), world.swarm.manifest),))
     frame = channel_frame(message)
     before = dict(victim.core._books.outstanding)
     victim.core.handle(Received(league[0].key, frame), world.now)

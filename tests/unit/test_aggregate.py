@@ -19,7 +19,9 @@ from gossip.aggregate import (
     spell_members,
     threshold,
     unpack_members,
+    write,
 )
+from gossip.coding import FLAG_BYTES, PLAIN
 from gossip.errors import PeerViolation
 from gossip.wire import pack
 from tests.histories import PEOPLE, body, part, roster, setting, signed, unsigned
@@ -37,8 +39,17 @@ def test_a_signed_aggregate_survives_the_wire_and_holds():
     original = signed(
         body(SWARM, [FIRST], cohorts=[1], sums=-28, weights=400, exponents=-24, blocks=[0, 3, 5])
     )
-    received = parse(pack(original), SWARM.manifest, SWARM.layout)
+    received = parse(write(original, SWARM.manifest), SWARM.manifest, SWARM.layout)
     assert verdict(received) == Verified(aggregate_id(original.body), original)
+
+
+def test_another_coding_of_the_same_sums_is_the_same_aggregate():
+    original = signed(GOOD)
+    plainly = replace(original, body=replace(GOOD, sums=PLAIN + GOOD.sums))
+    assert parse(pack(plainly), SWARM.manifest, SWARM.layout) == original
+    for sums in (GOOD.sums, PLAIN + GOOD.sums + b"\0", PLAIN + GOOD.sums[1:], PLAIN):
+        with pytest.raises(PeerViolation, match="lanes: "):
+            parse(pack(replace(original, body=replace(GOOD, sums=sums))), SWARM.manifest, SWARM.layout)
 
 
 def test_its_id_does_not_depend_on_who_signed():
@@ -168,7 +179,7 @@ BEYOND_TYPES = [
 
 @pytest.mark.parametrize("broken", BEYOND_TYPES, ids=str)
 def test_what_no_type_allows_does_not_parse(broken):
-    parse(pack(Aggregate(GOOD, signed(GOOD).signatures)), SWARM.manifest, SWARM.layout)
+    parse(write(signed(GOOD), SWARM.manifest), SWARM.manifest, SWARM.layout)
     with pytest.raises(PeerViolation, match=broken.says):
         parse(
             pack(Aggregate(replace(GOOD, **broken.changes), signed(GOOD).signatures)),
@@ -250,7 +261,7 @@ def test_sums_that_their_lanes_could_not_hold_are_refused():
 
 
 def test_nothing_larger_than_a_valid_aggregate_is_even_parsed():
-    data = pack(signed(GOOD))
+    data = write(signed(GOOD), SWARM.manifest)
     limit = size_limit(SWARM.manifest, SWARM.layout)
     with pytest.raises(PeerViolation, match=f"at most {limit}"):
         parse(data + bytes(limit), SWARM.manifest, SWARM.layout)
@@ -266,7 +277,9 @@ def test_the_largest_valid_aggregate_is_within_the_limit():
         ranges=(40 * 1023,) * 50,
     )
     five = Signatures(b"\x1f", (bytes(64),) * 5)
-    assert len(pack(Aggregate(written, (five,) * 8))) <= size_limit(largest.manifest, largest.layout)
+    assert len(pack(Aggregate(written, (five,) * 8))) + FLAG_BYTES <= size_limit(
+        largest.manifest, largest.layout
+    )
 
 
 @pytest.mark.parametrize(("members", "needed"), [(3, 3), (4, 3), (5, 4), (7, 6), (8, 6), (16, 12), (32, 24)])

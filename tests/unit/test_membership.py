@@ -72,18 +72,67 @@ def test_only_members_become_neighbours():
     assert not membership.belongs(STRANGER.public_key)
 
 
-def test_a_new_neighbour_is_greeted_with_all_presences_and_a_heartbeat():
+def who(greeting: Greeting) -> list[bytes]:
+    return [open_frame(SWARM.id, raw).sender for raw in greeting.presences]
+
+
+def test_a_new_neighbour_is_greeted_with_ones_own_presence_and_a_heartbeat():
     membership = machine()
     for i in (2, 3):
         told(membership, presence(i))
     actions = membership.handle(PeerUp(KEYS[1]), 0.0)
     ((_, greeting),) = sent(actions, Greeting)
-    senders = [open_frame(SWARM.id, raw).sender for raw in greeting.presences]
-    assert senders[0] == ME
-    assert sorted(senders) == sorted([ME, KEYS[2], KEYS[3]])
+    assert who(greeting) == [ME]
     assert sent(actions, Alive) == [(KEYS[1], Alive(3, b"digest!!"))]
     again = membership.handle(PeerUp(KEYS[1]), 1.0)
     assert not [a for a in again if isinstance(a, Report)], "a second connection is no news"
+
+
+def asks(membership: Membership, i: int, wanted: int) -> list[bytes]:
+    """Whom a neighbour is told of that asks for so many."""
+    message = open_frame(SWARM.id, channel_frame(Greeting((), wanted=wanted)), KEYS[i])
+    return [key for _, greeting in sent(membership.handle(message, 0.0), Greeting) for key in who(greeting)]
+
+
+def test_who_knows_few_asks_a_new_neighbour_for_others_and_who_knows_enough_does_not(monkeypatch):
+    monkeypatch.setattr(membership_module, "ENOUGH", 5)
+    membership, asked = machine(), []
+    for i in range(1, 8):
+        ((_, greeting),) = sent(membership.handle(PeerUp(KEYS[i]), 0.0), Greeting)
+        asked.append(greeting.wanted)
+        told(membership, presence(i))
+    assert asked == [5, 4, 3, 2, 1, 0, 0]
+
+
+def test_who_asks_is_told_of_others_once_a_link_and_of_different_ones_by_each(monkeypatch):
+    monkeypatch.setattr(membership_module, "GREETED", 3)
+    membership = machine()
+    for i in range(1, 12):
+        told(membership, presence(i))
+    assert asks(membership, 1, 2) == [], "no neighbour"
+    heard = []
+    for i in (1, 2, 3):
+        membership.handle(PeerUp(KEYS[i]), 0.0)
+        heard.append(asks(membership, i, 16))
+        assert len(heard[-1]) == 3
+        assert KEYS[i] not in heard[-1]
+        assert asks(membership, i, 16) == [], "once"
+    assert len({key for each in heard for key in each}) > 4
+    membership.handle(PeerUp(KEYS[4]), 0.0)
+    assert asks(membership, 4, 0) == []
+
+
+def test_before_the_first_round_the_founder_is_among_those_whom_one_is_told_of():
+    settings = Settings(("at/1",), sequence=7)
+    for round_, certain in ((0, True), (5, False)):
+        told_founder = []
+        for i in range(2, 12):
+            membership = Membership(SWARM, PEOPLE[1], settings, lambda round_=round_: (round_, b"digest!!"))
+            for each in range(12):
+                told(membership, presence(each))
+            membership.handle(PeerUp(KEYS[i]), 0.0)
+            told_founder.append(SWARM.manifest.founder in asks(membership, i, 2))
+        assert all(told_founder) == certain
 
 
 def test_a_greeting_tells_of_others_and_nobody_speaks_for_somebody_else():

@@ -11,6 +11,7 @@ from crypto.hashing import digest
 from crypto.identity import Identity
 from gossip.aggregate import Aggregate, pack_members, unpack_members
 from gossip.aggregator import Aggregator
+from gossip.coding import PLAIN, unsqueeze
 from gossip.cohort import Secrets, open_roster, ready_frames, write_roster
 from gossip.compression import DENSE, Codec, Contribution, encode_payload
 from gossip.errors import PeerViolation
@@ -360,7 +361,8 @@ def test_t_abort_votes_refund_and_tell_those_who_did_not_vote():
     table = Table(5)
     table.silent = {Kind.MASKED}
     table.start().deal()
-    i, others = table.plain[0], [j for j in range(5) if j != table.plain[0]]
+    i = next(j for j in table.plain if table.cohort.members[j] not in table.cohort.hubs)
+    others = [j for j in range(5) if j != i]
     for j in others[:3]:
         assert not table.give(i, table.message(j, AbortVote()))
     told = table.give(i, table.message(others[3], AbortVote()))
@@ -374,6 +376,28 @@ def test_t_abort_votes_refund_and_tell_those_who_did_not_vote():
     assert table.outcome(j) is Outcome.REFUNDED
     (answer,) = table.give(i, table.message(j, AbortVote()))
     assert kinds([answer], table.swarm.id) == [Kind.ABORT_CERTIFICATE], "who asks how it ended is told"
+
+
+def test_a_hub_tells_everybody_of_an_abort_as_votes_may_have_reached_nobody_else():
+    table = Table(5)
+    table.silent = {Kind.MASKED}
+    table.start().deal()
+    i = next(j for j in table.plain if table.cohort.members[j] in table.cohort.hubs)
+    told = [table.give(i, table.message(j, AbortVote())) for j in range(5) if j != i][-1]
+    sent = [action.peer for action in told if isinstance(action, Send)]
+    assert sorted(sent) == sorted(table.cohort.members)
+
+
+def test_the_leader_is_the_first_aggregator_and_leads_a_cohort_of_its_own():
+    table = Table(5)
+    assert table.cohort.leader == table.cohort.aggregators[0]
+    roster = table.cohort.roster
+    for leader in (1, 2):
+        frame = sign_frame(table.people[leader], table.swarm.id, roster)
+        other = open_roster(table.swarm, open_frame(table.swarm.id, frame))
+        assert other.id != table.cohort.id
+        assert other.aggregators[0] == table.people[leader].public_key
+        assert len({*other.hubs}) == 3
 
 
 def test_without_a_seal_all_abort_in_time_and_are_refunded():
@@ -447,9 +471,9 @@ def test_only_one_body_is_signed_and_durably():
     table.release()
     assert len(table.said(i, Kind.BODY_VOTE)) == 1
     body = table.members[i].body.body
-    other = BodyProposal(body.sums, (body.weights[0] - 1, body.weights[1]), body.ranges)
+    other = BodyProposal(PLAIN + body.sums, (body.weights[0] - 1, body.weights[1]), body.ranges)
     assert not table.give(i, table.message(table.second, other))
-    again = table.give(i, table.message(table.second, BodyProposal(body.sums, body.weights, body.ranges)))
+    again = table.give(i, table.message(table.second, proposal.body))
     assert kinds(again, table.swarm.id) == [Kind.BODY_VOTE], "a lost vote is repeated to whom asks"
     assert again[0].peer == table.cohort.aggregators[1]
 
@@ -743,7 +767,11 @@ def test_a_look_of_another_seal_or_size():
     table.start().deal()
     i = table.plain[0]
     look = table.said(table.first, Kind.LOOK)[0].body
-    for bad, why in [(Look(bytes(32), look.total), "another seal"), (Look(look.seal, b""), "0 bytes")]:
+    for bad, why in [
+        (Look(bytes(32), look.total), "another seal"),
+        (Look(look.seal, PLAIN), "0 bytes"),
+        (Look(look.seal, b""), "no coding"),
+    ]:
         with pytest.raises(PeerViolation, match=why):
             table.give(i, table.message(table.first, bad))
     with pytest.raises(PeerViolation, match="is none"):
@@ -758,11 +786,11 @@ def test_members_who_were_shown_different_looks_cannot_be_in_one_seal():
     table.silent = {Kind.LOOK}
     table.deal()
     look = table.said(table.first, Kind.LOOK)[0].body
-    total = np.frombuffer(look.total, "<u2").copy()
-    total[0] += 1
     i, j = table.plain
+    total = np.frombuffer(unsqueeze(look.total, table.members[i].plan().lanes), "<u2").copy()
+    total[0] += 1
     table.give(i, table.message(table.first, look))
-    table.give(j, table.message(table.first, Look(look.seal, total.tobytes())))
+    table.give(j, table.message(table.first, Look(look.seal, PLAIN + total.tobytes())))
     assert table.members[i].context != table.members[j].context
 
 
@@ -788,8 +816,8 @@ def test_a_body_of_other_sizes_or_out_of_bounds():
     member = table.members[i]
     honest = table.said(table.first, Kind.BODY_PROPOSAL)[0].body
     for bad, why in [
-        (replace_fields(honest, sums=honest.sums[:-1]), "bytes of sums"),
-        (replace_fields(honest, sums=b"\x7f" * len(honest.sums)), "a sum outside"),
+        (replace_fields(honest, sums=honest.sums[:-1]), "lanes: 15 bytes, not 16"),
+        (replace_fields(honest, sums=PLAIN + b"\x7f" * (len(honest.sums) - 1)), "a sum outside"),
         (replace_fields(honest, weights=(10**5, 0)), "a weight above"),
         (replace_fields(honest, weights=()), "0 weights"),
         (replace_fields(honest, ranges=(0,)), "1 ranges"),

@@ -7,7 +7,7 @@ import pytest
 from crypto.identity import Identity
 from gossip import history as history_module
 from gossip import sync as sync_module
-from gossip.aggregate import Aggregate, Signatures, Verified, aggregate_id, pack_members
+from gossip.aggregate import Aggregate, Signatures, Verified, aggregate_id, pack_members, write
 from gossip.errors import PeerViolation
 from gossip.events import Send, SetTimer, TimerFired
 from gossip.history import History
@@ -34,6 +34,11 @@ from tests.histories import body, setting, signed
 SETTING = setting(tensors=((2, 0),), block_size=2)
 SWARM = Swarm(SETTING.swarm, SETTING.manifest, b"")
 NAMES = [Identity(bytes([200 + i] * 32)) for i in range(3)]
+
+
+def written(aggregate: Aggregate) -> bytes:
+    """As it travels."""
+    return write(aggregate, SETTING.manifest)
 
 
 def chain(length: int, *, parents: tuple[Verified, ...] = (), cohort: int = 0) -> list[Verified]:
@@ -134,7 +139,7 @@ def test_what_comes_together_is_announced_together_and_to_nobody_who_has_it():
     fourth = bytes(32)
     node.links = [announcer.key, puller.key, fourth]
     assert node.hear(announcer, Announce(short(two))) == [Pull(short(two))]
-    node.hear(announcer, Aggregates((pack(two.aggregate),)))
+    node.hear(announcer, Aggregates((written(two.aggregate),)))
     node.hear(puller, Pull(short(two)))
     node.sync.certified(three.aggregate, 0.2)
     assert node.ring("announce", 0.3) == [
@@ -168,7 +173,7 @@ def test_of_several_ids_that_begin_alike_all_are_answered(monkeypatch):
     row = chain(3)
     there = Node(1, row)
     ((_, answer),) = there.told(there.sync._on_pull(NAMES[0].public_key, (b"",)))
-    assert answer == Aggregates(tuple(pack(each.aggregate) for each in row))
+    assert answer == Aggregates(tuple(written(each.aggregate) for each in row))
 
 
 def test_what_a_neighbour_does_not_answer_is_asked_of_the_next_that_offered_it():
@@ -186,7 +191,7 @@ def test_who_hears_an_announcement_pulls_from_whoever_brought_it_and_only_what_i
     here, there = Node(0, [one]), Node(1, [one, two])
     assert here.hear(there, Announce(short(one, two))) == [Pull(short(two))]
     (answer,) = there.hear(here, Pull(short(two)))
-    assert answer == Aggregates((pack(two.aggregate),))
+    assert answer == Aggregates((written(two.aggregate),))
     here.hear(there, answer)
     assert here.learned == [two.id]
 
@@ -194,7 +199,7 @@ def test_who_hears_an_announcement_pulls_from_whoever_brought_it_and_only_what_i
 def test_what_comes_unasked_is_taken():
     (one,) = chain(1)
     here, there = Node(0), Node(1)
-    frame = channel_frame(Aggregates((pack(one.aggregate),), ()))
+    frame = channel_frame(Aggregates((written(one.aggregate),), ()))
     learned, timer = here.sync.handle(open_frame(SWARM.id, frame, there.key), there.key, 0.0)
     assert [each.id for each in learned.aggregates] == [one.id]
     assert timer.tag == ("sync", "announce")
@@ -203,7 +208,7 @@ def test_what_comes_unasked_is_taken():
 def test_missing_parents_are_pulled_too():
     one, two, three = chain(3)
     here, there = Node(0), Node(1, [one, two, three])
-    assert here.hear(there, Aggregates((pack(three.aggregate),))) == [Pull(short(two))]
+    assert here.hear(there, Aggregates((written(three.aggregate),))) == [Pull(short(two))]
     talk(here, there, now=PULL_S)
     assert here.history.digest() == there.history.digest()
     assert here.learned == [one.id, two.id, three.id]
@@ -213,7 +218,7 @@ def test_several_aggregates_of_one_message_are_learnt_in_one_go():
     """Until they are folded the replica is behind the history: nothing may come between."""
     row = chain(4)
     here, there = Node(0), Node(1)
-    message = channel_frame(Aggregates(tuple(pack(each.aggregate) for each in row)))
+    message = channel_frame(Aggregates(tuple(written(each.aggregate) for each in row)))
     learned, _ = here.sync.handle(open_frame(SWARM.id, message, there.key), there.key, 0.0)
     assert [each.id for each in learned.aggregates] == [each.id for each in row]
     assert (learned.round, [change.round for change in learned.changes]) == (4, [1, 2, 3, 4])
@@ -254,8 +259,8 @@ def test_an_answer_is_bounded_in_bytes_and_names_only_what_is_held(monkeypatch):
     asked = Pull(short(*row))
     assert there.hear(here, Pull((bytes(8),))) == []
     (whole,) = there.hear(here, Pull((bytes(8), *short(row[0]))))
-    assert whole == Aggregates((pack(row[0].aggregate),))
-    of_two = sum(len(pack(each.aggregate)) for each in row[:2])
+    assert whole == Aggregates((written(row[0].aggregate),))
+    of_two = sum(len(written(each.aggregate)) for each in row[:2])
     monkeypatch.setattr(sync_module, "AGGREGATES_BYTES", of_two + 10)
     assert [len(answer.aggregates) for answer in there.hear(here, asked)] == [2]
     monkeypatch.setattr(sync_module, "AGGREGATES_BYTES", 1)
@@ -265,12 +270,23 @@ def test_an_answer_is_bounded_in_bytes_and_names_only_what_is_held(monkeypatch):
     assert here.history.digest() == there.history.digest()
 
 
+def test_an_answer_of_more_sums_than_anybody_asks_for_is_a_violation_however_few_bytes_it_was(monkeypatch):
+    row = chain(3)
+    here, there = Node(0), Node(1, row)
+    monkeypatch.setattr(sync_module, "AGGREGATES_BYTES", 2 * len(row[0].body.sums))
+    with pytest.raises(PeerViolation, match="bytes of sums"):
+        here.hear(there, Aggregates(tuple(written(each.aggregate) for each in row)))
+    assert (here.history.round, here.learned) == (0, [])
+    here.hear(there, Aggregates(tuple(written(each.aggregate) for each in row[:2])))
+    assert here.history.round == 2
+
+
 def test_a_false_aggregate_is_a_violation_and_takes_nothing_with_it():
     one, two = chain(2)
     here, there = Node(0), Node(1)
     unsigned = Aggregate(two.body, (Signatures(pack_members([0, 1, 2], 4), (bytes(64),) * 3),))
     with pytest.raises(PeerViolation, match="not signed by"):
-        here.hear(there, Aggregates((pack(one.aggregate), pack(unsigned))))
+        here.hear(there, Aggregates((written(one.aggregate), written(unsigned))))
     assert (here.history.round, here.learned) == (0, [])
     with pytest.raises(PeerViolation):
         here.hear(there, Aggregates((b"rubbish",)))
@@ -280,7 +296,7 @@ def test_a_round_that_t_members_signed_wrongly_is_left_out_and_the_rest_taken():
     (one,) = chain(1)
     nonsense = signed(body(SETTING, [one], cohorts=[5], round_=7))
     here, there = Node(0), Node(1)
-    here.hear(there, Aggregates((pack(one.aggregate), pack(nonsense))))
+    here.hear(there, Aggregates((written(one.aggregate), written(nonsense))))
     assert here.learned == [one.id]
 
 
