@@ -14,6 +14,8 @@ the body follows from the roster and the seal; so it does not matter whose body 
     SEAL_VOTE                         t                               SEAL_CERTIFICATE
     UNMASK                            t true shares of every owner    (UnmaskJob) LOOK or BODY_PROPOSAL
     BODY_VOTE                         t                               RESULT
+
+Without masks it begins at MASKED, and adds up as soon as a seal is certified.
 """
 
 from collections.abc import Hashable, Sequence
@@ -145,6 +147,8 @@ class Aggregator:
         self._done = False
 
     def start(self, now: float) -> list[Action]:
+        if not self.cohort.masked:
+            return self._on_keys_known(now)
         return [SetTimer(self._tag("keys"), now + self._patience_s)]
 
     def handle(self, event: CohortEvent, now: float) -> list[Action]:
@@ -243,7 +247,7 @@ class Aggregator:
 
     def _on_decline(self, sender: int) -> list[Action]:
         self._declined[sender] = None
-        return self._offer_keys()
+        return self._offer_keys() if self.cohort.masked else self._propose_seal()
 
     def _offer_keys(self) -> list[Action]:
         answered = {**self._shares, **self._declined, **self._lost}
@@ -331,7 +335,8 @@ class Aggregator:
         if phase.proposal is not None or keys is None or self.member.state is State.AWAIT_SUM:
             return []
         contributors = self._summable()
-        complete = len({*contributors, *self._lost} & {*keys.commitments}) == len(keys.commitments)
+        answered = {*contributors, *self._lost, *self._declined}
+        complete = len(answered & {*keys.commitments}) == len(keys.commitments)
         if not ((complete and self._speaks) or not phase.patient):
             return []
         if not self.cohort.hides(contributors) or not self.member.continues(contributors):
@@ -438,7 +443,10 @@ class Aggregator:
             owner: {holder: held[owner] for holder, held in opened.items() if owner in held}
             for owner in keys.members
         }
-        if len(opened) <= phase.tried or any(len(held) < self.cohort.threshold for held in shares.values()):
+        masked = self.cohort.masked
+        if masked and (
+            len(opened) <= phase.tried or any(len(held) < self.cohort.threshold for held in shares.values())
+        ):
             return []
         lanes = self.member.plan().lanes
         if any(
@@ -452,7 +460,8 @@ class Aggregator:
         phase.tried = len(opened)
         vectors = [phase.masked[index].vector for index in contributors]
         place = self.member.place
-        job = UnmaskJob(self.cohort, place, lanes, vectors, contributors, keys.commitments, shares)
+        dealt = keys.commitments if masked else {}
+        job = UnmaskJob(self.cohort, place, lanes, vectors, contributors, dealt, shares if masked else {})
         return [Compute(self._tag("unmask", place), job)]
 
     def _on_not_rebuilt(self, violation: PeerViolation) -> list[Action]:

@@ -30,6 +30,7 @@ from gossip.messages import (
 from gossip.wire import pack
 
 AGGREGATORS = 2
+KEY_BYTES = 32
 HUBS = 3  # the aggregators, and one more to whom all can bring an ABORT vote when both are gone
 
 
@@ -56,6 +57,11 @@ class Cohort:
     def phases(self) -> int:
         """All members announced keys for as many."""
         return len(self.readies[0].masks)
+
+    @property
+    def masked(self) -> bool:
+        """Whether the swarm has masks: without them a vector is its owner's update, for both aggregators to read."""
+        return self.swarm.manifest.cohorts.masks
 
     @property
     def threshold(self) -> int:
@@ -158,7 +164,7 @@ def open_roster(swarm: Swarm, message: Message) -> Cohort:
     members = [message.sender for message in said]
     readies = [message.body for message in said if isinstance(message.body, Ready)]
     for each in readies:
-        refuse_weak_keys(each)
+        refuse_unfit_keys(each, masks=swarm.manifest.cohorts.masks)
     if members != sorted(set(members)):
         raise PeerViolation("ROSTER: members must ascend without repetition")
     if write_roster(swarm, roster.round, roster.parents, roster.state, said) != roster:
@@ -173,8 +179,17 @@ def open_roster(swarm: Swarm, message: Message) -> Cohort:
     return cohort
 
 
-def refuse_weak_keys(ready: Ready) -> None:
-    """Raises PeerViolation for a READY with a key that would agree on a secret known to everybody."""
+def refuse_unfit_keys(ready: Ready, *, masks: bool) -> None:
+    """Raises PeerViolation for a READY with a key that would agree on a secret known to everybody.
+
+    And for one without keys where there are masks, or with some where there are none.
+    """
+    if not masks:
+        if ready.channel or ready.masks:
+            raise PeerViolation("READY: keys, of which a swarm without masks makes nothing")
+        return
+    if len(ready.channel) != KEY_BYTES or not ready.masks:
+        raise PeerViolation("READY: without the keys for its masks")
     if any(is_weak(key) for key in (ready.channel, *ready.masks)):
         raise PeerViolation("READY: a key of low order")
 

@@ -23,6 +23,7 @@ SEGMENTS_MAX = 62
 MEMBERS_MAX = 4096
 SCHEDULE_MAX = 16
 RANK_MAX = 64
+MASKS_OFF = "masks are off: members' updates are visible to their aggregator"
 SIDE_MAX = 1 << 16  # rows or columns of a matrix, for the integers of its basis
 
 
@@ -79,6 +80,7 @@ class Cohorts(Wire, frozen=True):
     gather_ms: Annotated[int, Meta(ge=10, le=3_600_000)]  # a leader waits this long for more READYs
     step_ms: Annotated[int, Meta(ge=10, le=3_600_000)]  # each step of the secure sum
     sums: Annotated[int, Meta(ge=1, le=1024)] = 8  # a round aims at; a lottery where more could come of it
+    masks: bool = True  # without, each update is in the clear for its cohort's aggregators: MASKS_OFF
 
 
 class Manifest(Wire, frozen=True):

@@ -92,13 +92,13 @@ class Kind(IntEnum):
 
 
 class Ready(Wire, frozen=True):
-    """I have something to give. The keys are fresh, and serve one cohort or none."""
+    """I have something to give. The keys are fresh, and serve one cohort or none; in a swarm without masks there are none."""
 
     round: Round  # 1 + the highest round the sender holds
     heads: Heads
     trained: Annotated[int, Meta(ge=1, lt=1 << 62)]  # bit s: segment s was trained
-    channel: Hash  # X25519, seals the shares
-    masks: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=2)]  # X25519, one a phase
+    channel: HashOrNone  # X25519, seals the shares
+    masks: Annotated[tuple[Hash, ...], Meta(max_length=2)]  # X25519, one a phase
 
 
 class Entry(Wire, frozen=True):
@@ -108,8 +108,8 @@ class Entry(Wire, frozen=True):
     round: Round
     heads: Annotated[int, Meta(ge=0, le=COHORT_MAX)]  # 0: the roster's parents; i: the roster's heads[i - 1]
     trained: Annotated[int, Meta(ge=1, lt=1 << 62)]
-    channel: Hash
-    masks: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=2)]
+    channel: HashOrNone
+    masks: Annotated[tuple[Hash, ...], Meta(max_length=2)]
     signature: Signature
 
 

@@ -25,6 +25,10 @@ t = ceil(3n/4) colluding members, aggregators included, learn nothing but the su
     any           TimerFired "turn", first one lost   says all of this phase to the second
                   TimerFired "end"                    settles what is known                   Over
 
+In a swarm without masks (`cohorts.masks` in its manifest; nobody founds one by accident) everybody is in U1 from the roster
+on, so a member begins at Preparing and its vector is y_i = q_i; and a certified seal is followed by the sum at once, as nothing
+is left to take off. All else is the same, so that the two differ by what hiding costs and by nothing that is learned.
+
 What a member says goes to the first aggregator alone. It is kept, and the same frames (Ed25519 is deterministic) go to the
 second one when its turn has come: when the first's connection broke, or SECOND_AGGREGATOR_STEPS after the roster, the
 keys, the look or the seal, so that the second can take over at every step. ABORT goes to all.
@@ -186,6 +190,9 @@ Action: TypeAlias = (
 CohortEvent: TypeAlias = Message | Contributed | Computed | Persisted | PersistFailed | TimerFired
 
 
+NOTHING_DEALT = Commitment(())
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """U1 as a KEYS_SET showed it."""
@@ -243,7 +250,7 @@ class MaskJob:
     cohort: Cohort
     owner: int
     members: list[int]
-    secrets: Secrets
+    secrets: Secrets | None  # None: without masks
     rounding: bytes
 
     def run(self) -> Encoded:
@@ -255,6 +262,8 @@ class MaskJob:
             layout=self.layout,
             compression=self.cohort.swarm.manifest.compression,
         )
+        if self.secrets is None:
+            return encoded
         place = phase_place(self.codec, self.phase)
         pair = self.secrets.masks[place]
         masks = [self_mask(self.cohort, place, self.owner, self.secrets.seeds[place])]
@@ -357,6 +366,8 @@ class Member:
     # --- events ----------------------------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Action]:
+        if not self.cohort.masked:
+            return self._start_bare(now)
         self._deal = deal(self.cohort, self.index, self._open_secrets, self._entropy)
         self._committed = self._commit(self._deal.commitment)
         return [
@@ -365,6 +376,14 @@ class Member:
             *self._to_aggregator(Shares(self._committed, self._deal.envelopes)),
             self.report("SHARES"),
         ]
+
+    def _start_bare(self, now: float) -> list[Action]:
+        """Without masks nothing is dealt: all are in U1."""
+        commitments = dict.fromkeys(range(self.cohort.size), NOTHING_DEALT)
+        self.context = keys_context([])
+        self.keys = Keys(commitments, {}, self.context)
+        self.state = State.PREPARING
+        return [*self._begin_phase(now), Contribute(self.cohort.id), self.report("MASKS_OFF")]
 
     def resume(self, vote: bytes | None) -> list[Action]:
         """After a restart: if the ledger holds no seal, ABORT, which is also the question how it ended."""
@@ -515,7 +534,7 @@ class Member:
             self.cohort,
             self.index,
             self.keys.members,
-            self._open_secrets,
+            self._open_secrets if self.cohort.masked else None,
             self._entropy(32),
         )
         return [Compute(self._tag("mask", self.place), job)]
@@ -644,7 +663,7 @@ class Member:
 
     def _open_shares(self, seal: bytes, contributors: list[int]) -> list[Action]:
         """Design, rule 1: which of an owner's two secrets is opened follows from the one certified seal alone."""
-        if self.keys is None:
+        if self.keys is None or not self.cohort.masked:
             return []
         holdings = self.keys.holdings
         shares = tuple(

@@ -258,6 +258,8 @@ def _gone(pid: int) -> bool:
 def _status_lines(told: Mapping[str, Any]) -> Iterable[str]:
     swarm = f'swarm "{told["swarm"]["name"]}"' if told["swarm"] else "no swarm yet"
     yield f"{told['name']}  {told['peer_id']}  {swarm}, task {told['task']}"
+    if told.get("warning"):
+        yield f"WARNING: {told['warning']}"
     yield f"It {told['doing']}, and waits for {told['waits_for']}."
     if told["round"] is None:
         return

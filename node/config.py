@@ -211,6 +211,7 @@ class CohortSettings(Section, frozen=True):
     gather_s: Seconds = 2.0
     step_s: Seconds = 5.0
     sums: Annotated[int, Meta(ge=1, le=1024)] = 8
+    masks: bool = True
 
 
 # Settings contradict each other, or not, whatever the model and the founder are.
@@ -276,6 +277,7 @@ class SwarmSettings(Section, frozen=True):
                 gather_ms=round(cohorts.gather_s * 1000),
                 step_ms=round(cohorts.step_s * 1000),
                 sums=cohorts.sums,
+                masks=cohorts.masks,
             ),
             admit=self.admit,
             members=tuple(sorted(listed | {founder})) if self.admit == "members" else (),
@@ -381,6 +383,7 @@ COMMENTS = {
     "swarm.cohorts.gather_s": "How long a leader waits for more devices.",
     "swarm.cohorts.step_s": "How long each step of a secure sum may take.",
     "swarm.cohorts.sums": "Sums a round, about; in a larger swarm a lottery decides who takes part in it.",
+    "swarm.cohorts.masks": "false: NOTHING HIDES the members' updates from their aggregator. For measuring what masks cost.",
     "log": "What is written to daemon.log.",
     "log.level": '"debug", "info", "warning" or "error".',
 }

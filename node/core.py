@@ -26,7 +26,7 @@ from crypto.identity import Identity, peer_id
 from gossip import checkpoint, ledger
 from gossip.aggregate import STATE_EVERY, Verified, check, read_members, unpack_members, write
 from gossip.aggregator import Aggregator
-from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_weak_keys, write_roster
+from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_unfit_keys, write_roster
 from gossip.compression import Contribution, codec_of
 from gossip.errors import MisuseError, PeerViolation
 from gossip.events import (
@@ -62,7 +62,7 @@ from gossip.fold import Replica
 from gossip.history import Added, History, Waiting
 from gossip.layout import Layout
 from gossip.ledger import Read
-from gossip.manifest import Swarm
+from gossip.manifest import MASKS_OFF, Swarm
 from gossip.membership import Membership, Settings
 from gossip.messages import (
     COHORT_KINDS,
@@ -220,6 +220,8 @@ class NodeCore:
     def start(self, now: float) -> list[Action]:
         self._clock = self._grown_at = now
         actions: list[object] = [*self._membership.start(now)]
+        if not self._swarm.manifest.cohorts.masks:
+            actions.append(Report("masks_off", {"warning": MASKS_OFF}))
         if self._remembered is not None:
             actions += self._resume(self._remembered)
             self._remembered = None
@@ -454,13 +456,14 @@ class NodeCore:
         waits = self._draw(now, phase)
         if waits is not None:
             return [waits]
-        self._secrets = Secrets.fresh(len(self._codec.phases), self._me, self._entropy)
+        if self._swarm.manifest.cohorts.masks:
+            self._secrets = Secrets.fresh(len(self._codec.phases), self._me, self._entropy)
         ready = Ready(
             self._history.round + 1,
             self._history.parents_for_next(),
             (1 << self._layout.segments) - 1,
-            self._secrets.channel.public,
-            tuple(pair.public for pair in self._secrets.masks),
+            self._secrets.channel.public if self._secrets else b"",
+            tuple(pair.public for pair in self._secrets.masks) if self._secrets else (),
         )
         frame = sign_frame(self._identity, self._swarm.id, ready)
         return [*self._rendezvous.ask(frame, ready.round, now), self._report("READY", ready.round)]
@@ -575,11 +578,12 @@ class NodeCore:
 
     def _check_ready(self, ready: Ready) -> None:
         """Before it gets into a bag: with a READY that does not fit, the whole roster would fail."""
-        if len(ready.masks) != len(self._codec.phases):
+        masks = self._swarm.manifest.cohorts.masks
+        if masks and len(ready.masks) != len(self._codec.phases):
             raise PeerViolation(f"READY: keys for {len(ready.masks)} phases, not {len(self._codec.phases)}")
         if ready.trained >> self._layout.segments:
             raise PeerViolation("READY: trained segments that the model does not have")
-        refuse_weak_keys(ready)
+        refuse_unfit_keys(ready, masks=masks)
 
     def _check_place(self, roster: Roster) -> None:
         known = [self._history.get(parent) for parent in roster.parents]
@@ -822,6 +826,7 @@ class NodeCore:
         return {
             "doing": doing,
             "waits_for": waits_for,
+            "warning": "" if self._swarm.manifest.cohorts.masks else MASKS_OFF,
             "round": self._history.round,
             "rounds": self._swarm.manifest.training.rounds,
             "replica_sha256": sha256(self._replica.x.astype("<i8").tobytes()).hexdigest(),

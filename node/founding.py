@@ -7,7 +7,7 @@ from typing import Protocol
 from crypto.identity import Identity
 from gossip.errors import MisuseError
 from gossip.lowrank import is_worthwhile
-from gossip.manifest import Compression, Model, Swarm, Tensor, found
+from gossip.manifest import MASKS_OFF, Compression, Model, Swarm, Tensor, found
 from node.config import CompressionSettings, ConfigError, SwarmSettings
 
 UNIT_BYTES = 8  # x_0 is int64, little-endian
@@ -39,6 +39,15 @@ def found_swarm(settings: SwarmSettings, task: str, opened: OpenedModel, founder
     """
     model = _model(task, settings.seed, opened, settings.compression)
     return found(settings.manifest(model, founder.public_key), founder)
+
+
+def refuse_unmasked(swarm: Swarm, settings: SwarmSettings) -> None:
+    """Nobody shows its updates without having said so itself: ConfigError for a swarm without masks, unless."""
+    if not swarm.manifest.cohorts.masks and settings.cohorts.masks:
+        raise ConfigError(
+            f'swarm.cohorts.masks: in the swarm "{swarm.manifest.name}" {MASKS_OFF}; set it to false, in the '
+            "settings of this device too, if that is what you want"
+        )
 
 
 def check_trainer_fits(swarm: Swarm, opened: OpenedModel) -> None:

@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.text import Text
 
 from gossip.errors import GossamerError
+from gossip.manifest import MASKS_OFF
 from scenarios.baselines.settings import NAMES
 from scenarios.progress import Display, display
 from scenarios.protocol_only import TASK, UNTIL_S, ProtocolRun
 from scenarios.report import print_report, problems, write_json
 from scenarios.simulate_report import RunReport, SimulationReport, print_simulation
-from scenarios.spec import VIRTUAL_DEVICES_MAX, OptionError, Plan, find_scenario, plan
+from scenarios.spec import VIRTUAL_DEVICES_MAX, OptionError, Plan, find_scenario, plan, without_masks
 from scenarios.swarm import run
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
@@ -119,7 +120,7 @@ def simulate(
         What learns, one or several with commas between them: gossamer, local, fedavg, fedbuff, ftte, dpsgd, epidemic,
         divshare, topk.
     masks
-        Without them, a device's update is no secret within its cohort.
+        Without them, a member's update is visible to its aggregator: for measuring what hiding it costs.
     until_accuracy
         End when the mean accuracy over all devices is this, from 0 to 1.
     tune
@@ -213,6 +214,9 @@ def _simulation(
 ) -> _Simulation:
     """Raises OptionError."""
     if chosen.task == TASK:
+        if not masks:
+            chosen = without_masks(chosen)
+            progress.say(f"WARNING: {MASKS_OFF}")
         return ProtocolRun(chosen, progress, UNTIL_S if until_s is None else until_s)
     if until_s is not None:
         raise OptionError(f"--until-s {until_s:g}: scenario {chosen.name} trains, and ends with its rounds")

@@ -15,6 +15,7 @@ from statistics import median
 
 from jinja2 import Environment, StrictUndefined
 
+from gossip.manifest import MASKS_OFF
 from scenarios.charts import (
     BY_KIND,
     OVER_BYTES,
@@ -142,7 +143,7 @@ def cautions(report: SimulationReport) -> list[Caution]:
         found.append(Caution("Sized cryptography", f"{', '.join(names)}: {words}.", loud=True))
     unmasked = bare(report)
     if SUBJECT in unmasked:
-        words = "nothing hid these updates. These are not the figures of a private swarm"
+        words = f"nothing hid these updates; {MASKS_OFF}. These are not the figures of a private swarm"
         found.append(Caution("Masks off", f"{SUBJECT}: {words}.", loud=True))
     if names := [name for name in unmasked if name != SUBJECT]:
         words = "each update was sent in the clear"

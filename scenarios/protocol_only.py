@@ -133,7 +133,7 @@ class ProtocolRun:
         return RunReport(
             algorithm="gossamer",
             seed=self._plan.seed,
-            masks=True,
+            masks=self._plan.swarm.cohorts.masks,
             reached=False,
             time_s=round(world.now, 3),
             bytes_per_device=mean(_total(device) for device in devices),

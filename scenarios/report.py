@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gossip.errors import GossamerError
+from gossip.manifest import MASKS_OFF
 from node.drivers.figures import STEPS
 
 WIDTH_MIN = 100  # columns of the table where no terminal says how wide it is
@@ -84,6 +85,7 @@ class SwarmReport(msgspec.Struct, frozen=True):
     phases_s: dict[str, float]  # of a secure sum: from each step to the next, detours included
     faults: list[FaultReport]
     homes: str | None  # where the devices' homes are kept
+    masks: bool = True  # without: MASKS_OFF
 
 
 class ReportError(GossamerError):
@@ -135,6 +137,8 @@ def print_report(report: SwarmReport, console: Console) -> None:
     """The table and what follows from it."""
     if not console.is_terminal:
         console.width = max(console.width, WIDTH_MIN)
+    if not report.masks:
+        console.print(Text(f"WARNING: {MASKS_OFF}", style="bold red"))
     console.print(_table(report))
     for line in statements(report):
         console.print(Text(line))
@@ -144,7 +148,9 @@ def statements(report: SwarmReport) -> list[str]:
     """What the figures mean, in words."""
     rounds = max(report.rounds, 1)
     lines = [f"Tested on {report.test}. {report.rounds} rounds in {report.wall_s:.0f} s."]
-    if report.aggregates:
+    if not report.masks:
+        lines.append(f"No sum hid anything: {MASKS_OFF}.")
+    elif report.aggregates:
         others = min(len(each.contributors) for each in report.aggregates) - 1
         size = mean(each.size_bytes for each in report.aggregates)
         lines.append(

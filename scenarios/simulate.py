@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gossip.errors import GossamerError
 from gossip.events import Floats, Report
 from gossip.fold import UNIT
-from gossip.manifest import MEMBERS_MAX, Swarm
+from gossip.manifest import MASKS_OFF, MEMBERS_MAX, Swarm
 from models import messages
 from models.batched import BatchedTrainer
 from models.datasets import DataError
@@ -35,7 +35,7 @@ from node.drivers.virtual import Hardware, Phases, VirtualSwarm
 from node.founding import found_swarm
 from scenarios.progress import Display, Snapshot
 from scenarios.simulate_report import Point, RunReport
-from scenarios.spec import HardwareTable, OptionError, Plan, identity_of, order_of
+from scenarios.spec import HardwareTable, Plan, identity_of, order_of, without_masks
 
 PROBE_S = 1.0
 COMPARE_S = 10.0  # between two comparisons of all replicas
@@ -150,10 +150,12 @@ class Run:
     def __init__(
         self, plan: Plan, display: Display, clock: Clock = time.monotonic, *, masks: bool = True
     ) -> None:
-        """Raises OptionError, DataMissing."""
+        """Raises DataMissing."""
         if not masks:
-            raise OptionError("--no-masks: not available yet for gossamer")
-        self._masks = masks
+            plan = without_masks(plan)
+        self._masks = plan.swarm.cohorts.masks
+        if not self._masks:
+            display.say(f"WARNING: {MASKS_OFF}")
         self._plan = plan
         self._display = display
         self._clock = clock
@@ -254,6 +256,7 @@ class Run:
     def _broken(self, what: str) -> Broken:
         plan = self._plan
         again = f"gossamer simulate {plan.name} --nodes {len(plan.devices)} --seed {plan.seed} --rounds {plan.rounds}"
+        again += "" if self._masks else " --no-masks"
         return Broken(
             f"{what} (virtual second {self.world.now:.6f}, event {self.world.events}); replay: {again}"
         )

@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from gossip.manifest import MASKS_OFF
+
 WIDTH_MIN = 120  # columns of the table where no terminal says how wide it is
 SHOWN_BYTES_MIN = 50  # a round and device, below which a kind of message is left out of the words
 
@@ -85,6 +87,8 @@ def cautions(report: SimulationReport) -> list[str]:
     lines = []
     if names := bare(report):
         lines.append(f"MASKS OFF in {', '.join(names)}: nothing hid these updates.")
+    if any(run.algorithm == "gossamer" and not run.masks for run in report.runs):
+        lines.append(f"gossamer: {MASKS_OFF}.")
     if names := sized(report):
         lines.append(
             f"SIZED CRYPTOGRAPHY in {', '.join(names)}: sizes and times of keys and masks are computed, "

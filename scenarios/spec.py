@@ -47,7 +47,7 @@ Nothing is guessed: what cannot work is refused before the first process starts,
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -264,6 +264,12 @@ class Plan:
     judged: int | None  # test examples
     limit_s: float | None
     baselines: BaselineTables
+
+
+def without_masks(plan: Plan) -> Plan:
+    """The same run, but that nothing hides an update from its aggregator."""
+    cohorts = msgspec.structs.replace(plan.swarm.cohorts, masks=False)
+    return replace(plan, swarm=msgspec.structs.replace(plan.swarm, cohorts=cohorts))
 
 
 def identity_of(seed: int, index: int) -> Identity:

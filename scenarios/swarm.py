@@ -221,6 +221,7 @@ class Run:
                     name=self.plan.task, data=daemon.device.data, seed=int.from_bytes(order[:4], "big")
                 ),
                 network=NetworkSettings(bootstrap=bootstrap),
+                swarm=self.plan.swarm.settings(),  # without masks, each device has to say so
             )
         )
 
@@ -382,6 +383,7 @@ class Run:
             wall_s=round(self._now_s, 2),
             rounds=max(status.round for status in last),
             n_min=plan.swarm.cohorts.n_min,
+            masks=plan.swarm.cohorts.masks,
             nodes=[
                 _node_report(daemon, alone, in_swarm)
                 for daemon, alone, in_swarm in zip(

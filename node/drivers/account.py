@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What a core says of itself, and what is null before there is one.
 CORE_FIELDS = (
     "doing", "waits_for", "round", "rounds", "replica_sha256", "history_digest", "heads", "aggregates", "live",
-    "neighbours", "contributions", "cohorts_aborted", "accuracy", "accuracy_round", "steps", "settled",
+    "neighbours", "contributions", "cohorts_aborted", "accuracy", "accuracy_round", "steps", "settled", "warning",
 )  # fmt: skip
 
 

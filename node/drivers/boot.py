@@ -40,7 +40,7 @@ from node.drivers.faults import Faults, read_faults
 from node.drivers.joining import check_admission, fetch_swarm, keep_manifest, kept_manifest
 from node.drivers.mailbox import Mailbox
 from node.drivers.trainer import Trainer
-from node.founding import check_trainer_fits, found_swarm
+from node.founding import check_trainer_fits, found_swarm, refuse_unmasked
 from node.home import Home, hold, read_identity
 from node.store import SqliteStore
 from node.telemetry import logging_to
@@ -225,6 +225,7 @@ class Life:
         if swarm is None:
             swarm = found_swarm(self._config.swarm, task.name, opened, self._identity)
             self._log.info("founded", swarm=swarm.manifest.name, id=swarm.id)
+        refuse_unmasked(swarm, self._config.swarm)
         check_trainer_fits(swarm, opened)
         check_admission(swarm, self._identity, self._log)
         if kept is None:

@@ -50,7 +50,7 @@ JOBS_AT_ONCE = 2
 FLUSH_LOOK_S = 0.01
 
 QUIET = {"phase", "send_failed"}  # reports that are only for debugging
-ALARMING = {"violation", "persist_failed", "trainer_failed", "delta_dropped"}
+ALARMING = {"masks_off", "violation", "persist_failed", "trainer_failed", "delta_dropped"}
 
 
 class Sent(Protocol):

@@ -60,7 +60,7 @@ def test_a_manifest_says_what_its_founder_decided_and_which_model_it_is_about():
     assert (training.min_steps, training.max_steps, training.rounds, training.cap) == (5, 50, 12, 1 << 20)
     assert training.schedule == (Step(1, 256, 0), Step(9, 128, 32))
     assert structs.astuple(compression) == structs.astuple(SETTINGS.compression)
-    assert structs.astuple(cohorts) == (4, 8, 250, 1500, 8)
+    assert structs.astuple(cohorts) == (4, 8, 250, 1500, 8, True)
 
 
 def test_the_defaults_found_a_swarm_whose_sums_hide_one_among_three():
