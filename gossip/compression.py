@@ -372,10 +372,6 @@ def _plan_after(
     return Plan(support, exponents, payload_lanes(support, layout, compression), ranges)
 
 
-# Half octaves by which the first bases that know something find more than the votes of the round before foretell.
-_SURPRISES: Mapping[int, int] = {2: 6, 3: 3}
-
-
 def plan_factors(
     layout: Layout, compression: Compression, parents: Sequence[Body], travelling: int, cohort: bytes
 ) -> Plan:
@@ -387,8 +383,7 @@ def plan_factors(
     # By how much the code of a tensor's numbers is above its range code: of none but factors.
     above = np.array([_above(piece) for piece in made], np.int64)
     ranges = ranges_after(parents, layout, compression) - (0 if parents else above)
-    surprise = np.where(above > 0, CODES_PER_OCTAVE * _SURPRISES.get(round_, 0) // 2, 0)
-    exponents = exponents_of(ranges + above + surprise, compression.levels)
+    exponents = exponents_of(ranges + above, compression.levels)
     lanes = Lanes(layout.segments + len(made), made[-1].last, compression.lane_bits)
     shared = bases(basis or cohort, by_id.get(basis), round_, layout, compression)
     everything = np.arange(layout.blocks, dtype=np.int64)

@@ -516,7 +516,7 @@ def recover(*, forget=False, rounds=24, frozen_side=False):
 def test_sides_that_take_turns_find_a_matrix_of_low_rank_and_error_feedback_gives_all_of_it():
     left = recover()
     assert left[0] > 0.7, "the first basis knows nothing"
-    assert left[2] < 0.5, "the second and the third do"
+    assert left[2] < 0.4, "the second and the third do"
     assert left[-1] < 0.01
     assert recover(forget=True)[-1] > 0.5
     assert recover(frozen_side=True)[-1] > 0.7, "one basis for ever says nothing new"
