@@ -72,6 +72,7 @@ def test_every_scenario_that_comes_along_is_found_by_its_name_and_fits_together(
 
 def test_the_known_scenarios_are_those_that_the_manual_names():
     assert known_scenarios() == [
+        "churn",
         "digits",
         "everyday-devices",
         "faults",
@@ -102,7 +103,7 @@ def test_a_scenario_is_found_by_its_path_too(written):
 
 
 def test_an_unknown_scenario_is_answered_with_the_nearest_and_with_all():
-    with pytest.raises(OptionError, match=r"did you mean quickstart\? known: digits, everyday-devices, "):
+    with pytest.raises(OptionError, match=r"did you mean quickstart\? known: churn, digits, everyday-devices, "):
         find_scenario("quikstart")
     with pytest.raises(OptionError, match="no such file"):
         find_scenario("./quickstart.toml")
