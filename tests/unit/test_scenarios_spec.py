@@ -78,6 +78,7 @@ def test_the_known_scenarios_are_those_that_the_manual_names():
         "keyboard",
         "quickstart",
         "scale",
+        "truth",
         "watch",
     ]
 
