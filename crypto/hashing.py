@@ -9,6 +9,7 @@ The length prefix does not hide a guessable part. Commit only to what has the en
 """
 
 import hashlib
+from functools import lru_cache
 
 # In front of every domain, in hashes, signatures and key derivations alike; the number is the protocol's.
 PREFIX = b"gossamer/1/"
@@ -19,8 +20,13 @@ _LENGTH_BYTES = 8
 
 def digest(domain: str, *parts: bytes) -> bytes:
     """The 32-byte SHA-256 of the length-prefixed domain and parts. No parts, or empty ones, are fine."""
-    hasher = hashlib.sha256()
-    for part in (PREFIX + domain.encode(), *parts):
-        hasher.update(len(part).to_bytes(_LENGTH_BYTES, "big"))
-        hasher.update(part)
-    return hasher.digest()
+    pieces = [_prefixed(domain)]
+    for part in parts:
+        pieces += (len(part).to_bytes(_LENGTH_BYTES, "big"), part)
+    return hashlib.sha256(b"".join(pieces)).digest()
+
+
+@lru_cache(maxsize=256)  # domains are few, and written in our own code
+def _prefixed(domain: str) -> bytes:
+    named = PREFIX + domain.encode()
+    return len(named).to_bytes(_LENGTH_BYTES, "big") + named

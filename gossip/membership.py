@@ -288,7 +288,8 @@ class Membership:
             return [Disconnect(peer, "not a member of this swarm")]
         self._dialling.pop(peer, None)
         newcomer = peer not in self.neighbours
-        self.neighbours[peer] = Neighbour(self._rank(peer), now, now, now, now, now)
+        rank = self.known[peer].rank if peer in self.known else self._rank(peer)
+        self.neighbours[peer] = Neighbour(rank, now, now, now, now, now)
         if peer in self.known:
             self.known[peer].down = False
             self.known[peer].backoff_s = BACKOFF_S[0]

@@ -30,7 +30,7 @@ A leader has no power but to leave somebody out: the roster holds the members' o
 roster for each READY. Two leaders who hold the same READY therefore cost a DECLINE at the first step, and nothing else.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isqrt
@@ -58,6 +58,7 @@ class Close:
 
 
 RANKINGS_KEPT = 256
+SHARES_KEPT = 256
 LOTTERY_ROUNDS = 64  # that p follows from: as many doublings as there are can be made up for in half of them
 LOTTERY_BITS = 64
 ROOT_OF_ONE = 1 << LOTTERY_BITS // 2
@@ -101,7 +102,8 @@ def first_of(swarm: bytes, round_: int, peers: tuple[bytes, ...], count: int) ->
     return tuple(ranking(swarm, round_, list(peers))[:count])
 
 
-def share(sums: int, n_max: int, members: int, counts: Sequence[int], waited: int) -> int:
+@lru_cache(maxsize=SHARES_KEPT)
+def share(sums: int, n_max: int, members: int, counts: tuple[int, ...], waited: int) -> int:
     """P of the next round in 1/ONE, where the last rounds, oldest first, had so many aggregates that count.
 
     `waited`: how often the waiting time is over since the last of them. The newest count may still grow.

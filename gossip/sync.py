@@ -136,24 +136,24 @@ class Sync:
     def handle(self, event: Message | TimerFired, peer: bytes, now: float) -> list[Action]:
         """`peer` is the neighbour that a message comes from."""
         match event:
-            case TimerFired(("sync", "announce")):
-                return self._announce()
-            case TimerFired(("sync", "pull")):
-                return self._ask_others(now)
-            case Message(body=Alive(round_, digest)):
-                return self._on_alive(peer, round_, digest, now)
-            case Message(body=Compare() as compare):
-                return self._on_compare(peer, compare)
-            case Message(body=Have() as have):
-                return self._on_have(peer, have, now)
             case Message(body=Announce(aggregates)):
                 self.has(peer, aggregates)
                 wanted = [short for short in aggregates if not self._history.matching(short)]
-                return self._pull(peer, wanted, now)
+                return self._pull(peer, wanted, now) if wanted else []
+            case Message(body=Alive(round_, digest)):
+                return self._on_alive(peer, round_, digest, now)
             case Message(body=Pull(aggregates)):
                 return self._on_pull(peer, aggregates)
             case Message(body=Aggregates(aggregates)):
                 return self._on_aggregates(peer, aggregates, now)
+            case TimerFired(("sync", "announce")):
+                return self._announce()
+            case TimerFired(("sync", "pull")):
+                return self._ask_others(now)
+            case Message(body=Compare() as compare):
+                return self._on_compare(peer, compare)
+            case Message(body=Have() as have):
+                return self._on_have(peer, have, now)
         return []
 
     def certified(self, aggregate: Aggregate, now: float) -> list[Action]:

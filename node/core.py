@@ -119,6 +119,13 @@ OFFENDERS_MAX = 1024
 EVALUATE_S = 2.0  # between two evaluations
 
 SYNC_KINDS = {Kind.ALIVE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.ANNOUNCE}
+OUTSIDE = (
+    SetTimer,
+    CancelTimer,
+    Report,
+    Persist,
+    Rebase,
+)  # never for this node: a short cut for the most frequent
 MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING, Kind.ALIVE}
 
 
@@ -233,15 +240,15 @@ class NodeCore:
 
     def _carry_out(self, actions: list[object], now: float) -> list[Action]:
         """Turn what the protocols want into what the world is asked for, until nothing is left inside."""
-        todo = deque(actions)
+        todo = actions[::-1]
         out: list[Action] = []
         while todo:
-            action = todo.popleft()
-            inner = self._inside(action, now)
+            action = todo.pop()
+            inner = None if isinstance(action, OUTSIDE) else self._inside(action, now)
             if inner is None:
                 out += self._route(action)  # type: ignore[arg-type]
             else:
-                todo.extendleft(reversed(inner))
+                todo += inner[::-1]
         return out
 
     def _route(self, action: Action) -> list[Action]:
@@ -483,7 +490,7 @@ class NodeCore:
 
     def _share(self, waited: int) -> int:
         cohorts = self._swarm.manifest.cohorts
-        size, counts = self._membership.size(), self._history.counts(LOTTERY_ROUNDS)
+        size, counts = self._membership.size(), tuple(self._history.counts(LOTTERY_ROUNDS))
         return share(cohorts.sums, cohorts.n_max, size, counts, waited)
 
     def _known_to_all(self) -> list[bytes]:

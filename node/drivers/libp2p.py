@@ -140,7 +140,7 @@ class Limits:
     announcement_burst_bytes: int = 8 * MIB
     handshake_s: float = 10.0
     dial_s: float = 10.0
-    keepalive_s: float = 15.0  # an idle link gives a sign of life this often
+    keepalive_s: float = 20.0  # an idle link gives a sign of life this often: later than the core says ALIVE
     silence_s: float = 45.0  # and is given up after so long without one
     slowest_bytes_per_s: int = 8 * KIB  # a message may take handshake_s, and its size at this rate
 

@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass
 
 from node.drivers.framing import LENGTH_BYTES, PIECE_BYTES
-from node.drivers.streams import Stream
+from node.drivers.streams import Draws
 
 WRITE_BYTES = 30
 ANNOUNCEMENT_BYTES = 231
@@ -77,21 +77,21 @@ class Pipe:
         self.wrote_at = now
         return message_bytes + LENGTH_BYTES + WRITE_BYTES * (own + message_bytes // PIECE_BYTES)
 
-    def arrives(self, left_at: float, size: int, ends: tuple[Link, Link], chance: Stream) -> float:
+    def arrives(self, left_at: float, size: int, ends: tuple[Link, Link], chance: Draws) -> float:
         """When the last byte is at the receiver's downlink, given when it left the sender's uplink."""
         one, other = ends
         at = left_at + one.latency_s + other.latency_s
         jitter_s = one.jitter_s + other.jitter_s
         if jitter_s:
             at += chance.uniform(0.0, jitter_s)
-        loss = 1 - (1 - one.loss) * (1 - other.loss)
-        if loss:
+        if one.loss or other.loss:
+            loss = 1 - (1 - one.loss) * (1 - other.loss)
             at += retransmission_s(size, loss, chance)
         self.arrives_at = max(self.arrives_at, at)
         return self.arrives_at
 
 
-def retransmission_s(size: int, loss: float, chance: Stream) -> float:
+def retransmission_s(size: int, loss: float, chance: Draws) -> float:
     """The delay of a write of which segments are lost, each with the probability `loss`."""
     delay_s, timeout_s = 0.0, RETRANSMIT_S
     lost = 1 - (1 - loss) ** math.ceil(size / SEGMENT_BYTES)

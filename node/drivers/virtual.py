@@ -5,7 +5,8 @@
 Nothing here reads a clock or draws unowned chance, so a seed and the devices make one trace, whose SHA-256 over (time,
 device, event, bytes) is the same in any process. What takes time in a daemon takes modelled time here: bytes their links
 (`node.drivers.links`), commits the disk, jobs `job_s`, local steps `step_s`; jobs run inline, on real keys and masks. The
-cores themselves take none, which is the one thing that a slow device's daemon has and its virtual twin has not.
+cores themselves take none, which is the one thing that a slow device's daemon has and its virtual twin has not; but a handshake
+does, because what two strangers tell each other depends on whom they have heard of by then.
 
 Connections are TCP's: in order, nothing lost but with the connection, whose end both sides hear of. What a device announces
 floods the overlay as gossipsub does: to each neighbour in a mesh of degree 6 to 8, which hands on what it had not seen, to
@@ -25,7 +26,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final, Protocol
+from typing import Final, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,12 +72,15 @@ from gossip.membership import Settings
 from node.core import NodeCore
 from node.drivers.links import ANNOUNCEMENT_BYTES, ANNOUNCEMENT_S, CONNECTION_BYTES, Link, Pipe, Port
 from node.drivers.mailbox import kind_of
-from node.drivers.streams import Stream
+from node.drivers.streams import Draws, Stream
 
 # As node.drivers.libp2p has them.
 MESH: Final = (6, 8)  # neighbours that announcements go to, at least where there are so many, and at most
 CONNECTIONS_MAX: Final = 64
 DIAL_S: Final = 10.0  # until a device that is off is given up
+HANDSHAKE_S: Final = (
+    0.2  # of work on both sides, from the dial to PeerUp: 0.1 to 0.3 between daemons on loopback
+)
 HANDSHAKE_TRIPS: Final = 8  # of one way: TCP, Noise, the multiplexer and the streams
 
 BOOT_SHIFT: Final = 32  # as node.drivers.boot counts
@@ -86,7 +90,9 @@ NEARLY: Final = 1e-6  # of a local step: times are floats
 BOOTSTRAP_ONE: Final = 24  # so many first devices join through the very first, as in a small swarm
 BOOTSTRAP: Final = 3  # devices that each later one is told of
 
+TRACE_PIECE_BYTES: Final = 1 << 16
 _STAMP = struct.Struct("<dII")
+_NAMES: Final = {kind: kind.__name__.encode() for kind in get_args(Event)}
 
 
 class Phases(Protocol):
@@ -241,8 +247,9 @@ class VirtualSwarm:
         self._phases = phases
         self._report = report
         self._commons = Commons()
-        self._chance = Stream("network", seed)
+        self._chance = Draws("network", seed)
         self._trace = sha256()
+        self._traced = bytearray()  # and not hashed yet, about TRACE_PIECE_BYTES at most
         self._heap: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
         self._numbers = itertools.count()
         self._caught_up_at = 0.0
@@ -252,17 +259,20 @@ class VirtualSwarm:
 
     # --- what a scenario asks for -----------------------------------------------------------------------------
 
-    def run(self, until_s: float, stop: Callable[[], bool] = lambda: False) -> None:
+    def run(self, until_s: float, stop: Callable[[], bool] | None = None) -> None:
         """Let time pass until then, or until `stop()` holds after an event."""
-        while self._heap and self._heap[0][0] <= until_s:
-            self.now, _, happen, arguments = heapq.heappop(self._heap)
+        heap, pop = self._heap, heapq.heappop
+        while heap and heap[0][0] <= until_s:
+            self.now, _, happen, arguments = pop(heap)
             happen(*arguments)
-            if stop():
+            if stop is not None and stop():
                 return
         self.now = max(self.now, until_s)
 
     @property
     def trace_sha256(self) -> str:
+        self._trace.update(self._traced)
+        self._traced.clear()
         return self._trace.copy().hexdigest()
 
     def steps(self, device: Device) -> int:
@@ -324,10 +334,16 @@ class VirtualSwarm:
         if device.core is None or device.life != life:
             return
         self.events += 1
-        self._trace.update(_STAMP.pack(self.now, device.index, len(data)))
-        self._trace.update(type(event).__name__.encode())
-        self._trace.update(data)
-        self._perform(device, device.core.handle(event, self.now))
+        traced = self._traced
+        traced += _STAMP.pack(self.now, device.index, len(data))
+        traced += _NAMES[type(event)]
+        traced += data
+        if len(traced) > TRACE_PIECE_BYTES:
+            self._trace.update(traced)
+            traced.clear()
+        actions = device.core.handle(event, self.now)
+        if actions:
+            self._perform(device, actions)
 
     def _perform(self, device: Device, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -434,7 +450,7 @@ class VirtualSwarm:
             return
         device.dialling[other.key] = None
         one_way_s = device.hardware.link.latency_s + other.hardware.link.latency_s
-        after_s = DIAL_S if other.core is None else HANDSHAKE_TRIPS * one_way_s
+        after_s = DIAL_S if other.core is None else HANDSHAKE_S + HANDSHAKE_TRIPS * one_way_s
         self._at(self.now + after_s, self._connect, device, device.life, other)
 
     def _connect(self, device: Device, life: int, other: Device) -> None:
@@ -516,7 +532,10 @@ class VirtualSwarm:
         if not pipe.closed:
             sender, receiver = self.devices[pipe.sender], self.devices[pipe.receiver]
             whole_at = receiver.port.takes(size, sender.port.link, self.now)
-            self._at(whole_at, self._receive, pipe, size, data, announcement)
+            if whole_at <= self.now:
+                self._receive(pipe, size, data, announcement)
+            else:
+                self._at(whole_at, self._receive, pipe, size, data, announcement)
 
     def _receive(self, pipe: Pipe, size: int, data: bytes, announcement: Announcement | None) -> None:
         if pipe.closed:

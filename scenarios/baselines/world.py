@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from node.drivers.links import Link, Pipe, Port
-from node.drivers.streams import Stream
+from node.drivers.streams import Draws
 from scenarios.spec import HardwareTable, Plan
 
 SERVER = -1
@@ -46,7 +46,7 @@ class World:
         self._pipes: dict[tuple[int, int], Pipe] = {}
         self._heap: list[tuple[float, int, Then]] = []
         self._said = 0
-        self._chance = Stream("baseline network", plan.seed)
+        self._chance = Draws("baseline network", plan.seed)
         self._trace = sha256()
 
     @property

@@ -79,6 +79,7 @@ def test_the_known_scenarios_are_those_that_the_manual_names():
         "keyboard",
         "quickstart",
         "scale",
+        "truth",
         "watch",
     ]
 
@@ -103,7 +104,9 @@ def test_a_scenario_is_found_by_its_path_too(written):
 
 
 def test_an_unknown_scenario_is_answered_with_the_nearest_and_with_all():
-    with pytest.raises(OptionError, match=r"did you mean quickstart\? known: churn, digits, everyday-devices, "):
+    with pytest.raises(
+        OptionError, match=r"did you mean quickstart\? known: churn, digits, everyday-devices, "
+    ):
         find_scenario("quikstart")
     with pytest.raises(OptionError, match="no such file"):
         find_scenario("./quickstart.toml")

@@ -1,0 +1,72 @@
+"""The simulator is true: the same scenario on real daemons and in virtual time costs the same bytes and takes the same rounds.
+
+`scenarios/truth.toml` is the same comparison with sixteen devices; docs/decisions/0011 has its figures.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.swarm, pytest.mark.timeout(180)]
+
+DEVICES = 6
+ROUNDS = 6
+# Of the bytes of a device. A short run is mostly its beginning, where who greets whom depends on how fast processes start.
+BYTES_WITHIN = 0.08
+A_SUM_WITHIN = 0.005  # of what the steps of the sums cost, which depends on nothing but their number
+
+# All are in every sum: phases take as long as others need to be there, and a round waits for all of them.
+SCENARIO = f"""
+name = "pair"
+summary = "A few devices, as daemons and in virtual time."
+task = "digits"
+test = "every fifth image"
+rounds = {ROUNDS}
+
+[swarm.training]
+min_steps = 10
+max_steps = 40
+phase_s = 2.0
+
+[swarm.cohorts]
+n_min = {DEVICES}
+gather_s = 2.0
+step_s = 5.0
+
+[devices]
+count = {DEVICES}
+data = "shard={{index}}/{{count}}"
+"""
+OF_A_SUM = ("SHARES", "KEYS_SET", "MASKED", "SEAL_CERTIFICATE", "UNMASK", "BODY_PROPOSAL", "RESULT")
+
+
+def ran(folder: Path, command: str) -> dict[str, object]:
+    (folder / "pair.toml").write_text(SCENARIO)
+    subprocess.run(
+        [sys.executable, "-m", "node", command, "pair.toml", "--json", f"{command}.json"],
+        cwd=folder,
+        env=os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        timeout=150,
+    )
+    return json.loads((folder / f"{command}.json").read_text())
+
+
+def test_daemons_and_the_simulator_agree_on_bytes_and_rounds():
+    # Not tmp_path: a unix socket's path has room for about a hundred characters.
+    with tempfile.TemporaryDirectory(prefix="gs-") as folder:
+        real = ran(Path(folder), "swarm")
+        [virtual] = ran(Path(folder), "simulate")["runs"]
+    nodes = real["nodes"]
+    assert real["rounds"] == virtual["rounds"] == ROUNDS
+    moved = sum(node["bytes_sent"] + node["bytes_received"] for node in nodes) / len(nodes)
+    assert virtual["bytes_per_device"] == pytest.approx(moved, rel=BYTES_WITHIN)
+    for kind in OF_A_SUM:
+        told = real["bytes_by_kind"][kind]["sent"] / len(nodes)
+        assert virtual["sent_by_kind"][kind] == pytest.approx(told, rel=A_SUM_WITHIN), kind
