@@ -19,6 +19,7 @@ ROUNDS = 6
 # Of the bytes of a device. A short run is mostly its beginning, where who greets whom depends on how fast processes start.
 BYTES_WITHIN = 0.08
 A_SUM_WITHIN = 0.005  # of what the steps of the sums cost, which depends on nothing but their number
+CODED_WITHIN = 0.05  # of what is coded by its values: two runs learn in different orders
 
 # All are in every sum: phases take as long as others need to be there, and a round waits for all of them.
 SCENARIO = f"""
@@ -43,6 +44,7 @@ count = {DEVICES}
 data = "shard={{index}}/{{count}}"
 """
 OF_A_SUM = ("SHARES", "KEYS_SET", "MASKED", "SEAL_CERTIFICATE", "UNMASK", "BODY_PROPOSAL", "RESULT")
+CODED = {"BODY_PROPOSAL"}
 
 
 def ran(folder: Path, command: str) -> dict[str, object]:
@@ -69,4 +71,5 @@ def test_daemons_and_the_simulator_agree_on_bytes_and_rounds():
     assert virtual["bytes_per_device"] == pytest.approx(moved, rel=BYTES_WITHIN)
     for kind in OF_A_SUM:
         told = real["bytes_by_kind"][kind]["sent"] / len(nodes)
-        assert virtual["sent_by_kind"][kind] == pytest.approx(told, rel=A_SUM_WITHIN), kind
+        within = CODED_WITHIN if kind in CODED else A_SUM_WITHIN
+        assert virtual["sent_by_kind"][kind] == pytest.approx(told, rel=within), kind

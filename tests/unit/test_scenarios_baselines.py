@@ -433,7 +433,6 @@ def test_gossamers_own_run_has_a_curve_and_its_settings(scenario, tmp_path):
         ({"algorithm": "fedavg,fedavg"}, "twice"),
         ({"algorithm": ""}, "known: gossamer"),
         ({"tune": True}, "gossamer has no grid"),
-        ({"masks": False}, "--no-masks"),
     ],
 )
 def test_an_algorithm_that_there_is_not_is_refused_in_a_line(scenario, capsys, options, told):
