@@ -138,6 +138,8 @@ def test_a_daemon_from_its_first_moment_to_ctrl_c(device):
     assert "2 more devices" in one.run("status").stdout
     assert one.run("peers").returncode == 0
     process.send_signal(signal.SIGINT)
+    while "stopping" not in one.home.log.read_text():  # of two signals at once, either may be seen first
+        pass
     while process.poll() is None:
         process.terminate()  # somebody impatient
     said = ends(process, 130)
