@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from gossip.aggregate import Aggregate, Verified, check, parse, write
+from gossip.aggregate import Aggregate, Verified, check, parse, read_members, write
 from gossip.errors import PeerViolation
 from gossip.events import Report, Send, SetTimer, TimerFired
 from gossip.fold import Replica
@@ -346,7 +346,7 @@ class Sync:
             self._fresh[known.id] = None
             holders = self._holders.setdefault(known.id[:SHORT_BYTES], {})
             for part in known.body.parts:  # they get it from their aggregator
-                holders |= dict.fromkeys(part.members)
+                holders |= dict.fromkeys(read_members(part.members, self._swarm.manifest))
         return Learned(tuple(held), tuple(changed), self._history.round), missing, timer
 
     def _send(self, peer: bytes, body: MessageBody) -> Send:

@@ -499,7 +499,7 @@ class NodeCore:
         if membership.sees_all:
             return []
         last = self._history.counting(self._history.round)
-        candidates = dict.fromkeys(peer for known in last for peer in _contributors(known))
+        candidates = dict.fromkeys(peer for known in last for peer in self._contributors(known))
         if not last:
             candidates = {self._swarm.manifest.founder: None}
         return sorted(peer for peer in candidates if peer == self._me or membership.reachable(peer))
@@ -508,7 +508,7 @@ class NodeCore:
         """Where to find those of an aggregate's contributors who rank first to lead the round after it."""
         if self._membership.sees_all:
             return ()
-        first = first_of(self._swarm.id, known.body.round + 1, tuple(_contributors(known)), GUIDES)
+        first = first_of(self._swarm.id, known.body.round + 1, tuple(self._contributors(known)), GUIDES)
         return self._membership.presences_of(first)
 
     def _introduce(self, peers: tuple[bytes, ...], to: bytes) -> list[object]:
@@ -886,29 +886,26 @@ class NodeCore:
             for known in self._history.counting(round_)
         ]
 
+    def _contributors(self, known: Verified) -> list[bytes]:
+        """Their keys, whatever the body calls them: a swarm that lists its members names them by their place."""
+        return [
+            members[index]
+            for part in known.body.parts
+            for members in [read_members(part.members, self._swarm.manifest)]
+            for index in unpack_members(part.contributors, len(members))
+        ]
+
     def _describe(self, known: Verified) -> dict[str, object]:
-        parts = known.body.parts
-        cohorts = [read_members(part.members, self._swarm.manifest) for part in parts]
+        manifest = self._swarm.manifest
+        cohorts = [read_members(part.members, manifest) for part in known.body.parts]
         return {
             "id": known.id.hex(),
             "round": known.body.round,
             "roster": [peer_id(member) for members in cohorts for member in members],
-            "contributors": [
-                peer_id(members[index])
-                for part, members in zip(parts, cohorts, strict=True)
-                for index in unpack_members(part.contributors, len(members))
-            ],
+            "contributors": [peer_id(member) for member in self._contributors(known)],
             "weight": max(known.body.weights),
             "size_bytes": len(pack(known.aggregate)),
         }
 
     def _report(self, phase: str, round_: int, roles: tuple[str, ...] = ()) -> Report:
         return Report("phase", {"phase": phase, "cohort": "", "round": round_, "roles": list(roles)})
-
-
-def _contributors(known: Verified) -> list[bytes]:
-    return [
-        part.members[index]
-        for part in known.body.parts
-        for index in unpack_members(part.contributors, len(part.members))
-    ]

@@ -152,6 +152,14 @@ def test_views_stay_bounded_and_rounds_come_in_a_swarm_that_nobody_knows_whole(m
         assert len(device.core._membership.known) <= 10
         assert not device.core._membership.sees_all
     assert min(rounds_of(world)) >= 5
+    everybody = {device.key for device in world.devices}
+    led_by = [device.core._known_to_all() for device in world.devices]
+    assert all(everybody.issuperset(keys) for keys in led_by)
+    assert sum(bool(keys) for keys in led_by) > 30, (
+        "the last round's contributors can be found from nearly everywhere"
+    )
+    for device in world.devices:
+        assert all(everybody.issuperset(holders) for holders in device.core._sync._holders.values())
     counts = world.devices[0].core._history.counts(64)
     assert sum(counts[2:]) <= 3 * len(counts[2:]), "the lottery keeps the sums of a round few"
 
