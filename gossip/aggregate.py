@@ -242,6 +242,16 @@ def basis_after(parents: Iterable[tuple[int, bytes]], cohort: bytes) -> bytes:
     return candidates[int.from_bytes(cohort[:8], "big") % len(candidates)] if candidates else b""
 
 
+def contributors_of(body: Body, manifest: Manifest) -> list[bytes]:
+    """Their keys, part after part, whatever the body calls them."""
+    return [
+        members[index]
+        for part in body.parts
+        for members in [read_members(part.members, manifest)]
+        for index in unpack_members(part.contributors, len(members))
+    ]
+
+
 def ascend(items: Sequence[bytes]) -> bool:
     """Whether each is above the one before it: sorted, and none twice."""
     return all(before < after for before, after in itertools.pairwise(items))

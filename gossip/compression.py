@@ -176,10 +176,11 @@ class Codec(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OnePhase:
-    """A codec that does not look: its support is a public function of the cohort alone."""
+    """A codec that does not look: what travels is a public function of the cohort and of its parents."""
 
     id: int
-    choose: Callable[[Integers, Layout, Compression, bytes], Integers]
+    planned: Callable[[int, Layout, Compression, bytes, Sequence[Body]], Plan]  # the first: what travels
+    encoded: Callable[[Plan, Contribution, bytes, Layout, Compression], Encoded]
     phases: tuple[Phase, ...] = (Phase.PAYLOAD,)
 
     def plan(
@@ -195,8 +196,7 @@ class OnePhase:
     ) -> Plan:
         if phase is not Phase.PAYLOAD or look is not None:
             raise MisuseError("a codec without a sketch has nothing to look at")
-        support = self.choose(travelling_blocks(travelling, layout), layout, compression, cohort)
-        return payload_plan(support, layout, compression, parents)
+        return self.planned(travelling, layout, compression, cohort, parents)
 
     def encode(
         self,
@@ -210,7 +210,7 @@ class OnePhase:
     ) -> Encoded:
         if phase is not Phase.PAYLOAD:
             raise MisuseError("a codec without a sketch has no such phase")
-        return encode_payload(plan, contribution, rounding, layout, compression)
+        return self.encoded(plan, contribution, rounding, layout, compression)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,44 +255,6 @@ class TwoPhase:
         return encode_sketch(plan, contribution, rounding, layout, compression)
 
 
-@dataclass(frozen=True, slots=True)
-class LowRank:
-    """A codec that looks at the last round instead of at the sum: matrices as factors on its basis (`gossip.lowrank`)."""
-
-    id: int
-    phases: tuple[Phase, ...] = (Phase.PAYLOAD,)
-
-    def plan(
-        self,
-        phase: Phase,
-        *,
-        layout: Layout,
-        compression: Compression,
-        cohort: bytes,
-        parents: Sequence[Body],
-        travelling: int,
-        look: bytes | None,
-    ) -> Plan:
-        if phase is not Phase.PAYLOAD or look is not None:
-            raise MisuseError("a codec without a sketch has nothing to look at")
-        travelling_blocks(travelling, layout)
-        return plan_factors(layout, compression, parents, travelling, cohort)
-
-    def encode(
-        self,
-        phase: Phase,
-        plan: Plan,
-        contribution: Contribution,
-        rounding: bytes,
-        *,
-        layout: Layout,
-        compression: Compression,
-    ) -> Encoded:
-        if phase is not Phase.PAYLOAD:
-            raise MisuseError("a codec without a sketch has no such phase")
-        return encode_factors(plan, contribution, rounding, layout, compression)
-
-
 def travelling_blocks(travelling: int, layout: Layout) -> Integers:
     """The blocks of the segments that travel; PeerViolation if there are none."""
     blocks = np.flatnonzero(_bits(travelling, layout.segments)[layout.block_segment])
@@ -301,28 +263,23 @@ def travelling_blocks(travelling: int, layout: Layout) -> Integers:
     return blocks
 
 
-def all_blocks(blocks: Integers, _layout: Layout, _compression: Compression, _cohort: bytes) -> Integers:
-    return blocks
+def all_blocks(
+    travelling: int, layout: Layout, compression: Compression, _cohort: bytes, parents: Sequence[Body]
+) -> Plan:
+    return payload_plan(travelling_blocks(travelling, layout), layout, compression, parents)
 
 
-def seeded_blocks(blocks: Integers, layout: Layout, compression: Compression, cohort: bytes) -> Integers:
-    """Of each segment its share of `blocks`, rounded up, by a seed that nobody chose: the cohort's id.
+def seeded_blocks(
+    travelling: int, layout: Layout, compression: Compression, cohort: bytes, parents: Sequence[Body]
+) -> Plan:
+    """Of each segment its share of the blocks, rounded up, by a seed that nobody chose: the cohort's id.
 
     The order is by 64-bit keys from SHAKE-256 and not by a library's generator, whose stream may change.
     """
+    blocks = travelling_blocks(travelling, layout)
     keys = np.frombuffer(shake_256(digest("support", cohort)).digest(8 * layout.blocks), "<u8")
-    return blocks[_share_of_each_segment(keys[blocks], blocks, layout, compression)]
-
-
-DENSE = OnePhase(0, all_blocks)
-RANDOM = OnePhase(1, seeded_blocks)
-SKETCH = TwoPhase(2)
-LOWRANK = LowRank(3)
-_CODECS: Mapping[str, Codec] = {"dense": DENSE, "random": RANDOM, "sketch": SKETCH, "lowrank": LOWRANK}
-
-
-def codec_of(compression: Compression) -> Codec:
-    return _CODECS[compression.codec]
+    support = blocks[_share_of_each_segment(keys[blocks], blocks, layout, compression)]
+    return payload_plan(support, layout, compression, parents)
 
 
 def _share_of_each_segment(
@@ -372,10 +329,11 @@ def _plan_after(
     return Plan(support, exponents, payload_lanes(support, layout, compression), ranges)
 
 
-def plan_factors(
-    layout: Layout, compression: Compression, parents: Sequence[Body], travelling: int, cohort: bytes
+def factors(
+    travelling: int, layout: Layout, compression: Compression, cohort: bytes, parents: Sequence[Body]
 ) -> Plan:
-    """The plan of factors on the basis that these parents give this cohort."""
+    """Matrices as factors on the basis that these parents give this cohort (`gossip.lowrank`), all else whole."""
+    travelling_blocks(travelling, layout)
     by_id = {aggregate_id(body): body for body in parents}
     basis = basis_after(((body.round, identity) for identity, body in by_id.items()), cohort)
     round_ = 1 + (by_id[basis].round if basis else 0)
@@ -595,3 +553,14 @@ def _refuse_unfit(contribution: Contribution, rounding: bytes, layout: Layout) -
         )
     if len(rounding) != ROUNDING_BYTES:
         raise MisuseError(f"rounding takes {ROUNDING_BYTES} random bytes, not {len(rounding)}")
+
+
+DENSE = OnePhase(0, all_blocks, encode_payload)
+RANDOM = OnePhase(1, seeded_blocks, encode_payload)
+SKETCH = TwoPhase(2)
+LOWRANK = OnePhase(3, factors, encode_factors)
+_CODECS: Mapping[str, Codec] = {"dense": DENSE, "random": RANDOM, "sketch": SKETCH, "lowrank": LOWRANK}
+
+
+def codec_of(compression: Compression) -> Codec:
+    return _CODECS[compression.codec]

@@ -2,7 +2,7 @@
 
 The cohort's members get a fresh aggregate from their aggregator. Whoever learns of one announces it to its own neighbours, by
 8 bytes of its id, together with what else comes within ANNOUNCE_S, and never to a neighbour that is known to have it: because
-it announced it, sent it, pulled it, or was in its cohort. Who has not pulls the body from the first neighbour that brought the
+it announced it, sent it, pulled it, or is in its sum. Who has not pulls the body from the first neighbour that brought the
 news, so bodies cross few links; should that one not answer in PULL_S, the others that brought it are asked. Of several ids
 that begin alike, all are meant. Beside an aggregate of the last round go, in a large swarm, its *guides*: presences of those of
 its members who rank first to lead the next round (`gossip.rendezvous`).
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from gossip.aggregate import Aggregate, Verified, check, parse, read_members, write
+from gossip.aggregate import Aggregate, Verified, check, contributors_of, parse, write
 from gossip.errors import PeerViolation
 from gossip.events import Report, Send, SetTimer, TimerFired
 from gossip.fold import Replica
@@ -345,8 +345,8 @@ class Sync:
         for known in held:
             self._fresh[known.id] = None
             holders = self._holders.setdefault(known.id[:SHORT_BYTES], {})
-            for part in known.body.parts:  # they get it from their aggregator
-                holders |= dict.fromkeys(read_members(part.members, self._swarm.manifest))
+            # They get it from their aggregator; members who dropped out need not.
+            holders |= dict.fromkeys(contributors_of(known.body, self._swarm.manifest))
         return Learned(tuple(held), tuple(changed), self._history.round), missing, timer
 
     def _send(self, peer: bytes, body: MessageBody) -> Send:

@@ -24,7 +24,15 @@ from numpy.typing import NDArray
 from crypto.hashing import digest
 from crypto.identity import Identity, peer_id
 from gossip import checkpoint, ledger
-from gossip.aggregate import STATE_EVERY, Verified, check, read_members, unpack_members, write
+from gossip.aggregate import (
+    STATE_EVERY,
+    Verified,
+    check,
+    contributors_of,
+    read_members,
+    unpack_members,
+    write,
+)
 from gossip.aggregator import Aggregator
 from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_unfit_keys, write_roster
 from gossip.compression import Contribution, codec_of
@@ -499,7 +507,9 @@ class NodeCore:
         if membership.sees_all:
             return []
         last = self._history.counting(self._history.round)
-        candidates = dict.fromkeys(peer for known in last for peer in self._contributors(known))
+        candidates = dict.fromkeys(
+            peer for known in last for peer in contributors_of(known.body, self._swarm.manifest)
+        )
         if not last:
             candidates = {self._swarm.manifest.founder: None}
         return sorted(peer for peer in candidates if peer == self._me or membership.reachable(peer))
@@ -508,7 +518,12 @@ class NodeCore:
         """Where to find those of an aggregate's contributors who rank first to lead the round after it."""
         if self._membership.sees_all:
             return ()
-        first = first_of(self._swarm.id, known.body.round + 1, tuple(self._contributors(known)), GUIDES)
+        first = first_of(
+            self._swarm.id,
+            known.body.round + 1,
+            tuple(contributors_of(known.body, self._swarm.manifest)),
+            GUIDES,
+        )
         return self._membership.presences_of(first)
 
     def _introduce(self, peers: tuple[bytes, ...], to: bytes) -> list[object]:
@@ -886,15 +901,6 @@ class NodeCore:
             for known in self._history.counting(round_)
         ]
 
-    def _contributors(self, known: Verified) -> list[bytes]:
-        """Their keys, whatever the body calls them: a swarm that lists its members names them by their place."""
-        return [
-            members[index]
-            for part in known.body.parts
-            for members in [read_members(part.members, self._swarm.manifest)]
-            for index in unpack_members(part.contributors, len(members))
-        ]
-
     def _describe(self, known: Verified) -> dict[str, object]:
         manifest = self._swarm.manifest
         cohorts = [read_members(part.members, manifest) for part in known.body.parts]
@@ -902,7 +908,7 @@ class NodeCore:
             "id": known.id.hex(),
             "round": known.body.round,
             "roster": [peer_id(member) for members in cohorts for member in members],
-            "contributors": [peer_id(member) for member in self._contributors(known)],
+            "contributors": [peer_id(member) for member in contributors_of(known.body, self._swarm.manifest)],
             "weight": max(known.body.weights),
             "size_bytes": len(pack(known.aggregate)),
         }

@@ -14,12 +14,11 @@ import numpy as np
 from crypto.hashing import digest
 from gossip.errors import GossamerError
 from gossip.events import Floats, Report
-from gossip.manifest import MEMBERS_MAX, Swarm
 from node.drivers.virtual import Device, VirtualSwarm
-from node.founding import found_swarm
 from scenarios.progress import Display, Snapshot
 from scenarios.simulate_report import RunReport
 from scenarios.spec import Plan, identity_of
+from scenarios.virtual_devices import found, hardware_of
 
 TASK = "protocol"  # what a scenario's `task` says
 PARAMETERS = 1024
@@ -73,8 +72,6 @@ class ProtocolRun:
     def __init__(
         self, plan: Plan, display: Display, until_s: float = UNTIL_S, clock: Clock = time.monotonic
     ) -> None:
-        from scenarios.simulate import _hardware  # noqa: PLC0415 - imports torch, which takes seconds
-
         self._plan = plan
         self._display = display
         self._until_s = until_s
@@ -83,10 +80,10 @@ class ProtocolRun:
         self._rounds = [0] * len(plan.devices)
         self.world = VirtualSwarm(
             seed=plan.seed,
-            swarm=_found(plan),
+            swarm=found(plan, NoModel()),
             initial=np.zeros(PARAMETERS, np.int64),
             devices=[
-                (identity_of(plan.seed, index), _hardware(table, plan.seed, index))
+                (identity_of(plan.seed, index), hardware_of(table, plan.seed, index))
                 for index, table in enumerate(plan.hardware)
             ],
             phases=NoTraining(len(plan.devices)),
@@ -156,16 +153,3 @@ class ProtocolRun:
 
 def _total(device: Device) -> int:
     return device.traffic.sent + device.traffic.received
-
-
-def _found(plan: Plan) -> Swarm:
-    identities = [identity_of(plan.seed, index) for index in range(len(plan.devices))]
-    listed = len(identities) <= MEMBERS_MAX
-    settings = plan.swarm.settings(
-        name=plan.name,
-        rounds=plan.rounds,
-        admit="members" if listed else "open",
-        members=tuple(identity.peer_id for identity in identities) if listed else (),
-        seed=plan.seed,
-    )
-    return found_swarm(settings, plan.task, NoModel(), identities[0])

@@ -22,28 +22,23 @@ from numpy.typing import NDArray
 from gossip.errors import GossamerError
 from gossip.events import Floats, Report
 from gossip.fold import UNIT
-from gossip.manifest import MASKS_OFF, MEMBERS_MAX, Swarm
-from models import messages
+from gossip.manifest import MASKS_OFF
 from models.batched import BatchedTrainer
 from models.datasets import DataError
 from models.partition import parts_of
 from models.tasks import load_task
 from models.training import PhaseError
-from node.drivers.links import Link
-from node.drivers.streams import Stream
-from node.drivers.virtual import Hardware, Phases, VirtualSwarm
-from node.founding import found_swarm
+from node.drivers.virtual import Phases, VirtualSwarm
 from scenarios.progress import Display, Snapshot
 from scenarios.simulate_report import Point, RunReport
-from scenarios.spec import HardwareTable, Plan, identity_of, order_of, without_masks
+from scenarios.spec import Plan, identity_of, order_of, without_masks
+from scenarios.virtual_devices import found, hardware_of
 
 PROBE_S = 1.0
 COMPARE_S = 10.0  # between two comparisons of all replicas
-START_S = 2.0  # within which the devices come, the first one at once
 SETTLE_S = 60.0  # for all to know the same history, once the last round is done
 STALL_STEPS = 40  # of a sum, without any fold
 STALL_S = 120.0
-MBIT = 1e6
 LANES = 2  # threads that train; a number of its own, as sums round by how devices are grouped
 
 Clock = Callable[[], float]
@@ -165,10 +160,10 @@ class Run:
         initial = np.frombuffer(self._training.opened.initial, "<i8").astype(np.int64)
         self.world = VirtualSwarm(
             seed=plan.seed,
-            swarm=_found(plan, self._training.opened),
+            swarm=found(plan, self._training.opened),
             initial=initial,
             devices=[
-                (identity_of(plan.seed, index), _hardware(table, plan.seed, index))
+                (identity_of(plan.seed, index), hardware_of(table, plan.seed, index))
                 for index, table in enumerate(plan.hardware)
             ],
             phases=phases,
@@ -325,44 +320,3 @@ def _parameters(plan: Plan) -> dict[str, float | int | str]:
         for key, value in msgspec.to_builtins(getattr(plan.swarm, table)).items():
             told[f"{table}.{key}"] = value if isinstance(value, float | int | str) else str(value)
     return told
-
-
-def _found(plan: Plan, opened: messages.Opened) -> Swarm:
-    """As `gossamer swarm` founds it; a swarm too large to list its members is open."""
-    identities = [identity_of(plan.seed, index) for index in range(len(plan.devices))]
-    listed = len(identities) <= MEMBERS_MAX
-    settings = plan.swarm.settings(
-        name=plan.name,
-        rounds=plan.rounds,
-        admit="members" if listed else "open",
-        members=tuple(identity.peer_id for identity in identities) if listed else (),
-        seed=plan.seed,
-    )
-    return found_swarm(settings, plan.task, opened, identities[0])
-
-
-def _absences(table: HardwareTable, chance: Stream) -> Iterator[tuple[float, float]]:
-    """Without end; at any moment, each device is off with the probability `away`."""
-    if not table.away:
-        return
-    on_s = table.away_s * (1 - table.away) / table.away
-    at = chance.uniform(0.0, 2 * on_s)
-    while True:
-        back_at = at + table.away_s * chance.uniform(0.5, 1.5)
-        yield at, back_at
-        at = back_at + on_s * chance.uniform(0.5, 1.5)
-
-
-def _hardware(table: HardwareTable, seed: int, index: int) -> Hardware:
-    return Hardware(
-        link=Link(
-            up_bit_s=table.up_mbit * MBIT,
-            down_bit_s=table.down_mbit * MBIT,
-            latency_s=table.latency_s,
-            jitter_s=table.jitter_s,
-            loss=table.loss,
-        ),
-        step_s=table.step_s,
-        away=_absences(table, Stream("away", seed, index)),
-        on_at_s=Stream("start", seed, index).uniform(0.0, START_S) if index else 0.0,
-    )

@@ -16,7 +16,8 @@ from hashlib import sha256
 
 from node.drivers.links import Link, Pipe, Port
 from node.drivers.streams import Draws
-from scenarios.spec import HardwareTable, Plan
+from scenarios.spec import Plan
+from scenarios.virtual_devices import link_of
 
 SERVER = -1
 FLOAT_BYTES = 4
@@ -24,7 +25,6 @@ HEADER_BYTES = (
     134  # 34 a write and its length, as node.drivers.links has them, and 100 for the protocol's own fields
 )
 SERVER_LINK = Link(up_bit_s=math.inf, down_bit_s=math.inf, latency_s=0.0)
-MBIT = 1e6
 
 Then = Callable[[], None]
 
@@ -115,13 +115,3 @@ class World:
 
     def _note(self, device: int, event: str, size: int) -> None:
         self._trace.update(f"{self.now!r} {device} {event} {size}\n".encode())
-
-
-def link_of(table: HardwareTable) -> Link:
-    return Link(
-        up_bit_s=table.up_mbit * MBIT,
-        down_bit_s=table.down_mbit * MBIT,
-        latency_s=table.latency_s,
-        jitter_s=table.jitter_s,
-        loss=table.loss,
-    )

@@ -7,7 +7,7 @@ import pytest
 
 from gossip.errors import GossamerError
 from node.config import ConfigError
-from scenarios import cli, simulate
+from scenarios import cli, simulate, virtual_devices
 from scenarios.progress import PlainDisplay
 from scenarios.simulate import Broken, Run
 from scenarios.spec import DEVICES_MAX, OptionError, find_scenario, plan
@@ -195,7 +195,7 @@ def test_devices_are_away_for_the_share_of_time_that_is_said(scenario):
     shares = []
     for index, table in enumerate(chosen.hardware):
         off_s = 0.0
-        for gone_at, back_at in simulate._absences(table, simulate.Stream("away", 0, index)):
+        for gone_at, back_at in virtual_devices.absences(table, virtual_devices.Stream("away", 0, index)):
             if gone_at > horizon_s:
                 break
             off_s += back_at - gone_at

@@ -1,0 +1,61 @@
+"""What a plan makes of its devices in virtual time: links, speeds, absences, and the swarm that they found.
+
+The same for whatever runs on them: Gossamer, the protocol alone, and what Gossamer is compared with.
+"""
+
+from collections.abc import Iterator
+
+from gossip.manifest import MEMBERS_MAX, Swarm
+from node.drivers.links import Link
+from node.drivers.streams import Stream
+from node.drivers.virtual import Hardware
+from node.founding import OpenedModel, found_swarm
+from scenarios.spec import HardwareTable, Plan, identity_of
+
+START_S = 2.0  # within which the devices come, the first one at once
+MBIT = 1e6
+
+
+def found(plan: Plan, opened: OpenedModel) -> Swarm:
+    """As `gossamer swarm` founds it; a swarm too large to list its members is open."""
+    identities = [identity_of(plan.seed, index) for index in range(len(plan.devices))]
+    listed = len(identities) <= MEMBERS_MAX
+    settings = plan.swarm.settings(
+        name=plan.name,
+        rounds=plan.rounds,
+        admit="members" if listed else "open",
+        members=tuple(identity.peer_id for identity in identities) if listed else (),
+        seed=plan.seed,
+    )
+    return found_swarm(settings, plan.task, opened, identities[0])
+
+
+def hardware_of(table: HardwareTable, seed: int, index: int) -> Hardware:
+    return Hardware(
+        link=link_of(table),
+        step_s=table.step_s,
+        away=absences(table, Stream("away", seed, index)),
+        on_at_s=Stream("start", seed, index).uniform(0.0, START_S) if index else 0.0,
+    )
+
+
+def link_of(table: HardwareTable) -> Link:
+    return Link(
+        up_bit_s=table.up_mbit * MBIT,
+        down_bit_s=table.down_mbit * MBIT,
+        latency_s=table.latency_s,
+        jitter_s=table.jitter_s,
+        loss=table.loss,
+    )
+
+
+def absences(table: HardwareTable, chance: Stream) -> Iterator[tuple[float, float]]:
+    """(off from, on again at), without end; at any moment, each device is off with the probability `away`."""
+    if not table.away:
+        return
+    on_s = table.away_s * (1 - table.away) / table.away
+    at = chance.uniform(0.0, 2 * on_s)
+    while True:
+        back_at = at + table.away_s * chance.uniform(0.5, 1.5)
+        yield at, back_at
+        at = back_at + on_s * chance.uniform(0.5, 1.5)
