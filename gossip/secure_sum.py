@@ -336,6 +336,7 @@ class Member:
         self._retold = 0  # so many of them the second aggregator has, too
         self._spent = False  # the debit was asked for
         self._left = False  # the payload's vector left, or may have left
+        self._early_look: Message | None = None  # that came before its seal; the latest
 
     # --- what the aggregator beside it and the node read -----------------------------------------------------
 
@@ -659,6 +660,7 @@ class Member:
             *self._await_turn(now),
             *self._open_shares(certificate.seal, contributors),
             self.report("UNMASK"),
+            *self._take_early_look(now),
         ]
 
     def _open_shares(self, seal: bytes, contributors: list[int]) -> list[Action]:
@@ -710,6 +712,8 @@ class Member:
     def _on_look(self, message: Message, look: Look, now: float) -> list[Action]:
         self._from_aggregator(message.sender)
         certificate = self.ballot.certificate
+        if self.state is State.AWAIT_SEAL and message.phase == self.place:
+            self._early_look = message  # it has overtaken its seal: t others have opened their shares already
         if self.state is not State.AWAIT_SUM or self.last_phase or certificate is None or self.keys is None:
             return []
         if message.phase != self.place or look.seal != certificate.seal:
@@ -724,6 +728,16 @@ class Member:
         self.state = State.PREPARING
         self._vector = None
         return [*self._begin_phase(now), *self._encode()]
+
+    def _take_early_look(self, now: float) -> list[Action]:
+        """Its fault is its sender's, and none of the seal that it waited for."""
+        early, self._early_look = self._early_look, None
+        if early is None:
+            return []
+        try:
+            return self._on_message(early, now)
+        except PeerViolation as violation:
+            return [self.report("LOOK_REFUSED", reason=str(violation))]
 
     def _on_body(
         self, sender: bytes, coded: bytes, weights: tuple[int, ...], ranges: tuple[int, ...]
