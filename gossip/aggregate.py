@@ -252,6 +252,10 @@ def contributors_of(body: Body, manifest: Manifest) -> list[bytes]:
     ]
 
 
+def count_contributors(body: Body) -> int:
+    return sum(byte.bit_count() for part in body.parts for byte in part.contributors)
+
+
 def ascend(items: Sequence[bytes]) -> bool:
     """Whether each is above the one before it: sorted, and none twice."""
     return all(before < after for before, after in itertools.pairwise(items))

@@ -74,7 +74,7 @@ class Cohort:
 
     @cached_property
     def aggregators(self) -> tuple[bytes, ...]:
-        """The leader, to whom all members are connected, if it is one of them; others by hash, so that nobody picks them.
+        """The leader, to whom all members are connected, if it is one of them; then hubs, and by hash, so that nobody picks them.
 
         An aggregator is trusted for availability alone, which a leader can deny in any case.
         """
@@ -83,8 +83,15 @@ class Cohort:
     @cached_property
     def hubs(self) -> tuple[bytes, ...]:
         """Members that every other one can find, even in a swarm that nobody knows whole."""
-        ranked = sorted(self.members, key=lambda m: (m != self.leader, digest("aggregator", self.id, m)))
-        return tuple(ranked[:HUBS])
+        ranked = sorted(
+            range(self.size),
+            key=lambda i: (
+                self.members[i] != self.leader,
+                not self.readies[i].hub,
+                digest("aggregator", self.id, self.members[i]),
+            ),
+        )
+        return tuple(self.members[i] for i in ranked[:HUBS])
 
     @cached_property
     def travelling(self) -> int:
@@ -127,7 +134,16 @@ def write_roster(
             raise MisuseError(f"{message.kind.name} where a READY belongs")
         place = heads.setdefault(ready.heads, len(heads))
         entries.append(
-            Entry(name, ready.round, place, ready.trained, ready.channel, ready.masks, message.signature)
+            Entry(
+                name,
+                ready.round,
+                place,
+                ready.trained,
+                ready.channel,
+                ready.masks,
+                ready.hub,
+                message.signature,
+            )
         )
     return Roster(round_, parents, state, tuple(heads)[1:], tuple(entries))
 
@@ -143,7 +159,7 @@ def ready_frames(swarm: Swarm, roster: Roster) -> tuple[bytes, ...]:
     return tuple(
         reframe(
             Kind.READY,
-            Ready(entry.round, heads[entry.heads], entry.trained, entry.channel, entry.masks),
+            Ready(entry.round, heads[entry.heads], entry.trained, entry.channel, entry.masks, entry.hub),
             key,
             entry.signature,
         )

@@ -31,7 +31,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from crypto.hashing import digest
-from gossip.aggregate import PARENTS_MAX, Verified, basis_after
+from gossip.aggregate import PARENTS_MAX, Verified, basis_after, count_contributors
 from gossip.errors import MisuseError, PeerViolation
 from gossip.manifest import Manifest
 
@@ -90,6 +90,7 @@ class History:
         self._swarm = swarm
         self._momentum = any(step.momentum for step in manifest.training.schedule)
         self._on_bases = manifest.compression.codec == "lowrank"
+        self._n_max = manifest.cohorts.n_max
         self._base = base
         self._base_round = len(base.rounds)
         self._rounds = [dict.fromkeys(ids) for ids in base.rounds]  # the valid ids
@@ -165,12 +166,19 @@ class History:
         return self._digests[round_]
 
     def counts(self, rounds: int) -> list[int]:
-        """How many aggregates count in each of the last so many rounds, the oldest first; of a base's, all are counted."""
+        """How many contributed to what counts in each of the last so many rounds, the oldest first.
+
+        Of rounds whose bodies are not held, each aggregate stands for a cohort that was full.
+        """
         first = max(1, self.round - rounds + 1)
         for place in range(first, self.round + 1):
             if place not in self._counted:
-                held = not self._unheld.get(place)
-                self._counted[place] = len(self.counting(place)) if held else len(self._rounds[place - 1])
+                if self._unheld.get(place):
+                    self._counted[place] = len(self._rounds[place - 1]) * self._n_max
+                else:
+                    self._counted[place] = sum(
+                        count_contributors(known.body) for known in self.counting(place)
+                    )
         return [self._counted[place] for place in range(first, self.round + 1)]
 
     def digest(self) -> bytes:

@@ -63,6 +63,8 @@ NEWS_TO = 3  # neighbours, each time others: nearly all in a small swarm come to
 NEWS_TO_OF_MANY = 1  # in a large one, where a view is a sample anyway
 DIAL_S = 15.0  # after which a dial of which nothing was heard no longer counts as under way
 LINKS_MAX = 24  # neighbours; cohorts may make them more for IDLE_S
+HUB_LINKS_MAX = 192  # of a hub: others are to find it connected
+HUBS_MAX = KNOWN_MAX // 2  # that a view which is full makes room for
 IDLE_S = 3 * BEAT_S
 CENSUS = 16  # hashes
 SIZE_MAX = 1 << 20  # of a swarm, as far as anybody's word goes
@@ -85,12 +87,19 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
+class Guest:
+    presence: Presence
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     addresses: tuple[str, ...]  # our own, as others should dial them
     bootstrap: tuple[tuple[bytes, tuple[str, ...]], ...] = ()
     neighbours: int = 8
     remembered: tuple[bytes, ...] = ()  # presences of an earlier run, as their authors signed them
     sequence: int = 0  # of the first presence; ascends from start to start of this device
+    hub: bool = False  # well connected, and there to stay
 
 
 @dataclass(slots=True)
@@ -145,9 +154,7 @@ class Membership:
         self.me = identity.public_key
         self.known: dict[bytes, Known] = {}
         self.neighbours: dict[bytes, Neighbour] = {}
-        self._guests: dict[
-            bytes, tuple[int, bytes, tuple[str, ...]]
-        ] = {}  # sequence, frame, addresses; by arrival
+        self._guests: dict[bytes, Guest] = {}  # by arrival
         self._dialling: dict[
             bytes, float
         ] = {}  # until when it counts; at most as many as neighbours are wanted
@@ -176,6 +183,13 @@ class Membership:
         """Whether this device may well know every member: all have a place in its view."""
         return len(self._listed or self.known) < KNOWN_MAX
 
+    def is_hub(self, peer: bytes) -> bool:
+        """Whether this device is known to be well connected, by its own word."""
+        if peer == self.me:
+            return self._settings.hub
+        known = self.known.get(peer)
+        return known.presence.hub if known else peer in self._guests and self._guests[peer].presence.hub
+
     def size(self) -> int:
         """How many members the swarm has: exactly where they are listed, else about so many."""
         if self._listed:
@@ -183,8 +197,12 @@ class Membership:
         return 1 + len(self.known) if self.sees_all else self._census.estimate()
 
     def links(self) -> list[bytes]:
-        """The neighbours that hear of what is new: of many, as many as are wanted, those that both sides rank alike."""
-        return sorted(self.neighbours, key=self._neighbour_rank)[: self._settings.neighbours]
+        """The neighbours that hear of what is new: of many, as many as are wanted, those that both sides rank alike.
+
+        A hub tells all of its: it is what they have it for.
+        """
+        inorder = sorted(self.neighbours, key=self._neighbour_rank)
+        return inorder if self._settings.hub else inorder[: self._settings.neighbours]
 
     def _neighbour_rank(self, peer: bytes) -> bytes:
         return self.neighbours[peer].rank
@@ -206,7 +224,7 @@ class Membership:
         if peer in self.known:
             return self.known[peer].presence.addresses
         if peer in self._guests:
-            return self._guests[peer][2]
+            return self._guests[peer].presence.addresses
         return self._bootstrap.get(peer, ())
 
     def reachable(self, peer: bytes) -> bool:
@@ -225,7 +243,7 @@ class Membership:
             elif peer in self.known:
                 frames.append(self.known[peer].raw)
             elif peer in self._guests:
-                frames.append(self._guests[peer][1])
+                frames.append(self._guests[peer].raw)
         return tuple(frames)
 
     def introduce(self, peers: Iterable[bytes], to: bytes) -> list[Action]:
@@ -359,7 +377,8 @@ class Membership:
         return actions + self._seek(now, self._settings.neighbours)
 
     def _let_idle_go(self, now: float) -> list[Action]:
-        surplus = len(self.neighbours) - len(self._let_go) - LINKS_MAX
+        links_max = HUB_LINKS_MAX if self._settings.hub else LINKS_MAX
+        surplus = len(self.neighbours) - len(self._let_go) - links_max
         if surplus <= 0:
             return []
         idle = [
@@ -384,7 +403,13 @@ class Membership:
             for peer, known in self.known.items()
             if peer not in self.neighbours and peer not in self._dialling and known.dial_at <= now
         ]
-        apart.sort(key=lambda peer: (self.known[peer].down, self.known[peer].rank))
+        apart.sort(
+            key=lambda peer: (
+                self.known[peer].down,
+                not self.known[peer].presence.hub,
+                self.known[peer].rank,
+            )
+        )
         for peer in apart[:missing]:
             self.known[peer].dial_at = now + self.known[peer].backoff_s
             self._dialling[peer] = now + DIAL_S
@@ -426,7 +451,7 @@ class Membership:
             if known is None:
                 if not self._listed:
                     self._census.count(self._swarm.id, peer)
-                if not self._room(records):
+                if not self._room(records, hub=presence.hub):
                     self._host(peer, presence, message.raw)
                     continue
             elif presence.sequence <= known.presence.sequence:
@@ -446,15 +471,17 @@ class Membership:
         half = -(-self._settings.neighbours // 2)
         return [*kept, *timer, *(self._seek(now, half) if strangers else [])]
 
-    def _room(self, records: list[Record]) -> bool:
-        """Whether the view has a place, if need be that of somebody who went."""
+    def _room(self, records: list[Record], *, hub: bool) -> bool:
+        """Whether the view has a place, if need be that of somebody who went, and for a hub of somebody who is none."""
         if len(self.known) < KNOWN_MAX:
             return True
-        if not self._some_went:
-            return False
-        gone = next((p for p, known in self.known.items() if known.down and p not in self.neighbours), None)
+        apart = [peer for peer in self.known if peer not in self.neighbours]
+        gone = next((peer for peer in apart if self.known[peer].down), None) if self._some_went else None
         if gone is None:
             self._some_went = False
+            if hub and sum(known.presence.hub for known in self.known.values()) < HUBS_MAX:
+                gone = next((peer for peer in apart if not self.known[peer].presence.hub), None)
+        if gone is None:
             return False
         del self.known[gone]
         records.append(Drop("presence", gone))
@@ -462,10 +489,10 @@ class Membership:
 
     def _host(self, peer: bytes, presence: Presence, raw: bytes) -> None:
         held = self._guests.get(peer)
-        if held is not None and held[0] > presence.sequence:
+        if held is not None and held.presence.sequence > presence.sequence:
             return
         self._guests.pop(peer, None)
-        self._guests[peer] = (presence.sequence, raw, presence.addresses)
+        self._guests[peer] = Guest(presence, raw)
         if len(self._guests) > GUESTS_MAX:
             del self._guests[next(iter(self._guests))]
 
@@ -510,7 +537,7 @@ class Membership:
             self.known[message.sender] = Known(rank, message.body, message.raw, -PRESENCE_TTL_S, down=True)
 
     def _sign_presence(self) -> bytes:
-        presence = Presence(self._sequence, self._settings.addresses)
+        presence = Presence(self._sequence, self._settings.addresses, self._settings.hub)
         return sign_frame(self._identity, self._swarm.id, presence)
 
     def _alive(self, peer: bytes) -> Send:

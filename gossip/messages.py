@@ -99,6 +99,7 @@ class Ready(Wire, frozen=True):
     trained: Annotated[int, Meta(ge=1, lt=1 << 62)]  # bit s: segment s was trained
     channel: HashOrNone  # X25519, seals the shares
     masks: Annotated[tuple[Hash, ...], Meta(max_length=2)]  # X25519, one a phase
+    hub: bool = False  # well connected: of a cohort's members, those who are add up
 
 
 class Entry(Wire, frozen=True):
@@ -110,6 +111,7 @@ class Entry(Wire, frozen=True):
     trained: Annotated[int, Meta(ge=1, lt=1 << 62)]
     channel: HashOrNone
     masks: Annotated[tuple[Hash, ...], Meta(max_length=2)]
+    hub: bool
     signature: Signature
 
 
@@ -283,6 +285,7 @@ class Presence(Wire, frozen=True):
     addresses: Annotated[
         tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(max_length=ADDRESSES_MAX)
     ]
+    hub: bool = False  # well connected, by its own word: others would rather be led by it
 
 
 class Greeting(Wire, frozen=True):

@@ -30,7 +30,7 @@ A leader has no power but to leave somebody out: the roster holds the members' o
 roster for each READY. Two leaders who hold the same READY therefore cost a DECLINE at the first step, and nothing else.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isqrt
@@ -61,6 +61,7 @@ RANKINGS_KEPT = 256
 SHARES_KEPT = 256
 LOTTERY_ROUNDS = 64  # that p follows from: as many doublings as there are can be made up for in half of them
 LOTTERY_BITS = 64
+FILLED = (3, 4)  # of a round's places, that the lottery aims at: who comes too late for a full cohort has come for nothing
 ROOT_OF_ONE = 1 << LOTTERY_BITS // 2
 ONE = 1 << LOTTERY_BITS  # p in whole numbers: every device's floats round alike, but why rely on it
 
@@ -92,29 +93,37 @@ class Bagged:
     at: float
 
 
-def ranking(swarm: bytes, round_: int, peers: list[bytes]) -> list[bytes]:
-    return sorted(peers, key=lambda peer: digest("leader", swarm, round_.to_bytes(8, "big"), peer))
+def ranking(
+    swarm: bytes, round_: int, peers: Iterable[bytes], is_hub: Callable[[bytes], bool] = lambda _: False
+) -> list[bytes]:
+    """The hubs first. Who does not know that another is one ranks it too late, and never too early."""
+    seed = round_.to_bytes(8, "big")
+    return sorted(peers, key=lambda peer: (not is_hub(peer), digest("leader", swarm, seed, peer)))
 
 
 @lru_cache(maxsize=RANKINGS_KEPT)
-def first_of(swarm: bytes, round_: int, peers: tuple[bytes, ...], count: int) -> tuple[bytes, ...]:
+def first_of(
+    swarm: bytes, round_: int, peers: tuple[bytes, ...], hubs: tuple[bytes, ...], count: int
+) -> tuple[bytes, ...]:
     """The first of the ranking, remembered: all who pull an aggregate are told the same."""
-    return tuple(ranking(swarm, round_, list(peers))[:count])
+    return tuple(ranking(swarm, round_, peers, hubs.__contains__)[:count])
 
 
 @lru_cache(maxsize=SHARES_KEPT)
-def share(sums: int, n_max: int, members: int, counts: tuple[int, ...], waited: int) -> int:
-    """P of the next round in 1/ONE, where the last rounds, oldest first, had so many aggregates that count.
+def share(places: int, members: int, counts: tuple[int, ...], waited: int) -> int:
+    """P of the next round in 1/ONE, where the last rounds, oldest first, had so many contributors to what counts.
 
-    `waited`: how often the waiting time is over since the last of them. The newest count may still grow.
+    `places`: in the sums of a round. `waited`: how often the waiting time is over since the last round. The newest count may
+    still grow.
     """
-    start = min(ONE, ONE * sums * n_max // max(members, 1))
+    start = min(ONE, ONE * places // max(members, 1))
     if start == ONE:
         return ONE
     p = start
-    settled = [*counts[:-1], *(max(count, sums) for count in counts[-1:])]
+    aimed = max(1, places * FILLED[0] // FILLED[1])
+    settled = [*counts[:-1], *(max(count, aimed) for count in counts[-1:])]
     for count in settled[-LOTTERY_ROUNDS:]:
-        root = isqrt((sums << LOTTERY_BITS) // max(count, 1))  # in 1/ROOT_OF_ONE
+        root = isqrt((aimed << LOTTERY_BITS) // max(count, 1))  # in 1/ROOT_OF_ONE
         p = min(ONE, max(1, min(2 * p, max(p // 2, p * root // ROOT_OF_ONE))))
     return min(ONE, p << min(waited, LOTTERY_BITS))
 
@@ -142,12 +151,16 @@ class Rendezvous:
         cohorts: Cohorts,
         live: Callable[[], list[bytes]],
         known_to_all: Callable[[], list[bytes]] = list,
+        is_hub: Callable[[bytes], bool] = lambda _: False,
+        has_link: Callable[[bytes], bool] = lambda _: False,
     ) -> None:
         self._swarm = swarm
         self._me = me
         self._cohorts = cohorts
         self._live = live
         self._known_to_all = known_to_all
+        self._is_hub = is_hub
+        self._has_link = has_link
         self._gather_s = cohorts.gather_ms / 1000
         self._round = 0  # that READYs are for
         self._formed = 0  # cohorts in that round
@@ -184,7 +197,7 @@ class Rendezvous:
                 self._bag = {peer: held for peer, held in self._bag.items() if held.ready.round >= round_}
             if drawn and self.asked is not None and round_ > self.asked.round:
                 actions += self.withdraw()
-        if self._closing_at is not None and (not self._bag or self._ranked(round_)[0] != self._me):
+        if self._closing_at is not None and (not self._bag or not self.leads(round_)):
             self._bag.clear()
             self._closing_at = None
             actions.append(CancelTimer(("rendezvous", "gather")))
@@ -203,11 +216,17 @@ class Rendezvous:
     def _ask_next(self, now: float) -> list[Action]:
         if self.asked is None:
             return []
-        first = ranking(self._swarm, self.asked.round, self._known_to_all())
-        ranked = [
-            *first,
-            *(peer for peer in ranking(self._swarm, self.asked.round, self._live()) if peer not in first),
-        ]
+        first = self._known_to_all()
+        leaders = self._leaders(self.asked.round)
+        ranked = list(
+            dict.fromkeys(
+                (
+                    *self._in_turn(leaders),
+                    *self._rank(self.asked.round, first),
+                    *self._rank(self.asked.round, self._live()),
+                )
+            )
+        )
         left = [peer for peer in ranked if peer not in self.asked.tried]
         if not left:
             self.asked.tried.clear()
@@ -261,7 +280,7 @@ class Rendezvous:
         """Whether the round has cohorts enough, unless they fail."""
         if now - self._formed_at >= whole_sum_s(self._cohorts) or not self._known_to_all():
             return False
-        return self._formed >= COHORTS_FACTOR * self._cohorts.sums
+        return self._formed >= max(1, COHORTS_FACTOR * self._cohorts.sums // len(self._leaders(self._round)))
 
     def _close_if_enough(self, now: float) -> list[Action]:
         if len(self._bag) < self._cohorts.n_min or self._made_enough(now):
@@ -287,9 +306,34 @@ class Rendezvous:
         handed = Report("handed_on", {"readies": len(frames), "to": ranked[0].hex()[:16]})
         return [introduced, *(Send(ranked[0], frame) for frame in frames), handed]
 
+    def leads(self, round_: int) -> bool:
+        """Whether this device is one of those whom all ask."""
+        return self._me in self._leaders(round_)
+
+    def _leaders(self, round_: int) -> list[bytes]:
+        """As many of the first hubs as sums are to come of the round; where there is none, the first of all."""
+        live = self._live()
+        ranked = self._rank(round_, self._known_to_all() or live)
+        count = max(1, min(self._cohorts.sums, len(live) // self._cohorts.n_max))
+        return [peer for peer in ranked[:count] if self._is_hub(peer)] or ranked[:1]
+
+    def _in_turn(self, leaders: list[bytes]) -> list[bytes]:
+        """A leader its own self; others one that is connected, so that no time goes for a dial; else evenly, by hash."""
+        return sorted(
+            leaders,
+            key=lambda peer: (
+                peer != self._me,
+                not self._has_link(peer),
+                digest("led by", self._swarm, self._me, peer),
+            ),
+        )
+
     def _ranked(self, round_: int) -> list[bytes]:
         """This device among those whom it would hand on to."""
-        return ranking(self._swarm, round_, sorted({*(self._known_to_all() or self._live()), self._me}))
+        return self._rank(round_, {*(self._known_to_all() or self._live()), self._me})
+
+    def _rank(self, round_: int, peers: Iterable[bytes]) -> list[bytes]:
+        return ranking(self._swarm, round_, peers, self._is_hub)
 
     def _wait(self, now: float) -> list[Action]:
         self._closing_at = now + self._gather_s

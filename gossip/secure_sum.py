@@ -11,9 +11,10 @@ t = ceil(3n/4) colluding members, aggregators included, learn nothing but the su
 
     state         on                                  does                                    goes to
     ------------  ----------------------------------  --------------------------------------  ------------
-    AwaitKeys     (start)                             SHARES
-                  KEYS_SET                            asks for the contribution               Preparing
-    Preparing     Contributed                         encodes and masks (a job)
+    AwaitKeys     (start)                             SHARES, asks for the contribution
+                  Contributed                         keeps it
+                  KEYS_SET                            encodes and masks (a job)               Preparing
+    Preparing     Contributed, if it came later       encodes and masks (a job)
                   Computed                            debits (durable), then MASKED           AwaitSeal
     AwaitSeal     SEAL_PROPOSAL                       votes SEAL (durable)
                   TimerFired "abort"                  votes ABORT (durable), if nothing else
@@ -375,6 +376,7 @@ class Member:
             self._timer("end", now + KEYS_STEPS * self.step_s),
             *self._await_turn(now),
             *self._to_aggregator(Shares(self._committed, self._deal.envelopes)),
+            Contribute(self.cohort.id),  # now: the step that a slow device is at ends while keys are exchanged
             self.report("SHARES"),
         ]
 
@@ -470,7 +472,7 @@ class Member:
         self.keys = keys
         self.context = keys.context
         self.state = State.PREPARING
-        return [*faults, *self._begin_phase(now), Contribute(self.cohort.id), self.report("KEYS_SET")]
+        return [*faults, *self._begin_phase(now), *self._encode(), self.report("KEYS_SET")]
 
     def _open_keys(self, keys_set: KeysSet) -> tuple[Keys, list[Action]]:
         """Raises PeerViolation if the set is not fit to mask under; a single liar only loses its share here."""
@@ -518,7 +520,7 @@ class Member:
         ]
 
     def _on_contributed(self, contribution: Contribution) -> list[Action]:
-        if self.state is not State.PREPARING:
+        if self.state not in {State.AWAIT_KEYS, State.PREPARING}:
             return []
         self._contribution = contribution
         return self._encode()

@@ -52,7 +52,7 @@ PULL_S = 5.0
 COMPARE_S = 5.0  # one comparison a neighbour at a time
 PULLING_MAX = 4096  # ids asked for and not yet answered
 OFFERS_MAX = 8  # neighbours remembered for each of them
-ANNOUNCE_S = 0.3  # until what is new is announced, together
+ANNOUNCE_S = 0.1  # until what is new is announced, together
 HOLDERS_KEPT = 512  # aggregates, the latest, of which it is remembered who has them; their neighbours are few
 GUIDES = 2  # of each aggregate
 

@@ -160,6 +160,7 @@ class NetworkSettings(Section, frozen=True):
     )
     bootstrap: Annotated[tuple[str, ...], Meta(max_length=ADDRESSES_MAX)] = ()
     neighbours: Annotated[int, Meta(ge=2, le=32)] = 8
+    hub: bool = False
 
     def __post_init__(self) -> None:
         for key, addresses, parse in (
@@ -353,6 +354,7 @@ COMMENTS = {
     "network.listen": "Port 0 takes any free port.",
     "network.bootstrap": "Devices to join through, each as /ip4/ADDRESS/tcp/PORT/p2p/PEER_ID. None: found a swarm.",
     "network.neighbours": "Connections to keep.",
+    "network.hub": "true for a device that is always on and well connected: others let it lead and add up.",
     "trainer": "The process that trains.",
     "trainer.threads": "Processor cores that training may take.",
     "swarm": "What this device founds when it has nobody to join. A swarm that it joins brings its own.",

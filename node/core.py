@@ -208,6 +208,8 @@ class NodeCore:
             manifest.cohorts,
             lambda: self._membership.live(self._clock),
             self._known_to_all,
+            self._membership.is_hub,
+            self._membership.neighbours.__contains__,
         )
         self._grown_at = 0.0  # when the history's round became what it is
         self._model = self._replica.model()
@@ -479,6 +481,7 @@ class NodeCore:
             (1 << self._layout.segments) - 1,
             self._secrets.channel.public if self._secrets else b"",
             tuple(pair.public for pair in self._secrets.masks) if self._secrets else (),
+            self._membership.is_hub(self._me),
         )
         frame = sign_frame(self._identity, self._swarm.id, ready)
         return [*self._rendezvous.ask(frame, ready.round, now), self._report("READY", ready.round)]
@@ -491,7 +494,7 @@ class NodeCore:
         wait_s = whole_sum_s(self._swarm.manifest.cohorts)
         since = max(self._grown_at, phase.ready_at)
         waited = int((now - since) / wait_s)
-        if wins(self._swarm.id, self._history.round + 1, self._me, self._share(waited)):
+        if wins(self._swarm.id, self._history.round + 1, self._me, self._share(waited)) or self._leads:
             return None
         # A little later than now in any case, or a time that rounds down would be waited for again and again.
         return SetTimer(("lottery",), max(since + (waited + 1) * wait_s, now + wait_s / 100))
@@ -499,7 +502,7 @@ class NodeCore:
     def _share(self, waited: int) -> int:
         cohorts = self._swarm.manifest.cohorts
         size, counts = self._membership.size(), tuple(self._history.counts(LOTTERY_ROUNDS))
-        return share(cohorts.sums, cohorts.n_max, size, counts, waited)
+        return share(cohorts.sums * cohorts.n_max, size, counts, waited)
 
     def _known_to_all(self) -> list[bytes]:
         """In a swarm too large to know all: who contributed to the last round, and can be reached from here."""
@@ -518,12 +521,9 @@ class NodeCore:
         """Where to find those of an aggregate's contributors who rank first to lead the round after it."""
         if self._membership.sees_all:
             return ()
-        first = first_of(
-            self._swarm.id,
-            known.body.round + 1,
-            tuple(contributors_of(known.body, self._swarm.manifest)),
-            GUIDES,
-        )
+        contributors = tuple(contributors_of(known.body, self._swarm.manifest))
+        hubs = tuple(peer for peer in contributors if self._membership.is_hub(peer))
+        first = first_of(self._swarm.id, known.body.round + 1, contributors, hubs, GUIDES)
         return self._membership.presences_of(first)
 
     def _introduce(self, peers: tuple[bytes, ...], to: bytes) -> list[object]:
@@ -721,10 +721,15 @@ class NodeCore:
         if phase is None or phase.number != number:
             return []
         phase.steps = steps
-        if now < phase.eligible_at:
+        if now < phase.eligible_at and not self._leads:
             return [SetTimer(("phase", number), phase.eligible_at)]
         phase.eligible, phase.ready_at = True, now
         return self._consider(now)
+
+    @property
+    def _leads(self) -> bool:
+        """A hub whose turn it is to lead the next round takes part in it: nobody has to look for another aggregator."""
+        return self._membership.is_hub(self._me) and self._rendezvous.leads(self._history.round + 1)
 
     def _on_phase_over(self, number: int, now: float) -> list[object]:
         """Its time, and before that its steps."""
@@ -751,7 +756,8 @@ class NodeCore:
             return [*self._begin_phase(now), Report("delta_dropped", {"reason": str(error)})]
         actions = self._begin_phase(now)
         running = self._cohorts.get(cohort)
-        if running is None or running.member.state is not State.PREPARING or running.member.outcome:
+        is_due = running is not None and running.member.state in {State.AWAIT_KEYS, State.PREPARING}
+        if running is None or not is_due or running.member.outcome:
             self._books = self._books.thaw()  # over, or sealed without this member while it froze
             return [*actions, *self._consider(now)]
         self._frozen_for = cohort
@@ -793,6 +799,9 @@ class NodeCore:
         else:
             drawn = self._share(0) < ONE
             actions += self._rendezvous.advance(self._history.round + 1, now, drawn=drawn)
+        phase = self._phase
+        if phase is not None and phase.steps and not phase.eligible and self._leads:
+            phase.eligible, phase.ready_at = True, now
         return [*actions, *self._evaluate(after, now), *self._consider(now)]
 
     def _inform_members(self, known: Verified) -> list[object]:

@@ -176,6 +176,7 @@ class HardwareTable(Section, frozen=True):
     loss: Loss = 0.0  # of segments, each of which costs a retransmission
     away: Away = 0.0  # share of the time
     away_s: Seconds = 30.0  # at a time, on average
+    hub: bool = False  # as network.hub in a device's settings
 
 
 class DeviceClass(Section, frozen=True):
@@ -192,6 +193,7 @@ class DeviceClass(Section, frozen=True):
     loss: Loss | None = None
     away: Away | None = None
     away_s: Seconds | None = None
+    hub: bool | None = None
 
     def applied_to(self, hardware: HardwareTable) -> HardwareTable:
         given = {key: getattr(self, key) for key in HardwareTable.__struct_fields__}

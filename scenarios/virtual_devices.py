@@ -36,6 +36,7 @@ def hardware_of(table: HardwareTable, seed: int, index: int) -> Hardware:
         step_s=table.step_s,
         away=absences(table, Stream("away", seed, index)),
         on_at_s=Stream("start", seed, index).uniform(0.0, START_S) if index else 0.0,
+        hub=table.hub,
     )
 
 

@@ -77,6 +77,7 @@ from node.drivers.streams import Draws, Stream
 # As node.drivers.libp2p has them.
 MESH: Final = (6, 8)  # neighbours that announcements go to, at least where there are so many, and at most
 CONNECTIONS_MAX: Final = 64
+HUB_CONNECTIONS_MAX: Final = 256
 DIAL_S: Final = 10.0  # until a device that is off is given up
 HANDSHAKE_S: Final = (
     0.2  # of work on both sides, from the dial to PeerUp: 0.1 to 0.3 between daemons on loopback
@@ -127,6 +128,7 @@ class Hardware:
     evaluate_s: float = 0.1
     commit_s: float = 0.002  # of a durable write
     on_at_s: float = 0.0
+    hub: bool = False
     away: Iterable[tuple[float, float]] = ()  # off from, on again at; ascending, and endless if need be
 
 
@@ -293,6 +295,7 @@ class VirtualSwarm:
                 addresses=(_address(device),),
                 bootstrap=self._bootstrap(device),
                 sequence=device.life << BOOT_SHIFT,
+                hub=device.hardware.hub,
             ),
             entropy=Stream("device", self._seed, device.index, device.life),
             read=lambda table: sorted(device.disk[table].items()),
@@ -459,7 +462,10 @@ class VirtualSwarm:
         del device.dialling[other.key]
         if other.key in device.pipes:
             return  # the other side's dial was first
-        full = len(device.pipes) >= CONNECTIONS_MAX or len(other.pipes) >= CONNECTIONS_MAX
+        full = any(
+            len(each.pipes) >= (HUB_CONNECTIONS_MAX if each.hardware.hub else CONNECTIONS_MAX)
+            for each in (device, other)
+        )
         if other.core is None or full:
             self._tell(device, 0.0, PeerDown(other.key, "could not connect"))
             return
