@@ -36,6 +36,7 @@ class Layout:
     tensor_ends: Integers
     tensor_segment: NDArray[np.int32]
     tensor_rows: Integers  # of a matrix that travels as factors, else 0
+    tensor_ranks: Integers  # of its factors; 0: as the codec's
 
     @classmethod
     def of(cls, model: Model, block_size: int) -> Self:
@@ -47,6 +48,7 @@ class Layout:
         tensor_ends = np.cumsum(tensor_sizes)
         tensor_segment = np.array([tensor.segment for tensor in model.tensors], np.int32)
         tensor_rows = np.array([tensor.rows for tensor in model.tensors], np.int64)
+        tensor_ranks = np.array([tensor.rank for tensor in model.tensors], np.int64)
         counts = -(-tensor_sizes // block_size)
         block_tensor = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         first_of_tensor = np.cumsum(counts) - counts
@@ -54,7 +56,7 @@ class Layout:
         starts = (tensor_ends - tensor_sizes)[block_tensor] + place_in_tensor * block_size
         ends = np.minimum(starts + block_size, tensor_ends[block_tensor])
         arrays = (starts, ends - starts, ends, block_tensor, tensor_segment[block_tensor])
-        tensors = (tensor_ends, tensor_segment, tensor_rows)
+        tensors = (tensor_ends, tensor_segment, tensor_rows, tensor_ranks)
         for array in (*arrays, *tensors):
             array.setflags(write=False)
         segments = 1 + int(tensor_segment.max())

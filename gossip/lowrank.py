@@ -46,8 +46,9 @@ from gossip.errors import MisuseError
 from gossip.layout import Integers, Layout
 from gossip.manifest import SIDE_MAX, Compression
 
+RANK_MIN = 2  # that a matrix is made factors for
 BASIS_BITS = 12  # a basis is in units of 2^-12
-BASES_MAX = 256  # kept; each is below a quarter of its tensor in float32, wherever factors save half (`is_worthwhile`)
+BASES_MAX = 256  # kept; each is below a quarter of its tensor in float32, wherever factors save half (`rank_for`)
 _FINE_BITS = 20  # a basis in the making is in units of 2^-20
 _LEAST_BITS = 10  # what is left of a column is a direction if it is at least 2^-10 of it
 _NORM_BITS = 16
@@ -82,10 +83,16 @@ class Factored(Protocol):
     def sums(self) -> bytes: ...
 
 
-def is_worthwhile(rows: int, size: int, rank: int) -> bool:
-    """Whether a tensor of this many rows travels as factors: where one side and the other together save at least half."""
+def rank_for(rows: int, size: int, rank: int) -> int:
+    """The rank of the factors of a tensor of this many rows, at most `rank`: that one side and the other save at least half.
+
+    0 where not even RANK_MIN does: it travels whole.
+    """
     cols = size // max(rows, 1)
-    return 0 < rows <= SIDE_MAX and cols <= SIDE_MAX and 2 * rank * (rows + cols) <= size == rows * cols
+    if not 0 < rows <= SIDE_MAX or cols > SIDE_MAX or size != rows * cols:
+        return 0
+    worthwhile = min(rank, size // (2 * (rows + cols)))
+    return worthwhile if worthwhile >= min(rank, RANK_MIN) else 0
 
 
 def is_right(round_: int) -> bool:
@@ -102,6 +109,7 @@ class Piece:
     end: int
     first: int  # among the sums
     last: int
+    rank: int  # of its factors
     length: int  # of its factor; 0: no matrix, it travels as it is
     across: int  # of its basis
     right: bool
@@ -121,14 +129,16 @@ def pieces(layout: Layout, rank: int, round_: int) -> tuple[Piece, ...]:
     right = is_right(round_)
     made = []
     start = first = 0
-    for tensor, (end, rows) in enumerate(
-        zip(layout.tensor_ends.tolist(), layout.tensor_rows.tolist(), strict=True)
+    ends, row_counts = layout.tensor_ends.tolist(), layout.tensor_rows.tolist()
+    for tensor, (end, rows, own) in enumerate(
+        zip(ends, row_counts, layout.tensor_ranks.tolist(), strict=True)
     ):
         size = end - start
         cols = size // rows if rows else 0
         length, across = (rows, cols) if right else (cols, rows)
-        last = first + (rank * length if rows else size)
-        made.append(Piece(tensor, start, end, first, last, length, across, right))
+        columns = own or rank
+        last = first + (columns * length if rows else size)
+        made.append(Piece(tensor, start, end, first, last, columns, length, across, right))
         start, first = end, last
     return tuple(made)
 
@@ -189,7 +199,7 @@ def bases(
             digest("basis", name, piece.tensor.to_bytes(4, "big")),
             b"" if origin is None else origin.sums[piece.first * lane_bytes : piece.last * lane_bytes],
             piece.length,
-            compression.rank,
+            piece.rank,
             lane_bytes,
         )
         for piece in before

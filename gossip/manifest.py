@@ -35,6 +35,7 @@ class Tensor(Wire, frozen=True):
     rows: Annotated[int, Meta(ge=0, le=SIDE_MAX)] = (
         0  # codec lowrank: of a matrix that travels as factors, else 0
     )
+    rank: Annotated[int, Meta(ge=0, le=RANK_MAX)] = 0  # of its factors, where it is not the swarm's
 
 
 class Step(Wire, frozen=True):
@@ -167,12 +168,15 @@ def refuse_contradictions(manifest: Manifest) -> None:
 
 def _refuse_unfit_matrix(place: int, tensor: Tensor, compression: Compression) -> None:
     if not tensor.rows:
+        if tensor.rank:
+            raise ManifestError(f"model: tensor {place} has a rank and no rows")
         return
+    rank = tensor.rank or compression.rank
     cols, rest = divmod(tensor.size, tensor.rows)
     if compression.codec != "lowrank":
         raise ManifestError(f"model: tensor {place} has rows, which only the lowrank codec knows")
-    if rest or cols > SIDE_MAX or compression.rank > min(tensor.rows, cols):
+    if rest or cols > SIDE_MAX or rank > min(tensor.rows, cols):
         raise ManifestError(
             f"model: tensor {place} of {tensor.size} parameters is no matrix of {tensor.rows} rows, at most "
-            f"{SIDE_MAX} columns and a rank of {compression.rank}"
+            f"{SIDE_MAX} columns and a rank of {rank}"
         )

@@ -125,6 +125,7 @@ COHORTS_MAX = 16  # remembered, the running one among them, to answer members wh
 VIOLATIONS_MAX = 16  # of one peer, until it is disconnected
 OFFENDERS_MAX = 1024
 EVALUATE_S = 2.0  # between two evaluations
+ROUNDS_AHEAD = 3  # for which a device that the lottery will draw trains already
 
 SYNC_KINDS = {Kind.ALIVE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.ANNOUNCE}
 OUTSIDE = (
@@ -336,7 +337,8 @@ class NodeCore:
             case TimerFired(("sync", *_)):
                 return [*self._sync.handle(event, self._me, now)]
             case TimerFired(("lottery",)):
-                return self._consider(now)
+                rested = self._phase is None and not self._trainer_fault
+                return [*(self._begin_phase(now) if rested else ()), *self._consider(now)]
             case TimerFired(("roster",)):
                 self._pending = None
                 return self._consider(now)
@@ -703,6 +705,9 @@ class NodeCore:
         if self._finished:
             self._phase = None
             return []
+        if not self._draws_near(now):
+            self._phase = None
+            return [self._wake(now)]
         training = self._swarm.manifest.training
         self._phases += 1
         share = self._first_share if self._phases == 1 else 1.0
@@ -710,6 +715,23 @@ class NodeCore:
         self._phase = LocalPhase(self._phases, self._history.round, eligible_at)
         base = self._model + self._books.ahead
         return [Train(self._phases, base, training.min_steps, training.max_steps)]
+
+    def _draws_near(self, now: float) -> bool:
+        """Whether the lottery, as it stands, draws this device for one of the next rounds: until then it rests.
+
+        What it would learn meanwhile from its own data alone is worth little, and its battery is its owner's.
+        """
+        next_ = self._history.round + 1
+        waited = int((now - self._grown_at) / whole_sum_s(self._swarm.manifest.cohorts))
+        p = self._share(waited)
+        rounds = range(next_, next_ + ROUNDS_AHEAD)
+        return any(wins(self._swarm.id, round_, self._me, p) for round_ in rounds) or self._leads
+
+    def _wake(self, now: float) -> SetTimer:
+        """When no round comes the lottery draws more, and this device may be among them."""
+        wait_s = whole_sum_s(self._swarm.manifest.cohorts)
+        waited = int((now - self._grown_at) / wait_s)
+        return SetTimer(("lottery",), max(self._grown_at + (waited + 1) * wait_s, now + wait_s / 100))
 
     @property
     def _first_share(self) -> float:
@@ -800,7 +822,9 @@ class NodeCore:
             drawn = self._share(0) < ONE
             actions += self._rendezvous.advance(self._history.round + 1, now, drawn=drawn)
         phase = self._phase
-        if phase is not None and phase.steps and not phase.eligible and self._leads:
+        if phase is None and not self._trainer_fault:
+            actions += self._begin_phase(now)
+        elif phase is not None and phase.steps and not phase.eligible and self._leads:
             phase.eligible, phase.ready_at = True, now
         return [*actions, *self._evaluate(after, now), *self._consider(now)]
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from crypto.identity import Identity
 from gossip.errors import MisuseError
-from gossip.lowrank import is_worthwhile
+from gossip.lowrank import rank_for
 from gossip.manifest import MASKS_OFF, Compression, Model, Swarm, Tensor, found
 from node.config import CompressionSettings, ConfigError, SwarmSettings
 
@@ -73,7 +73,7 @@ def _model(
     if len(opened.rows) != len(opened.tensors):
         raise MisuseError("the trainer tells other tensors than rows of them")
     tensors = tuple(
-        Tensor(size, segment, rows if _travels_as_factors(rows, size, compression) else 0)
+        _tensor(size, segment, rows, compression)
         for (_, size, segment), rows in zip(opened.tensors, opened.rows, strict=True)
     )
     if len(opened.initial) != UNIT_BYTES * sum(tensor.size for tensor in tensors):
@@ -81,8 +81,11 @@ def _model(
     return Model(task, opened.schema_hash, tensors, seed, sha256(opened.initial).digest())
 
 
-def _travels_as_factors(rows: int, size: int, compression: Compression | CompressionSettings) -> bool:
-    return compression.codec == "lowrank" and is_worthwhile(rows, size, compression.rank)
+def _tensor(size: int, segment: int, rows: int, compression: Compression | CompressionSettings) -> Tensor:
+    rank = rank_for(rows, size, compression.rank) if compression.codec == "lowrank" else 0
+    if not rank:
+        return Tensor(size, segment)
+    return Tensor(size, segment, rows, 0 if rank == compression.rank else rank)
 
 
 def _described(model: Model) -> str:
