@@ -15,10 +15,10 @@ What a daemon's socket carries beside the messages is added, as the transport (`
     a GRAFT or a PRUNE          112   of whoever takes a neighbour into its mesh, or leaves it out
 
 All were measured between two transports on loopback, and `tests/loopback/test_links_as_measured.py` measures them again; so was
-that an announcement takes 1.2 ms longer than a message, for its signature. Two things are left out: a window update of 30
-bytes for each 64 KiB that one direction of a connection carries, and the second connection of two devices that dial each other at once, of which the
-loser is cut off after 28 to 270 bytes (among 16 daemons 57 bytes a device). A link between two nodes is never idle for
-so long that the transport would give a sign of life. TCP's and IP's own headers are not counted, as a daemon does not see them.
+that an announcement takes 1.2 ms longer than a message, for its signature. Two things are left out: a window update of 30 bytes for
+every 64 KiB or more that one direction of a connection carries, and the end of the second connection where two devices dial each other
+at once (among 16 daemons 0.1 KB a device). A link between two nodes is never idle for so long that the transport would give
+a sign of life. TCP's and IP's own headers are not counted, as a daemon does not see them.
 """
 
 import math
