@@ -36,7 +36,7 @@ import math
 import os
 import secrets
 import struct
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
@@ -234,9 +234,11 @@ class Libp2pTransport:
         """
         host = self._host
         host.tcp.bound = await _bind(self._listen)
-        host.swarm.register_notifee(_Observer(self._meet, self._lose))
         router = _Router(self._topic, host, self._inbox.heard, self._log)
         gossip = self._gossip = _Pubsub(host, router, self._topic, self._limits, self._traffic)
+        # libp2p 0.8.1: pubsub hears of connections, too, and opens a stream of its own beside that of `join`.
+        host.swarm.notifees.clear()
+        host.swarm.register_notifee(_Observer(self._meet, self._lose))
         listening = [Multiaddr(text) for text in host.tcp.bound]
         try:
             async with trio.open_nursery() as nursery:
@@ -834,6 +836,14 @@ class _Tcp(ITransport):
         return self._tcp.protocols()
 
 
+@dataclass(slots=True)
+class _Held:
+    """What a stream's sender has not been told yet of the room that its reader has made."""
+
+    owed: int = 0
+    window: int = yamux.DEFAULT_WINDOW_SIZE  # as the sender knows it
+
+
 class _Yamux(yamux.Yamux):
     """The streams of one connection."""
 
@@ -841,7 +851,13 @@ class _Yamux(yamux.Yamux):
         super().__init__(secured, name, is_initiator=secured.is_initiator)
         self.socket = cast(_Socket, cast(Any, secured).conn.conn.stream)
         self.link: _Link | None = None
-        self._owed: WeakKeyDictionary[yamux.YamuxStream, int] = WeakKeyDictionary()
+        self._held: WeakKeyDictionary[yamux.YamuxStream, _Held] = WeakKeyDictionary()
+
+    async def _measure_rtt_loop(self) -> None:
+        # libp2p 0.8.1: pings every 30 s, from both sides. Windows need the time of a round trip once, and the signs
+        # of life are ours.
+        with trio.move_on_after(yamux.RTT_MEASURE_INTERVAL):
+            await super()._measure_rtt_loop()
 
     async def _read_data_body(self, length: int) -> bytes:
         # libp2p 0.8.1: a peer that overruns its window is logged, and its bytes are kept.
@@ -851,16 +867,18 @@ class _Yamux(yamux.Yamux):
         return await super()._read_data_body(length)
 
     async def _write_frame(self, data: bytes) -> None:
-        # libp2p 0.8.1: answers every read, of a single byte, too, with a window update: 30 bytes on the wire.
-        # The first window is four steps wide, so a sender never waits for what is held back here.
+        # libp2p 0.8.1: answers every read, of a single byte, too, with a window update: 30 bytes on the wire. It also
+        # doubles the window whenever one read follows another, up to six times a stream, before anything has filled it.
         _, kind, flags, number, length = YAMUX_HEADER.unpack_from(data)
         stream = self.streams.get(number)
         if kind == yamux.TYPE_WINDOW_UPDATE and flags == 0 and stream is not None:
-            owed = self._owed.pop(stream, 0) + length
-            if owed < WINDOW_STEP_BYTES:
-                self._owed[stream] = owed
+            held = self._held.setdefault(stream, _Held())
+            held.owed += length
+            # A sender that has three quarters of its window left does not wait.
+            if held.owed < WINDOW_STEP_BYTES or 4 * (stream.recv_window - held.owed) > 3 * held.window:
                 return
-            data = YAMUX_HEADER.pack(0, kind, flags, number, owed)
+            data = YAMUX_HEADER.pack(0, kind, flags, number, held.owed)
+            held.owed, held.window = 0, stream.target_recv_window
         await super()._write_frame(data)
 
 
@@ -1027,9 +1045,11 @@ class _Router(GossipSub):
             protocols=[
                 PROTOCOL_ID_V11
             ],  # 1.2 answers each message with another one, which small ones do not repay
+            # As gossipsub's specification recommends. With bounds closer to each other a mesh never comes to rest: who
+            # prunes leaves another with too few, who grafts, until somebody has too many.
             degree=6,
-            degree_low=6,
-            degree_high=8,
+            degree_low=4,
+            degree_high=12,
             heartbeat_initial_delay=1.0,
             heartbeat_interval=1,  # libp2p 0.8.1: 120 s by default
             adaptive_gossip_enabled=False,  # libp2p 0.8.1: it may set the heartbeat to 60 s and more
@@ -1070,6 +1090,11 @@ class _Router(GossipSub):
             iwant=[rpc_pb2.ControlIWant(messageIDs=given)] if given else [],
         )
         await super().handle_rpc(rpc_pb2.RPC(control=control), sender_peer_id)
+
+    def _perform_opportunistic_grafting(self, topic: str, peers_to_graft: defaultdict[ID, list[str]]) -> int:  # noqa: ARG002
+        # libp2p 0.8.1: at each beat takes in others whose scores are no better, until there are too many, and prunes
+        # them: without end, though nobody announces anything.
+        return 0
 
     async def heartbeat(self) -> None:
         # libp2p 0.8.1: a failure in here ends gossipsub, and with it the host. Each beat begins with a short

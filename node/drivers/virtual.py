@@ -9,7 +9,7 @@ cores themselves take none, which is the one thing that a slow device's daemon h
 does, because what two strangers tell each other depends on whom they have heard of by then.
 
 Connections are TCP's: in order, nothing lost but with the connection, whose end both sides hear of. What a device announces
-floods the overlay as gossipsub does: to each neighbour in a mesh of degree 6 to 8, which hands on what it had not seen, to
+floods the overlay as gossipsub does: to each neighbour in a mesh of degree 4 to 12, which hands on what it had not seen, to
 all in its mesh but the one that brought it and the one that wrote it; duplicates cost bytes and are dropped. A device that
 goes off is gone as by SIGKILL: of what it was writing to its disk, nothing is there when it comes back.
 
@@ -70,12 +70,20 @@ from gossip.events import (
 from gossip.manifest import Swarm
 from gossip.membership import Settings
 from node.core import NodeCore
-from node.drivers.links import ANNOUNCEMENT_BYTES, ANNOUNCEMENT_S, CONNECTION_BYTES, Link, Pipe, Port
+from node.drivers.links import (
+    ANNOUNCEMENT_BYTES,
+    ANNOUNCEMENT_S,
+    CONNECTION_BYTES,
+    GRAFT_BYTES,
+    Link,
+    Pipe,
+    Port,
+)
 from node.drivers.mailbox import kind_of
 from node.drivers.streams import Draws, Stream
 
 # As node.drivers.libp2p has them.
-MESH: Final = (6, 8)  # neighbours that announcements go to, at least where there are so many, and at most
+MESH: Final = (4, 12)  # neighbours that announcements go to, at least where there are so many, and at most
 CONNECTIONS_MAX: Final = 64
 HUB_CONNECTIONS_MAX: Final = 256
 DIAL_S: Final = 10.0  # until a device that is off is given up
@@ -499,14 +507,24 @@ class VirtualSwarm:
         for peer in list(device.mesh):
             if len(self._by_key[peer].mesh) > most and len(device.mesh) > 1:
                 del device.mesh[peer], self._by_key[peer].mesh[device.key]
+                self._tell_mesh(device, self._by_key[peer])
         if len(device.mesh) >= least:
             return
         apart = [peer for peer in device.pipes if peer not in device.mesh]
         for peer in sorted(apart, key=lambda peer: digest("mesh", device.key, peer)):
             other = self._by_key[peer]
             if len(device.mesh) < least and (len(other.mesh) < most or not device.mesh):
+                if len(other.mesh) < least:
+                    self._tell_mesh(other, device)  # both ask: neither has heard the other
                 device.mesh[peer] = device.pipes[peer]
                 other.mesh[device.key] = other.pipes[device.key]
+                self._tell_mesh(device, other)
+
+    @staticmethod
+    def _tell_mesh(device: Device, other: Device) -> None:
+        """GRAFT or PRUNE."""
+        device.traffic.sent += GRAFT_BYTES
+        other.traffic.received += GRAFT_BYTES
 
     # --- bytes -----------------------------------------------------------------------------------------------
 

@@ -16,8 +16,11 @@ pytestmark = [pytest.mark.swarm, pytest.mark.timeout(180)]
 
 DEVICES = 6
 ROUNDS = 6
-# Of the bytes of a device. A short run is mostly its beginning, where who greets whom depends on how fast processes start.
-BYTES_WITHIN = 0.08
+# Of the bytes of a device. A short run is mostly its beginning, where who greets whom depends on how fast processes start:
+# four pairs, one of them beside three processes that kept both cores busy, differed by 0 to 1.0 %.
+BYTES_WITHIN = 0.03
+# Of what is no message, so that no error hides behind another one: a dial that crosses another's costs up to 7 % more.
+BESIDE_WITHIN = 0.15
 A_SUM_WITHIN = 0.005  # of what the steps of the sums cost, which depends on nothing but their number
 CODED_WITHIN = 0.05  # of what is coded by its values: two runs learn in different orders
 
@@ -69,6 +72,10 @@ def test_daemons_and_the_simulator_agree_on_bytes_and_rounds():
     assert real["rounds"] == virtual["rounds"] == ROUNDS
     moved = sum(node["bytes_sent"] + node["bytes_received"] for node in nodes) / len(nodes)
     assert virtual["bytes_per_device"] == pytest.approx(moved, rel=BYTES_WITHIN)
+    messages = sum(kind["sent"] for kind in real["bytes_by_kind"].values()) / len(nodes)
+    beside = sum(node["bytes_sent"] for node in nodes) / len(nodes) - messages
+    virtual_beside = virtual["sent_per_device"] - sum(virtual["sent_by_kind"].values())
+    assert virtual_beside == pytest.approx(beside, rel=BESIDE_WITHIN)
     for kind in OF_A_SUM:
         told = real["bytes_by_kind"][kind]["sent"] / len(nodes)
         within = CODED_WITHIN if kind in CODED else A_SUM_WITHIN
