@@ -12,10 +12,13 @@ from gossip.aggregate import Aggregate, Verified
 from gossip.fold import Replica
 from gossip.layout import Integers, Layout
 from gossip.manifest import Manifest
+from gossip.membership import census_hash
+from gossip.messages import opened_again
 
 AGGREGATES_KEPT = 4096
 INCREMENTS_KEPT = 64  # as long as the model, each
 
+FRAMES_KEPT = 8  # opened, a device: its presence, and what it says in a moment
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -23,7 +26,10 @@ V = TypeVar("V")
 class Commons:
     """Bounded: what was asked for least lately goes."""
 
-    def __init__(self) -> None:
+    def __init__(self, devices: int) -> None:
+        """Of so many. What they hear alike is opened once, so it is one object for all of them."""
+        opened_again.widen(FRAMES_KEPT * devices)
+        census_hash.widen(2 * devices)
         self._verified: dict[bytes, Verified] = {}  # by the hash of the encoding
         self._encoded: dict[bytes, bytes] = {}  # by id
         self._increments: dict[

@@ -47,6 +47,7 @@ from gossip.messages import (
     open_frame,
     sign_frame,
 )
+from gossip.remembered import Remembered
 
 BEAT_S = 10.0
 SILENCE_S = 3 * BEAT_S
@@ -65,6 +66,7 @@ DIAL_S = 15.0  # after which a dial of which nothing was heard no longer counts 
 LINKS_MAX = 24  # neighbours; cohorts may make them more for IDLE_S
 IDLE_S = 3 * BEAT_S
 CENSUS = 16  # hashes
+HASHES_KEPT = 1024  # of members, each of whom many neighbours tell of
 SIZE_MAX = 1 << 20  # of a swarm, as far as anybody's word goes
 BACKOFF_S = (3.0, 60.0)  # first and longest pause between two dials of one member
 
@@ -105,6 +107,13 @@ class Neighbour:
     wants: int = 0  # others that it was not told of yet
 
 
+def _census_hash(swarm: bytes, peer: bytes) -> bytes:
+    return digest("census", swarm, peer)[:CENSUS_BYTES]
+
+
+census_hash = Remembered(_census_hash, HASHES_KEPT)
+
+
 class Census:
     """About how many members there are, from the smallest of their hashes alone (k minimum values: Bar-Yossef et al.,
     "Counting distinct elements in a data stream", RANDOM 2002): off by a quarter, and the same size for any number.
@@ -116,10 +125,14 @@ class Census:
         self.least: list[bytes] = []  # ascending, at most CENSUS of them
 
     def count(self, swarm: bytes, peer: bytes) -> None:
-        self.merge(digest("census", swarm, peer)[:CENSUS_BYTES])
+        counted = census_hash.call(swarm, peer)
+        if len(self.least) < CENSUS or counted < self.least[-1]:
+            self.merge(counted)
 
     def merge(self, told: bytes) -> bool:
         """Take in what a neighbour counted; whether that was news."""
+        if told == b"".join(self.least):
+            return False
         each = [told[at : at + CENSUS_BYTES] for at in range(0, len(told), CENSUS_BYTES)]
         merged = sorted({*self.least, *each})[:CENSUS]
         news, self.least = merged != self.least, merged

@@ -246,7 +246,7 @@ class VirtualSwarm:
         self._initial = initial
         self._phases = phases
         self._report = report
-        self._commons = Commons()
+        self._commons = Commons(len(self.devices))
         self._chance = Draws("network", seed)
         self._trace = sha256()
         self._traced = bytearray()  # and not hashed yet, about TRACE_PIECE_BYTES at most
