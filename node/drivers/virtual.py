@@ -18,6 +18,8 @@ they are owed rather than done until somebody asks for a result. `Phases` may co
 together.
 """
 
+import contextlib
+import gc
 import heapq
 import itertools
 import math
@@ -262,11 +264,12 @@ class VirtualSwarm:
     def run(self, until_s: float, stop: Callable[[], bool] | None = None) -> None:
         """Let time pass until then, or until `stop()` holds after an event."""
         heap, pop = self._heap, heapq.heappop
-        while heap and heap[0][0] <= until_s:
-            self.now, _, happen, arguments = pop(heap)
-            happen(*arguments)
-            if stop is not None and stop():
-                return
+        with _collector_at_rest():
+            while heap and heap[0][0] <= until_s:
+                self.now, _, happen, arguments = pop(heap)
+                happen(*arguments)
+                if stop is not None and stop():
+                    return
         self.now = max(self.now, until_s)
 
     @property
@@ -548,6 +551,18 @@ class VirtualSwarm:
             announcement.seen.add(receiver.index)
             self._hand_on(receiver, announcement, sender.index)
             self._deliver(receiver, receiver.life, Heard(sender.key, data), data)
+
+
+@contextlib.contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Nothing here leaves cycles behind, and looking for them in so large a heap costs a fifth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _address(device: Device) -> str:
