@@ -16,6 +16,9 @@ class Remembered(Generic[P, R]):
         self.kept = kept
         self.call: Callable[P, R] = lru_cache(maxsize=kept)(function)
 
+    def forget(self) -> None:
+        self.call = lru_cache(maxsize=self.kept)(self._function)
+
     def widen(self, kept: int) -> None:
         """Remember so many from now on, and never fewer than before."""
         if kept > self.kept:

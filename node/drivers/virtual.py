@@ -28,13 +28,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final, Protocol, get_args
+from typing import Final, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crypto.hashing import digest
 from crypto.identity import Identity
+from crypto.sized import sized_cryptography
 from gossip.commons import Commons
 from gossip.events import (
     Action,
@@ -71,6 +72,7 @@ from gossip.events import (
 )
 from gossip.manifest import Swarm
 from gossip.membership import Settings
+from gossip.messages import opened_again
 from node.core import NodeCore
 from node.drivers.links import ANNOUNCEMENT_BYTES, ANNOUNCEMENT_S, CONNECTION_BYTES, Link, Pipe, Port
 from node.drivers.mailbox import kind_of
@@ -95,6 +97,26 @@ BOOTSTRAP: Final = 3  # devices that each later one is told of
 TRACE_PIECE_BYTES: Final = 1 << 16
 _STAMP = struct.Struct("<dII")
 _NAMES: Final = {kind: kind.__name__.encode() for kind in get_args(Event)}
+
+
+Crypto = Literal["real", "sized"]
+
+
+@contextlib.contextmanager
+def cryptography(crypto: Crypto) -> Iterator[None]:
+    """What the keys, signatures and masks of a virtual swarm are, from before it is made until it has ended.
+
+    "sized": nothing but their sizes. No other driver has a choice.
+    """
+    if crypto == "real":
+        yield
+        return
+    opened_again.forget()
+    try:
+        with sized_cryptography():
+            yield
+    finally:
+        opened_again.forget()
 
 
 class Phases(Protocol):
