@@ -16,7 +16,8 @@ from gossip.membership import census_hash
 from gossip.messages import opened_again
 
 AGGREGATES_KEPT = 4096
-INCREMENTS_KEPT = 64  # as long as the model, each
+INCREMENTS_KEPT = 64  # as long as the model, each; more of a small model:
+INCREMENTS_BYTES = 1 << 26  # a round of many sums reaches devices in as many orders
 
 FRAMES_KEPT = 8  # opened, a device: its presence, and what it says in a moment
 K = TypeVar("K")
@@ -63,7 +64,8 @@ class _SharedReplica(Replica):
     def _increment(self, round_: int, aggregates: Sequence[Verified]) -> Integers:
         key = (round_, tuple(each.id for each in aggregates))
         own = super()._increment
-        return _recall(self._shared, key, lambda: own(round_, aggregates), INCREMENTS_KEPT)
+        most = max(INCREMENTS_KEPT, INCREMENTS_BYTES // self.x.nbytes)
+        return _recall(self._shared, key, lambda: own(round_, aggregates), most)
 
 
 def _recall(kept: dict[K, V], key: K, make: Callable[[], V], most: int) -> V:
