@@ -55,6 +55,7 @@ PULSE_S = 3 * BEAT_S
 PRESENCE_S = 600.0
 PRESENCE_TTL_S = 3 * PRESENCE_S
 KNOWN_MAX = 64  # members in the view
+COUNTED_MAX = 2 * KNOWN_MAX  # by the census, which is off by a quarter, where all may be known
 GUESTS_MAX = 128  # presences of others, for cohorts
 GREETED = 8  # others that a neighbour is told of, if it knows few and asks
 ENOUGH = 16  # known members, of whom nobody asks for more
@@ -186,8 +187,13 @@ class Membership:
 
     @property
     def sees_all(self) -> bool:
-        """Whether this device may well know every member: all have a place in its view."""
-        return len(self._listed or self.known) < KNOWN_MAX
+        """Whether this device may well know every member: all have a place in its view.
+
+        A newcomer to a large swarm knows few yet, but has heard how many were counted.
+        """
+        if self._listed or len(self.known) >= KNOWN_MAX:
+            return len(self._listed or self.known) < KNOWN_MAX
+        return self._census.estimate() < COUNTED_MAX
 
     def size(self) -> int:
         """How many members the swarm has: exactly where they are listed, else about so many."""
