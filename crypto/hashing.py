@@ -16,13 +16,15 @@ PREFIX = b"gossamer/1/"
 
 DIGEST_BYTES = 32
 _LENGTH_BYTES = 8
+_SHORT = tuple(size.to_bytes(_LENGTH_BYTES, "big") for size in range(257))  # nearly all parts are as short
 
 
 def digest(domain: str, *parts: bytes) -> bytes:
     """The 32-byte SHA-256 of the length-prefixed domain and parts. No parts, or empty ones, are fine."""
     pieces = [_prefixed(domain)]
     for part in parts:
-        pieces += (len(part).to_bytes(_LENGTH_BYTES, "big"), part)
+        size = len(part)
+        pieces += (_SHORT[size] if size <= 256 else size.to_bytes(_LENGTH_BYTES, "big"), part)
     return hashlib.sha256(b"".join(pieces)).digest()
 
 

@@ -117,6 +117,12 @@ def public_key_of(peer_id: str) -> bytes:
     return decoded.removeprefix(_PEER_ID_HEAD)
 
 
+def forget() -> None:
+    """Every key that was parsed and every verdict."""
+    _parsed.cache_clear()
+    _held.cache_clear()
+
+
 def _framed(domain: str, message: bytes) -> bytes:
     if "\0" in domain:
         raise ValueError("a signature's domain holds no NUL: it would end there")

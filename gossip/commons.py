@@ -12,10 +12,14 @@ from gossip.aggregate import Aggregate, Verified
 from gossip.fold import Replica
 from gossip.layout import Integers, Layout
 from gossip.manifest import Manifest
+from gossip.membership import census_hash
+from gossip.messages import opened_again
 
 AGGREGATES_KEPT = 4096
-INCREMENTS_KEPT = 64  # as long as the model, each
+INCREMENTS_KEPT = 64  # as long as the model, each; more of a small model:
+INCREMENTS_BYTES = 1 << 26  # a round of many sums reaches devices in as many orders
 
+FRAMES_KEPT = 8  # opened, a device: its presence, and what it says in a moment
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -23,7 +27,10 @@ V = TypeVar("V")
 class Commons:
     """Bounded: what was asked for least lately goes."""
 
-    def __init__(self) -> None:
+    def __init__(self, devices: int) -> None:
+        """Of so many. What they hear alike is opened once, so it is one object for all of them."""
+        opened_again.widen(FRAMES_KEPT * devices)
+        census_hash.widen(2 * devices)
         self._verified: dict[bytes, Verified] = {}  # by the hash of the encoding
         self._encoded: dict[bytes, bytes] = {}  # by id
         self._increments: dict[
@@ -57,7 +64,8 @@ class _SharedReplica(Replica):
     def _increment(self, round_: int, aggregates: Sequence[Verified]) -> Integers:
         key = (round_, tuple(each.id for each in aggregates))
         own = super()._increment
-        return _recall(self._shared, key, lambda: own(round_, aggregates), INCREMENTS_KEPT)
+        most = max(INCREMENTS_KEPT, INCREMENTS_BYTES // self.x.nbytes)
+        return _recall(self._shared, key, lambda: own(round_, aggregates), most)
 
 
 def _recall(kept: dict[K, V], key: K, make: Callable[[], V], most: int) -> V:

@@ -104,7 +104,8 @@ class History:
         self._orphans: dict[bytes, Verified] = {}  # by arrival
         self._orphans_bytes = 0
         self._digests: dict[int, bytes] = {}
-        self._counted: dict[int, int] = {}  # by round, what counts in it
+        self._counted: dict[int, int] = {}  # by round, how many count in it
+        self._folded: dict[int, tuple[Verified, ...]] = {}  # by round, what counts in it
         self._digest = b""
 
     # --- what is held -----------------------------------------------------------------------------------------
@@ -135,7 +136,9 @@ class History:
 
     def counting(self, round_: int) -> tuple[Verified, ...]:
         """What the fold takes of a round; MisuseError where a base's bodies are not held."""
-        return self._counting(self.ids(round_))
+        if round_ not in self._folded:
+            self._folded[round_] = self._counting(self.ids(round_))
+        return self._folded[round_]
 
     def heads(self) -> tuple[bytes, ...]:
         """Those that no other names as parent, the highest round first; at most HEADS_MAX of them."""
@@ -316,6 +319,7 @@ class History:
         self._index(aggregate.id)
         self._digests.pop(round_, None)
         self._counted.pop(round_, None)
+        self._folded.pop(round_, None)
         self._digest = b""
 
     def _index(self, identity: bytes) -> None:

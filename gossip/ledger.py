@@ -16,6 +16,7 @@ gone, and no further vote of this member can exist.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
@@ -31,6 +32,7 @@ from gossip.wire import Wire, pack, unpack
 
 RECORD_BYTES = 1 << 31
 PHASES_MAX = 2
+RECORDS_KEPT = 32  # encoded aggregates
 
 Read = Callable[[str], Iterable[tuple[bytes, bytes]]]
 
@@ -75,7 +77,13 @@ def closed(cohort: bytes) -> tuple[Record, ...]:
 
 
 def held(aggregates: Iterable[Verified]) -> tuple[Record, ...]:
-    return tuple(Put("aggregate", known.id, pack(known.aggregate)) for known in aggregates)
+    return tuple(Put("aggregate", known.id, _encoded(known.aggregate)) for known in aggregates)
+
+
+@lru_cache(maxsize=RECORDS_KEPT)
+def _encoded(aggregate: Aggregate) -> bytes:
+    """One object for all devices of a process that hold it."""
+    return pack(aggregate)
 
 
 def remember(read: Read, layout: Layout) -> Remembered:

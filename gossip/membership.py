@@ -47,6 +47,7 @@ from gossip.messages import (
     open_frame,
     sign_frame,
 )
+from gossip.remembered import Remembered
 
 BEAT_S = 10.0
 SILENCE_S = 3 * BEAT_S
@@ -54,6 +55,7 @@ PULSE_S = 3 * BEAT_S
 PRESENCE_S = 600.0
 PRESENCE_TTL_S = 3 * PRESENCE_S
 KNOWN_MAX = 64  # members in the view
+COUNTED_MAX = 2 * KNOWN_MAX  # by the census, which is off by a quarter, where all may be known
 GUESTS_MAX = 128  # presences of others, for cohorts
 GREETED = 8  # others that a neighbour is told of, if it knows few and asks
 ENOUGH = 16  # known members, of whom nobody asks for more
@@ -67,6 +69,7 @@ HUB_LINKS_MAX = 192  # of a hub: others are to find it connected
 HUBS_MAX = KNOWN_MAX // 2  # that a view which is full makes room for
 IDLE_S = 3 * BEAT_S
 CENSUS = 16  # hashes
+HASHES_KEPT = 1024  # of members, each of whom many neighbours tell of
 SIZE_MAX = 1 << 20  # of a swarm, as far as anybody's word goes
 BACKOFF_S = (3.0, 60.0)  # first and longest pause between two dials of one member
 
@@ -114,6 +117,13 @@ class Neighbour:
     wants: int = 0  # others that it was not told of yet
 
 
+def _census_hash(swarm: bytes, peer: bytes) -> bytes:
+    return digest("census", swarm, peer)[:CENSUS_BYTES]
+
+
+census_hash = Remembered(_census_hash, HASHES_KEPT)
+
+
 class Census:
     """About how many members there are, from the smallest of their hashes alone (k minimum values: Bar-Yossef et al.,
     "Counting distinct elements in a data stream", RANDOM 2002): off by a quarter, and the same size for any number.
@@ -125,10 +135,14 @@ class Census:
         self.least: list[bytes] = []  # ascending, at most CENSUS of them
 
     def count(self, swarm: bytes, peer: bytes) -> None:
-        self.merge(digest("census", swarm, peer)[:CENSUS_BYTES])
+        counted = census_hash.call(swarm, peer)
+        if len(self.least) < CENSUS or counted < self.least[-1]:
+            self.merge(counted)
 
     def merge(self, told: bytes) -> bool:
         """Take in what a neighbour counted; whether that was news."""
+        if told == b"".join(self.least):
+            return False
         each = [told[at : at + CENSUS_BYTES] for at in range(0, len(told), CENSUS_BYTES)]
         merged = sorted({*self.least, *each})[:CENSUS]
         news, self.least = merged != self.least, merged
@@ -180,8 +194,13 @@ class Membership:
 
     @property
     def sees_all(self) -> bool:
-        """Whether this device may well know every member: all have a place in its view."""
-        return len(self._listed or self.known) < KNOWN_MAX
+        """Whether this device may well know every member: all have a place in its view.
+
+        A newcomer to a large swarm knows few yet, but has heard how many were counted.
+        """
+        if self._listed or len(self.known) >= KNOWN_MAX:
+            return len(self._listed or self.known) < KNOWN_MAX
+        return self._census.estimate() < COUNTED_MAX
 
     def is_hub(self, peer: bytes) -> bool:
         """Whether this device is known to be well connected, by its own word."""

@@ -20,7 +20,6 @@ collections have bounds, and `gossip.wire` refuses everything that is not the on
 
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -30,6 +29,7 @@ from crypto.identity import Identity, verify
 from gossip.aggregate import MemberName
 from gossip.errors import MisuseError, PeerViolation
 from gossip.manifest import SEGMENTS_MAX, TENSORS_MAX, Hash
+from gossip.remembered import Remembered
 from gossip.wire import Wire, pack, unpack
 
 COHORT_MAX = 32  # members
@@ -431,7 +431,7 @@ def open_frame(swarm: bytes, data: bytes, channel: bytes | None = None) -> Messa
 
     `channel` is the peer whose authenticated channel brought them, and None for what came in any other way.
     """
-    message = _opened_again(swarm, data) if len(data) <= OPENED_BYTES else _opened(swarm, data)
+    message = opened_again.call(swarm, data) if len(data) <= OPENED_BYTES else _opened(swarm, data)
     if message.kind not in CHANNEL_KINDS:
         return message
     if channel is None:
@@ -458,7 +458,7 @@ def _opened(swarm: bytes, data: bytes) -> Message:
 
 
 # Pure: a message is immutable, and what raises is not kept.
-_opened_again = lru_cache(maxsize=OPENED_KEPT)(_opened)
+opened_again = Remembered(_opened, OPENED_KEPT)
 
 
 def reframe(kind: Kind, body: Body, sender: bytes, signature: bytes) -> bytes:

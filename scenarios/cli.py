@@ -18,11 +18,12 @@ from rich.text import Text
 
 from gossip.errors import GossamerError
 from gossip.manifest import MASKS_OFF
+from node.drivers.virtual import Crypto, cryptography
 from scenarios.baselines.settings import NAMES
 from scenarios.progress import Display, display
 from scenarios.protocol_only import TASK, UNTIL_S, ProtocolRun
 from scenarios.report import print_report, problems, write_json
-from scenarios.simulate_report import RunReport, SimulationReport, print_simulation
+from scenarios.simulate_report import SIZED_MEANS, RunReport, SimulationReport, note_of, print_simulation
 from scenarios.spec import VIRTUAL_DEVICES_MAX, OptionError, Plan, find_scenario, plan, without_masks
 from scenarios.swarm import run
 
@@ -96,6 +97,7 @@ def simulate(
     seeds: int = 1,
     algorithm: str = GOSSAMER,
     masks: bool = True,
+    crypto: Crypto = "real",
     until_accuracy: float | None = None,
     tune: bool = False,
     until_s: float | None = None,
@@ -121,6 +123,9 @@ def simulate(
         divshare, topk.
     masks
         Without them, a member's update is visible to its aggregator: for measuring what hiding it costs.
+    crypto
+        `sized`: no signature is checked, no secret agreed on, no envelope sealed, no mask made; bytes and times are as with
+        `real`. For very large swarms; such a run shows nothing about what is hidden.
     until_accuracy
         End when the mean accuracy over all devices is this, from 0 to 1.
     tune
@@ -151,7 +156,7 @@ def simulate(
                 todo = (
                     _tuned(first, algorithms, progress)
                     if tune
-                    else _runs(plans, algorithms, masks, progress, until_s)
+                    else _runs(plans, algorithms, masks, progress, until_s, crypto)
                 )
                 for each, interrupted in todo:  # noqa: B007 - read after the loop
                     runs.append(each)
@@ -195,36 +200,46 @@ class _Simulation(Protocol):
 
 
 def _runs(
-    plans: Sequence[Plan], algorithms: Sequence[str], masks: bool, progress: Display, until_s: float | None
+    plans: Sequence[Plan],
+    algorithms: Sequence[str],
+    masks: bool,
+    progress: Display,
+    until_s: float | None,
+    crypto: Crypto,
 ) -> Iterator[tuple[RunReport, bool]]:
     """Each run's figures, and whether it was interrupted, which ends them."""
+    if crypto != "real":
+        progress.say(f"WARNING: {note_of(crypto)}: {SIZED_MEANS}.")
     for chosen in plans:
         for name in algorithms:
-            simulation = _simulation(chosen, name, masks, progress, until_s)
-            try:
-                simulation.go()
-            except KeyboardInterrupt:
-                yield simulation.report(), True
+            interrupted = False
+            with cryptography(crypto):
+                simulation = _simulation(chosen, name, masks, progress, until_s, crypto)
+                try:
+                    simulation.go()
+                except KeyboardInterrupt:
+                    interrupted = True
+            yield simulation.report(), interrupted
+            if interrupted:
                 return
-            yield simulation.report(), False
 
 
 def _simulation(
-    chosen: Plan, algorithm: str, masks: bool, progress: Display, until_s: float | None
+    chosen: Plan, algorithm: str, masks: bool, progress: Display, until_s: float | None, crypto: Crypto
 ) -> _Simulation:
     """Raises OptionError."""
     if chosen.task == TASK:
         if not masks:
             chosen = without_masks(chosen)
             progress.say(f"WARNING: {MASKS_OFF}")
-        return ProtocolRun(chosen, progress, UNTIL_S if until_s is None else until_s)
+        return ProtocolRun(chosen, progress, UNTIL_S if until_s is None else until_s, crypto=crypto)
     if until_s is not None:
         raise OptionError(f"--until-s {until_s:g}: scenario {chosen.name} trains, and ends with its rounds")
     # Both import torch, which takes seconds.
     if algorithm == GOSSAMER:
         from scenarios.simulate import Run  # noqa: PLC0415
 
-        return Run(chosen, progress, masks=masks)
+        return Run(chosen, progress, masks=masks, crypto=crypto)
     from scenarios.baselines.run import BaselineRun  # noqa: PLC0415
 
     return BaselineRun(chosen, algorithm, progress)

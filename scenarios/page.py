@@ -29,7 +29,7 @@ from scenarios.charts import (
     in_words,
 )
 from scenarios.report import ReportError
-from scenarios.simulate_report import RunReport, SimulationReport, bare, by_algorithm, sized
+from scenarios.simulate_report import SIZED_MEANS, RunReport, SimulationReport, bare, by_algorithm, sized
 
 TEMPLATE = Path(__file__).with_name("page.html")
 PAGE = "index.html"
@@ -139,8 +139,7 @@ def cautions(report: SimulationReport) -> list[Caution]:
     """What in these runs was not as on real devices. Loud where Gossamer is measured without what it costs."""
     found = []
     if names := sized(report):
-        words = "sizes and times of keys, signatures and masks were computed; none was made"
-        found.append(Caution("Sized cryptography", f"{', '.join(names)}: {words}.", loud=True))
+        found.append(Caution("Sized cryptography", f"{', '.join(names)}: {SIZED_MEANS}.", loud=True))
     unmasked = bare(report)
     if SUBJECT in unmasked:
         words = f"nothing hid these updates; {MASKS_OFF}. These are not the figures of a private swarm"

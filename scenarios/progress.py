@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from rich.console import Console
@@ -22,11 +22,12 @@ class Snapshot:
     rounds: int
     accuracy: float | None  # mean of what the devices last measured
     sent_bytes: int  # by all devices
+    note: str = field(default="", kw_only=True)  # what is not as on real devices
 
     def __str__(self) -> str:
         accuracy = "  -   " if self.accuracy is None else f"{100 * self.accuracy:.1f} %"
         return (
-            f"{self.at_s:5.0f} s  {self.stage}  devices {self.up}/{self.devices}  "
+            f"{self.at_s:5.0f} s  {self.note and f'{self.note}  '}{self.stage}  devices {self.up}/{self.devices}  "
             f"round {self.round}/{self.rounds}  accuracy {accuracy}  sent {self.sent_bytes / 1e6:.1f} MB"
         )
 

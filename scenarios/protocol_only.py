@@ -14,9 +14,9 @@ import numpy as np
 from crypto.hashing import digest
 from gossip.errors import GossamerError
 from gossip.events import Floats, Report
-from node.drivers.virtual import Device, VirtualSwarm
+from node.drivers.virtual import Crypto, Device, VirtualSwarm
 from scenarios.progress import Display, Snapshot
-from scenarios.simulate_report import RunReport
+from scenarios.simulate_report import RunReport, note_of
 from scenarios.spec import Plan, identity_of
 from scenarios.virtual_devices import found, hardware_of
 
@@ -70,8 +70,16 @@ class ProtocolRun:
     """One run, until so many virtual seconds have passed or all rounds are done."""
 
     def __init__(
-        self, plan: Plan, display: Display, until_s: float = UNTIL_S, clock: Clock = time.monotonic
+        self,
+        plan: Plan,
+        display: Display,
+        until_s: float = UNTIL_S,
+        clock: Clock = time.monotonic,
+        *,
+        crypto: Crypto = "real",
     ) -> None:
+        """`crypto` is what `node.drivers.virtual.cryptography` was told."""
+        self._crypto = crypto
         self._plan = plan
         self._display = display
         self._until_s = until_s
@@ -121,6 +129,7 @@ class ProtocolRun:
                 rounds=self._plan.rounds,
                 accuracy=None,
                 sent_bytes=sum(device.traffic.sent for device in devices),
+                note=note_of(self._crypto),
             )
         )
 
@@ -148,6 +157,7 @@ class ProtocolRun:
             },
             events=world.events,
             problem="" if max(self._rounds) else "no sum came of it",
+            crypto=self._crypto,
         )
 
 

@@ -28,9 +28,9 @@ from models.datasets import DataError
 from models.partition import parts_of
 from models.tasks import load_task
 from models.training import PhaseError
-from node.drivers.virtual import Phases, VirtualSwarm
+from node.drivers.virtual import Crypto, Phases, VirtualSwarm
 from scenarios.progress import Display, Snapshot
-from scenarios.simulate_report import Point, RunReport
+from scenarios.simulate_report import Point, RunReport, note_of
 from scenarios.spec import Plan, identity_of, order_of, without_masks
 from scenarios.virtual_devices import found, hardware_of
 
@@ -134,7 +134,7 @@ class VirtualSnapshot(Snapshot):
         target = "" if self.target is None else f" of {100 * self.target:.1f} %"
         left = "?" if not self.round else f"{self.at_s * (1 - done) / done:.0f} s"
         return (
-            f"{self.virtual_s:7.1f} virtual s  {self.stage}  round {self.round}/{self.rounds}  accuracy {accuracy}{target}  "
+            f"{self.virtual_s:7.1f} virtual s  {self.note and f'{self.note}  '}{self.stage}  round {self.round}/{self.rounds}  accuracy {accuracy}{target}  "
             f"{self.sent_bytes / max(self.devices, 1) / 1e3:.0f} KB sent a device  {self.at_s:.0f} s, at most {left} to go"
         )
 
@@ -143,9 +143,16 @@ class Run:
     """One simulation. `go` may be interrupted; `report` then tells what there is."""
 
     def __init__(
-        self, plan: Plan, display: Display, clock: Clock = time.monotonic, *, masks: bool = True
+        self,
+        plan: Plan,
+        display: Display,
+        clock: Clock = time.monotonic,
+        *,
+        masks: bool = True,
+        crypto: Crypto = "real",
     ) -> None:
-        """Raises DataMissing."""
+        """Raises DataMissing. `crypto` is what `node.drivers.virtual.cryptography` was told."""
+        self._crypto = crypto
         if not masks:
             plan = without_masks(plan)
         self._masks = plan.swarm.cohorts.masks
@@ -268,6 +275,7 @@ class Run:
                 rounds=self._plan.rounds,
                 accuracy=mean(self._accuracies),
                 sent_bytes=sum(device.traffic.sent for device in world.devices),
+                note=note_of(self._crypto),
                 virtual_s=world.now,
                 target=self._plan.target_accuracy,
             )
@@ -302,6 +310,7 @@ class Run:
             },
             events=world.events,
             problem=self._problem,
+            crypto=self._crypto,
             parameters=_parameters(self._plan),
             curve=self._curve,
         )

@@ -90,11 +90,20 @@ def cautions(report: SimulationReport) -> list[str]:
     if any(run.algorithm == "gossamer" and not run.masks for run in report.runs):
         lines.append(f"gossamer: {MASKS_OFF}.")
     if names := sized(report):
-        lines.append(
-            f"SIZED CRYPTOGRAPHY in {', '.join(names)}: sizes and times of keys and masks are computed, "
-            "and none was made."
-        )
+        lines.append(f"{SIZED} in {', '.join(names)}: {SIZED_MEANS}.")
     return lines
+
+
+SIZED = "SIZED CRYPTOGRAPHY"  # of a run, in its progress line and its table's title
+
+
+SIZED_MEANS = (
+    "no signature was checked, no secret agreed on, no envelope sealed and no mask made, but for their sizes"
+)
+
+
+def note_of(crypto: str) -> str:
+    return "" if crypto == "real" else SIZED
 
 
 def print_simulation(report: SimulationReport, console: Console) -> None:
@@ -140,7 +149,10 @@ def _table(report: SimulationReport) -> Table:
     target = report.target_accuracy
     title = f"{escape(report.scenario)}: {report.nodes} devices in virtual time"
     table = Table(
-        title=title + ("" if target is None else f", to {100 * target:.1f} %"), title_justify="left"
+        title=title
+        + ("" if target is None else f", to {100 * target:.1f} %")
+        + (f" ({SIZED})" if sized(report) else ""),
+        title_justify="left",
     )
     table.add_column("algorithm")
     table.add_column("seed")

@@ -1,6 +1,12 @@
 """What a device sends does not depend on how many others there are; and it does not know them all."""
 
+import json
+
+import pytest
+
 from gossip.membership import GUESTS_MAX, KNOWN_MAX, LINKS_MAX
+from node.drivers.virtual import cryptography
+from scenarios.cli import simulate
 from scenarios.protocol_only import ProtocolRun
 from scenarios.spec import VIRTUAL_DEVICES_MAX, find_scenario, plan
 
@@ -13,9 +19,12 @@ class Mute:
         pass
 
 
-def ran(nodes: int, until_s: float) -> ProtocolRun:
+def ran(nodes: int, until_s: float, crypto="real") -> ProtocolRun:
     run = ProtocolRun(
-        plan(find_scenario("scale"), nodes=nodes, devices_max=VIRTUAL_DEVICES_MAX), Mute(), until_s
+        plan(find_scenario("scale"), nodes=nodes, devices_max=VIRTUAL_DEVICES_MAX),
+        Mute(),
+        until_s,
+        crypto=crypto,
     )
     run.go()
     return run
@@ -46,3 +55,34 @@ def test_connections_that_cohorts_left_behind_are_let_go():
     run = ran(70, 120)
     neighbours = [len(device.core._membership.neighbours) for device in run.world.devices]
     assert sum(neighbours) / len(neighbours) <= LINKS_MAX + 8
+
+
+@pytest.mark.parametrize("nodes", [12, 70])
+def test_sized_cryptography_gives_the_rounds_and_bytes_of_the_real_one(nodes):
+    real = ran(nodes, 40).report()
+    with cryptography("sized"):
+        sized = ran(nodes, 40, crypto="sized").report()
+    assert (real.crypto, sized.crypto) == ("real", "sized")
+    assert sized.rounds == real.rounds > 2
+    assert sized.bytes_per_device == real.bytes_per_device
+    assert sized.sent_by_kind == real.sent_by_kind
+    assert sized.events == real.events
+    assert sized.trace_sha256 != real.trace_sha256  # masks and envelopes
+
+
+def test_a_sized_run_says_so_wherever_it_is_shown(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    told = tmp_path / "told.json"
+    options = {"nodes": 8, "until_s": 3.0, "json": told, "report": tmp_path / "page"}
+    simulate("scale", crypto="sized", **options)
+    shown = capsys.readouterr()
+    assert "WARNING: SIZED CRYPTOGRAPHY" in shown.err.splitlines()[1]
+    assert "s  SIZED CRYPTOGRAPHY  virtual second" in shown.err
+    assert "SIZED CRYPTOGRAPHY in gossamer" in shown.out
+    assert "devices in virtual time (SIZED CRYPTOGRAPHY)" in shown.out
+    assert [run["crypto"] for run in json.loads(told.read_text())["runs"]] == ["sized"]
+    assert "Sized cryptography" in (tmp_path / "page" / "index.html").read_text()
+    simulate("scale", **options)
+    shown = capsys.readouterr()
+    assert "SIZED" not in shown.err + shown.out
+    assert [run["crypto"] for run in json.loads(told.read_text())["runs"]] == ["real"]

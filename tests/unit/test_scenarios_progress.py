@@ -26,6 +26,7 @@ def test_a_line_holds_what_a_person_waits_for():
         ]
     )
     assert "accuracy   -" in str(dataclasses.replace(SNAPSHOT, accuracy=None))
+    assert "s  SIZED  training" in str(dataclasses.replace(SNAPSHOT, note="SIZED"))
 
 
 def test_lines_come_at_each_stage_and_then_now_and_again():

@@ -65,3 +65,5 @@ def test_what_was_not_real_is_said_before_any_figure():
     assert first.startswith("MASKS OFF in fedavg")
     assert second.startswith("SIZED CRYPTOGRAPHY in gossamer")
     assert "are real" not in shown
+    assert "devices in virtual time, to 80.0 % (SIZED CRYPTOGRAPHY)" in shown
+    assert "(SIZED" not in printed(run())
