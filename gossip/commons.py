@@ -5,19 +5,21 @@ It is handed to each core by whoever runs them; a daemon has none, and a core wi
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from crypto.hashing import digest
 from gossip.aggregate import Aggregate, Verified
-from gossip.fold import Replica
+from gossip.events import Floats
+from gossip.fold import Replica, State
 from gossip.layout import Integers, Layout
 from gossip.manifest import Manifest
 from gossip.membership import census_hash
 from gossip.messages import opened_again
 
 AGGREGATES_KEPT = 4096
-INCREMENTS_KEPT = 64  # as long as the model, each; more of a small model:
-INCREMENTS_BYTES = 1 << 26  # a round of many sums reaches devices in as many orders
+FOLDS_KEPT = 64  # of each kind; each is as long as the model, so more of a small one:
+FOLDS_BYTES = 1 << 26  # a round of many sums reaches devices in as many orders
 
 FRAMES_KEPT = 8  # opened, a device: its presence, and what it says in a moment
 K = TypeVar("K")
@@ -33,9 +35,7 @@ class Commons:
         census_hash.widen(2 * devices)
         self._verified: dict[bytes, Verified] = {}  # by the hash of the encoding
         self._encoded: dict[bytes, bytes] = {}  # by id
-        self._increments: dict[
-            tuple[int, tuple[bytes, ...]], Integers
-        ] = {}  # by round and the ids that count
+        self._folds = _Folds()
 
     def open(self, encoded: bytes, make: Callable[[bytes], Verified]) -> Verified:
         """What `make` makes of these bytes, and raises; once made, not again."""
@@ -45,27 +45,54 @@ class Commons:
         return _recall(self._encoded, known.id, lambda: make(known.aggregate), AGGREGATES_KEPT)
 
     def replica(self, manifest: Manifest, layout: Layout, initial: Integers) -> Replica:
-        return _SharedReplica(self._increments, manifest, layout, initial)
+        return _SharedReplica(self._folds, manifest, layout, initial)
+
+
+Round = tuple[int, tuple[bytes, ...]]  # and the ids that count in it
+
+
+@dataclass(slots=True)
+class _Folds:
+    increments: dict[Round, Integers] = field(default_factory=dict)
+    # By the x that they come after, as an object: beside each state stands the one before it, so that it stays that object.
+    states: dict[tuple[int, Round], tuple[State, State]] = field(default_factory=dict)
+    models: dict[int, tuple[Integers, Floats]] = field(default_factory=dict)  # by x, as an object
 
 
 class _SharedReplica(Replica):
-    """Of one swarm's devices: what a round adds is computed by the first of them."""
+    """Of one swarm's devices: what a round adds, and where it leads, is computed by the first of them."""
 
-    def __init__(
-        self,
-        increments: dict[tuple[int, tuple[bytes, ...]], Integers],
-        manifest: Manifest,
-        layout: Layout,
-        initial: Integers,
-    ) -> None:
+    def __init__(self, shared: _Folds, manifest: Manifest, layout: Layout, initial: Integers) -> None:
         super().__init__(manifest, layout, initial)
-        self._shared = increments
+        self._shared = shared
+
+    def model(self) -> Floats:
+        x, own = self.x, super().model
+        return _recall(self._shared.models, id(x), lambda: (x, own()), self._most)[1]
+
+    def _advance(self, state: State, aggregates: Sequence[Verified], round_: int) -> State:
+        key = (id(state[0]), _key(round_, aggregates))
+        own = super()._advance
+        return _recall(
+            self._shared.states, key, lambda: (state, own(state, aggregates, round_)), self._most
+        )[1]
 
     def _increment(self, round_: int, aggregates: Sequence[Verified]) -> Integers:
-        key = (round_, tuple(each.id for each in aggregates))
         own = super()._increment
-        most = max(INCREMENTS_KEPT, INCREMENTS_BYTES // self.x.nbytes)
-        return _recall(self._shared, key, lambda: own(round_, aggregates), most)
+        return _recall(
+            self._shared.increments,
+            _key(round_, aggregates),
+            lambda: own(round_, aggregates),
+            self._most,
+        )
+
+    @property
+    def _most(self) -> int:
+        return max(FOLDS_KEPT, FOLDS_BYTES // self.x.nbytes)
+
+
+def _key(round_: int, aggregates: Sequence[Verified]) -> Round:
+    return round_, tuple(each.id for each in aggregates)
 
 
 def _recall(kept: dict[K, V], key: K, make: Callable[[], V], most: int) -> V:

@@ -202,13 +202,16 @@ class Replica:
             aggregates = told[round_].after if round_ in told else self._counting.get(round_)
             if aggregates is None:
                 raise MisuseError(f"round {round_}: nobody said what counts in it")
-            state = advance(state, aggregates, round_, self._layout, self._manifest)
+            state = self._advance(state, aggregates, round_)
             if self._keeps(round_, last):
                 snapshots[round_] = state
         return state, snapshots
 
     def _keeps(self, round_: int, newest: int) -> bool:
         return round_ in {0, self._base_round} or newest - round_ < 2 * _spacing(round_)
+
+    def _advance(self, state: State, aggregates: Sequence[Verified], round_: int) -> State:
+        return advance(state, aggregates, round_, self._layout, self._manifest)
 
     def _increment(self, round_: int, aggregates: Sequence[Verified]) -> Integers:
         return increment(aggregates, round_, self._layout, self._manifest)
