@@ -42,7 +42,7 @@ class Standardize(nn.Module):
 
 
 def fashion_net() -> nn.Module:
-    """Images (N, 1, 28, 28) to 10 logits; 205,994 parameters, most of them in one matrix of 384 x 512.
+    """Images (N, 1, 28, 28) to 10 logits; 804,746 parameters, most of them in one matrix of 768 x 1,024.
 
     Group normalisation needs no batch statistics (Wu and He 2018, arXiv:1803.08494) and is what a swarm of slow devices wants most:
     with minibatches of 1,200, steps 25 / 50 / 100 are at .78 / .83 / .86 with it, and at .21 / .29 / .75 without (SGD .1,
@@ -54,13 +54,13 @@ def fashion_net() -> nn.Module:
         nn.MaxPool2d(2),
         nn.GroupNorm(4, 16),
         nn.ReLU(),
-        nn.Conv2d(16, 32, kernel_size=3),
-        nn.GroupNorm(8, 32),
+        nn.Conv2d(16, 64, kernel_size=3),
+        nn.GroupNorm(8, 64),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(512, 384),
+        nn.Linear(1024, 768),
         nn.ReLU(),
-        nn.Linear(384, 10),
+        nn.Linear(768, 10),
     )
 
 
