@@ -12,6 +12,10 @@ nothing was sent for BEAT_S gets ALIVE, and every neighbour does in PULSE_S, bec
 that is silent for SILENCE_S is disconnected, because a stopped process keeps its sockets open and would otherwise be waited
 for. A member that went down is dialled again with back-off, for as long as its presence is remembered. Cohorts leave
 connections behind: of more than LINKS_MAX the idle ones are let go.
+
+A **hub** says in its presence that it is well connected and there to stay. Others dial hubs first, keep them in a view that is
+full, and would rather be led by them (`gossip.rendezvous`); a hub keeps more connections, and tells all its neighbours what is
+new. It is a device's own word, and gives power over availability alone: of that, who claims it in vain takes some from its swarm.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -10,18 +10,25 @@ In a large swarm nobody knows all members, so the candidates are the members of 
 knows by the history and finds by the guides that came with it (`gossip.sync`); before the first round, the founder. Only when
 none of them can be reached, others that this device happens to know are asked.
 
-There, a lottery decides who may say READY for a round at all, H(swarm || round || peer) < p, so that about `sums` aggregates
-come of it, whatever the number N of members. p starts at sums * n_max / N, and follows from what the rounds before came to:
+**Hubs** are devices that say of themselves that they are well connected and there to stay (`gossip.membership`). They rank
+first, and as many of them lead side by side as sums are to come of the round: a READY goes to one that is connected already, so
+that no time goes for a dial, and a hub that leads takes part itself, so that it is the aggregator as well. Everybody knows of
+itself, and ignorance of another's word only ever ranks that other one too late: whoever is handed a bag stands lower in
+the true ranking than who handed it on, so that handing on ends as without hubs.
 
-    p' = min(1, p * clamp(sqrt(sums / |A_r|), 1/2, 2)),  and twice as much for each waiting time without a round
+There, a lottery decides who may say READY for a round at all, H(swarm || round || peer) < p, so that about three quarters of the
+round's sums * n_max places are filled, whatever the number N of members. p starts at sums * n_max / N, and follows from how many
+contributed to the rounds before:
+
+    p' = min(1, p * clamp(sqrt(3/4 sums n_max / contributors_r), 1/2, 2)),  and twice as much for each waiting time without a round
 
 A waiting time is that of a whole sum. The last round is only counted where it came to more than was aimed at: whoever has
 heard of its first aggregate may not have heard of the others yet. That makes it a loop with a delay, hence the root.
-Who does not win goes on training, and draws again in the next round, as does whoever won and found no cohort in its round:
+Who does not win draws again in the next round, as does whoever won and found no cohort in its round:
 its READY is withdrawn. In a swarm of at most sums * n_max members p is 1, and READYs are kept.
 
-Devices that come all at once know too little of the swarm to draw well, so the leader is a bound as well: it makes no more than
-twice as many cohorts in a round as are aimed at. Twice, because what is more than enough has to show, for p to fall.
+Devices that come all at once know too little of the swarm to draw well, so the leaders are a bound as well: together they make no
+more than twice as many cohorts in a round as are aimed at. Twice, because what is more than enough has to show, for p to fall.
 
 When the history grows, all ranks change at once: whoever waits asks the new first candidate, and a leader that is no longer
 the first forgets its bag.
@@ -46,7 +53,7 @@ BAG_MAX = 256  # READYs held while gathering
 # once, so this is for those who are silent; asking another one costs a connection, and may split a cohort.
 PATIENCE_GATHERS = 4.0
 SUM_STEPS = 4  # deadlines of a step, in which a sum ends unless several of its steps are held up
-COHORTS_FACTOR = 2  # of `sums`, that one leader makes in a round of a large swarm
+COHORTS_FACTOR = 2  # of `sums`, that the leaders make in a round of a large swarm
 READY_TTL_GATHERS = 12.0  # older READYs are dropped: their sender has long renewed or gone
 
 
@@ -61,7 +68,10 @@ RANKINGS_KEPT = 256
 SHARES_KEPT = 256
 LOTTERY_ROUNDS = 64  # that p follows from: as many doublings as there are can be made up for in half of them
 LOTTERY_BITS = 64
-FILLED = (3, 4)  # of a round's places, that the lottery aims at: who comes too late for a full cohort has come for nothing
+FILLED = (
+    3,
+    4,
+)  # of a round's places, that the lottery aims at: who comes too late for a full cohort has come for nothing
 ROOT_OF_ONE = 1 << LOTTERY_BITS // 2
 ONE = 1 << LOTTERY_BITS  # p in whole numbers: every device's floats round alike, but why rely on it
 

@@ -3,7 +3,8 @@
     TrainerReady -> Train -> Eligible -> READY -> ROSTER -> (secure sum) -> Certified -> Learned -> fold -> Rebase
 
 A node trains from its replica. When a local phase has done enough steps it says READY and goes on training; when its
-cohort asks, the phase is frozen, its delta and the residual become the contribution, and the next phase begins at once.
+cohort starts, the phase is frozen, its delta and the residual become the contribution, and the next phase begins at once,
+or, in a large swarm, when the lottery is about to draw this device again: until then it rests.
 Every aggregate that becomes known is folded into the replica, and the running phase is rebased on the new model, so that
 training never stands on an old one. One cohort at a time: a second one beside it would share its round.
 
@@ -922,6 +923,8 @@ class NodeCore:
             return "trains, and has something to give", "a cohort to form"
         if self._pending is not None:
             return "catches up", "the parents of its cohort's roster"
+        if self._phase is None:
+            return "rests", f"a round that the lottery draws it for: one of {self._membership.size()} devices"
         if self._phase is not None and self._phase.eligible:
             return "trains, and has something to give", f"the lottery of round {self._history.round + 1}"
         return "trains on its own data", "enough local steps to have something to give"
