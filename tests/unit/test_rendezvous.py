@@ -317,57 +317,41 @@ def test_who_asks_one_that_all_ask_is_as_patient_as_a_whole_sum():
     assert timer == SetTimer(ASKED, whole_sum_s(ONE_SUM))
 
 
+PLACES, AIMED = 32, 24  # in two sums of sixteen, and of them the three quarters that the lottery aims at
+
+
 def test_the_lottery_leaves_a_small_swarm_as_it_is():
-    assert share(8, 16, 128, (50,) * 10, 0) == ONE
-    assert share(8, 16, 129, (), 0) < ONE
+    assert share(128, 128, (500,) * 10, 0) == ONE
+    assert share(128, 129, (), 0) < ONE
 
 
 def test_the_lottery_starts_at_what_fills_the_sums_and_follows_the_rounds():
-    start = share(2, 16, 10_000, (), 0)
-    assert start == ONE * 32 // 10_000
-    assert (
-        share(
-            2,
-            16,
-            10_000,
-            (
-                2,
-                2,
-                2,
-            ),
-            0,
-        )
-        == start
-    ), "as many as aimed at"
-    assert share(2, 16, 10_000, (8,), 0) == start // 2
-    assert share(2, 16, 10_000, (3,), 0) == pytest.approx(start * (2 / 3) ** 0.5)
-    assert share(
-        2,
-        16,
-        10_000,
-        (
-            1,
-            2,
-        ),
-        0,
-    ) == pytest.approx(start * 2**0.5)
-    assert share(2, 16, 10_000, (1,), 0) == start, "more of the last round may still be to come"
-    assert share(2, 16, 10_000, (1000,), 0) == start // 2, "a round changes it twofold at most"
-    assert share(2, 16, 10_000, (), 3) == 8 * start, "and so does each waiting time"
+    start = share(PLACES, 10_000, (), 0)
+    assert start == ONE * PLACES // 10_000
+    assert share(PLACES, 10_000, (AIMED,) * 3, 0) == start, "as many as aimed at"
+    assert share(PLACES, 10_000, (4 * AIMED,), 0) == start // 2
+    assert share(PLACES, 10_000, (36,), 0) == pytest.approx(start * (2 / 3) ** 0.5)
+    assert share(PLACES, 10_000, (PLACES, AIMED), 0) < start, "full cohorts turn others away"
+    assert share(PLACES, 10_000, (12, AIMED), 0) == pytest.approx(start * 2**0.5)
+    assert share(PLACES, 10_000, (12,), 0) == start, "more of the last round may still be to come"
+    assert share(PLACES, 10_000, (9000,), 0) == start // 2, "a round changes it twofold at most"
+    assert share(PLACES, 10_000, (0, AIMED), 0) == 2 * start, "also upwards"
+    assert share(PLACES, 10_000, (), 3) == 8 * start, "and so does each waiting time"
+    assert share(1, 10_000, (1, 1), 0) == share(1, 10_000, (), 0), "a place at least is aimed at"
 
 
 def test_the_lottery_has_bounds_whatever_the_history_is():
-    for counts in ((1,) * 1000, (1 << 11,) * 1000, (0,) * 5):
+    for counts in ((1,) * 1000, (1 << 20,) * 1000, (0,) * 5):
         for waited in (0, 1, 1000):
             for members in (0, 1, 1 << 20):
-                assert 1 <= share(2, 16, members, counts, waited) <= ONE
-    tail = (1, 5, 2) * LOTTERY_ROUNDS
-    assert share(2, 16, 5000, tail, 0) == share(2, 16, 5000, tail[-LOTTERY_ROUNDS:], 0)
+                assert 1 <= share(PLACES, members, counts, waited) <= ONE
+    tail = (9, 60, 30) * LOTTERY_ROUNDS
+    assert share(PLACES, 5000, tail, 0) == share(PLACES, 5000, tail[-LOTTERY_ROUNDS:], 0)
 
 
 def test_about_as_many_win_as_the_share_says_and_others_in_each_round():
     peers = [digest("lottery", number.to_bytes(4, "big")) for number in range(4000)]
-    p = share(2, 16, len(peers), (), 0)
+    p = share(PLACES, len(peers), (), 0)
     winners = [[peer for peer in peers if wins(SWARM, round_, peer, p)] for round_ in range(5)]
     assert all(10 < len(each) < 64 for each in winners)
     assert winners[0] != winners[1]
