@@ -1,6 +1,7 @@
 """READY to roster: who is asked, when a bag closes, and that nobody waits for ever."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -38,7 +39,7 @@ def ready(who: Identity, round_: int = 1, *, seed: int = 0) -> Message:
     return open_frame(SWARM, sign_frame(who, SWARM, body))
 
 
-def by_rank(round_: int = 1, peers: list[bytes] = KEYS, hubs: list[bytes] = []) -> list[bytes]:
+def by_rank(round_: int = 1, peers: list[bytes] = KEYS, hubs: Sequence[bytes] = ()) -> list[bytes]:
     return ranking(SWARM, round_, peers, hubs.__contains__)
 
 
@@ -53,8 +54,8 @@ class Node:
         live: list[bytes] = KEYS,
         cohorts: Cohorts = COHORTS,
         *,
-        hubs: list[bytes] = [],
-        links: list[bytes] = [],
+        hubs: Sequence[bytes] = (),
+        links: Sequence[bytes] = (),
     ) -> None:
         self.live = live
         self.machine = Rendezvous(
@@ -297,7 +298,9 @@ def test_readies_spread_evenly_over_as_many_hubs_as_sums_are_to_come():
     assert {first_asked(me, **options | {"hubs": hubs[:1]}) for me in CROWD} == {hubs[0]}
     assert {first_asked(me, **options | {"hubs": []}) for me in CROWD} == {by_rank(1, [*KEYS, *CROWD])[0]}
     few = options | {"live": [*KEYS[:3], *hubs]}
-    assert {first_asked(me, **few) for me in CROWD} == {by_rank(1, hubs)[0]}, "who do not fill two sums have one leader"
+    assert {first_asked(me, **few) for me in CROWD} == {by_rank(1, hubs)[0]}, (
+        "who do not fill two sums have one leader"
+    )
 
 
 def test_a_leader_leads_itself_and_others_prefer_a_leader_that_is_connected():
