@@ -922,7 +922,9 @@ class NodeCore:
             return "trains, and has something to give", "a cohort to form"
         if self._pending is not None:
             return "catches up", "the parents of its cohort's roster"
-        if self._phase is not None and self._phase.eligible:
+        if self._phase is None:
+            return "rests", f"the lottery to draw it for one of the next {ROUNDS_AHEAD} rounds"
+        if self._phase.eligible:
             return "trains, and has something to give", f"the lottery of round {self._history.round + 1}"
         return "trains on its own data", "enough local steps to have something to give"
 
