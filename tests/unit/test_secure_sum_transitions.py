@@ -342,8 +342,9 @@ def test_keys_and_contribution_may_come_in_any_order_and_the_vector_is_the_same(
 def test_a_contribution_that_no_keys_follow_is_not_spent():
     table = Table()
     table.silent = {Kind.KEYS_SET}
-    table.start().deal().at(KEYS_STEPS + 2)
-    assert all(member._contribution is not None for member in table.members[:1])
+    table.start().deal()
+    assert all(member._contribution is not None for member in table.members)
+    table.at(KEYS_STEPS + 2)
     assert {table.outcome(i) for i in range(4)} == {Outcome.UNTOUCHED}
     assert not any(table.of(i, Spend) or table.of(i, Compute) for i in range(4))
 
