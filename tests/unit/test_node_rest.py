@@ -10,7 +10,7 @@ from crypto.identity import Identity
 from gossip.events import Eligible, Freeze, Frozen, Rebase, Report, SetTimer, TimerFired, Train, TrainerReady
 from gossip.manifest import Cohorts, found
 from gossip.membership import Settings
-from gossip.rendezvous import ONE, wins, whole_sum_s
+from gossip.rendezvous import ONE, whole_sum_s, wins
 from node.core import ROUNDS_AHEAD, NodeCore
 from tests.simulation.harness import tiny_initial, tiny_swarm
 
@@ -103,7 +103,7 @@ def test_a_trainer_that_failed_is_not_woken():
 
 
 def test_a_device_that_gave_its_delta_rests_and_keeps_the_rest_of_it():
-    who, core = sleeper()
+    _, core = sleeper()
     core._trainer_fault = ""
     core._phase = None
     (train,) = of(core.handle(TrainerReady(20), 1e6), Train)  # drawn, as no round came for so long
