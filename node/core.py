@@ -914,8 +914,9 @@ class NodeCore:
                 f"sums with {member.cohort.size - 1} others in round {member.cohort.roster.round}",
                 member.state.value,
             )
+        alone = "rests" if self._phase is None else "trains on its own data"
         if live < n_min:
-            return "trains on its own data", (
+            return alone, (
                 f"{n_min - live} more device{'s' if n_min - live > 1 else ''}: {live} of at least {n_min} are here, and a "
                 "sum of two would show each the other's update"
             )
@@ -924,10 +925,10 @@ class NodeCore:
         if self._pending is not None:
             return "catches up", "the parents of its cohort's roster"
         if self._phase is None:
-            return "rests", f"a round that the lottery draws it for: one of {self._membership.size()} devices"
-        if self._phase is not None and self._phase.eligible:
+            return alone, f"the lottery to draw it for one of the next {ROUNDS_AHEAD} rounds"
+        if self._phase.eligible:
             return "trains, and has something to give", f"the lottery of round {self._history.round + 1}"
-        return "trains on its own data", "enough local steps to have something to give"
+        return alone, "enough local steps to have something to give"
 
     def aggregates(self) -> list[dict[str, object]]:
         """Every aggregate that counts, oldest first."""

@@ -92,7 +92,7 @@ def setting(
     codec: str = "random",
     rank: int = 2,
 ) -> Setting:
-    """`tensors`: (size, segment), or (size, segment, rows) of a matrix that codec `lowrank` factors."""
+    """`tensors`: (size, segment), or (size, segment, rows[, rank]) of a matrix that codec `lowrank` factors."""
     parameters = sum(size for size, *_ in tensors)
     initial = np.arange(parameters, dtype=np.int64) * 1_000_003 - 5_000_000
     manifest = Manifest(

@@ -47,6 +47,8 @@ def values(kind: inspect.Type) -> st.SearchStrategy:
             return st.one_of(*map(values, types))
         case inspect.NoneType():
             return st.none()
+        case inspect.BoolType():
+            return st.booleans()
         case inspect.LiteralType(values=allowed):
             return st.sampled_from(list(allowed))
     raise TypeError(kind)

@@ -242,8 +242,9 @@ def test_a_leader_cannot_surround_one_device_with_keys_of_its_own_making(world):
     entries = {}
     for key, frame in invented:
         ready = open_frame(world.swarm.id, frame)
-        fields = (ready.body.trained, ready.body.channel, ready.body.masks, ready.signature)
-        entries[key] = Entry(key, ready.body.round, 0, *fields)
+        body = ready.body
+        fields = (body.trained, body.channel, body.masks, body.hub, ready.signature)
+        entries[key] = Entry(key, body.round, 0, *fields)
     listed = list(spell_members(sorted(world.by_key), world.swarm.manifest))
     others = [name for name in listed if name != honest.readies[0].member][:3]
     names = {
@@ -369,6 +370,10 @@ def test_a_lie_that_comes_before_the_roster_does_not_keep_a_device_out(world, mo
     assert world.run(120, until=lambda: len(told) >= 6)
     monkeypatch.undo()
     world.run(10)
+    told = [
+        each for each in told if each[0] in victim.core._cohorts
+    ]  # else its READY had gone elsewhere by then
+    assert len(told) >= 5
     assert all(victim.key in world.observer.included[cohort] for cohort, _ in told)
     blamed = [r.fields["peer"] for _, i, r in world.reports if i == victim.index and r.name == "violation"]
     assert blamed == [liar for _, liar in told]
@@ -429,7 +434,7 @@ def test_a_trainer_that_freezes_too_late_leaves_its_node_in_order(monkeypatch):
 
     def slow(self, device, delay, event):
         late = isinstance(event, Frozen) and device.index == 0 and self.now < 90
-        honest(self, device, delay + (rng.uniform(1.0, 2.5) if late else 0), event)
+        honest(self, device, delay + (rng.uniform(3.0, 5.0) if late else 0), event)
 
     monkeypatch.setattr(World, "_tell", slow)
     world = World(4, 6, faults=Faults(until=90, latency=(0.1, 0.3)))

@@ -42,8 +42,10 @@ def test_four_times_the_devices_cost_a_device_no_more_for_a_round():
             membership = device.core._membership
             assert len(membership.known) <= KNOWN_MAX
             assert len(membership._guests) <= GUESTS_MAX
-        counts = run.world.devices[0].core._history.counts(64)
-        assert max(counts) <= 3 * run._plan.swarm.cohorts.sums
+        history, cohorts = run.world.devices[0].core._history, run._plan.swarm.cohorts
+        sums = [len(history.counting(round_)) for round_ in range(1, history.round + 1)]
+        assert max(sums) <= 3 * cohorts.sums
+        assert max(history.counts(64)) <= 3 * cohorts.sums * cohorts.n_max
     assert costs[1] < 1.25 * costs[0]
 
 

@@ -31,22 +31,23 @@ from gossip.lowrank import (
     _basis,
     bases,
     factor,
-    is_worthwhile,
     orthonormal,
     pieces,
     product,
+    rank_for,
     spread,
     values_in,
 )
 from gossip.manifest import SIDE_MAX, Compression, Model, Tensor, refuse_contradictions
 from gossip.residual import Books
-from tests.histories import WITH_MOMENTUM, Dice, body, setting, signed, unsigned
+from tests.histories import WITH_MOMENTUM, Dice, Setting, body, setting, signed, unsigned
 
 replace = msgspec.structs.replace
 SEED = digest("basis", b"of the tests")
 # A matrix of 5 x 7, one of 6 x 3 and a vector, in two segments.
 SWARM = setting(tensors=[(35, 0, 5), (18, 1, 6), (4, 1)], codec="lowrank", rank=2)
 SETTINGS = SWARM.manifest.compression
+OWN_RANKS = setting(tensors=[(35, 0, 5, 3), (18, 1, 6), (4, 1)], codec="lowrank", rank=2)
 
 
 # --- the basis ------------------------------------------------------------------------------------------------------
@@ -178,12 +179,13 @@ def test_a_product_is_exact_at_its_bounds():
         assert product(tall, piece, wide).tolist() == (exact if round_ == 1 else exact.T).ravel().tolist()
 
 
-def meant_by_hand(written: Body, origin: Body | None) -> list[int]:
+def meant_by_hand(written: Body, origin: Body | None, swarm: Setting = SWARM) -> list[int]:
     """sum over the rank of Q B, times 2^(24 - exponent), rounded down at 2^-12, number by number."""
-    layout, rank, meant = SWARM.layout, SETTINGS.rank, []
+    layout, meant = swarm.layout, []
     shared = bases(written.basis or written.parts[0].roster, origin, written.round, layout, SETTINGS)
     sums = np.frombuffer(written.sums, np.int8).tolist()
-    for tensor, (size, rows) in enumerate(((35, 5), (18, 6), (4, 0))):
+    for tensor, described in enumerate(swarm.manifest.model.tensors):
+        size, rows, rank = described.size, described.rows, described.rank or SETTINGS.rank
         scale = 2 ** (24 - written.exponents[tensor])
         if not rows:
             meant += [sums.pop(0) * scale for _ in range(size)]
@@ -200,11 +202,11 @@ def meant_by_hand(written: Body, origin: Body | None) -> list[int]:
     return meant
 
 
-def random_body(dice: Dice, parents, *, cohort: int = 0, exponents: int = 24) -> Body:
+def random_body(dice: Dice, parents, *, cohort: int = 0, exponents: int = 24, swarm: Setting = SWARM) -> Body:
     round_ = 1 + max((parent.body.round for parent in parents), default=0)
-    values = values_in(SWARM.layout, SETTINGS.rank, round_)
+    values = values_in(swarm.layout, SETTINGS.rank, round_)
     return body(
-        SWARM,
+        swarm,
         parents,
         cohorts=[cohort],
         sums=dice.integers(-28, 29, values),
@@ -213,21 +215,44 @@ def random_body(dice: Dice, parents, *, cohort: int = 0, exponents: int = 24) ->
     )
 
 
+@pytest.mark.parametrize("swarm", [SWARM, OWN_RANKS], ids=["one rank", "a rank of its own"])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_fold_of_factors_is_its_formula(seed):
+def test_the_fold_of_factors_is_its_formula(seed, swarm):
     dice = Dice("formula", seed)
-    first = unsigned(random_body(dice, []))
-    others = [random_body(dice, [first], cohort=cohort) for cohort in (1, 2)]
+    first = unsigned(random_body(dice, [], swarm=swarm))
+    others = [random_body(dice, [first], cohort=cohort, swarm=swarm) for cohort in (1, 2)]
     bodies, origin = [unsigned(each, first.body) for each in others], first.body
-    change = increment(bodies, 2, SWARM.layout, SWARM.manifest)
-    one, other = (meant_by_hand(each, origin) for each in others)
+    change = increment(bodies, 2, swarm.layout, swarm.manifest)
+    one, other = (meant_by_hand(each, origin, swarm) for each in others)
     weights = [sum(each.weights[segment] for each in others) for segment in (0, 1)]
     expected = [
         256 * 100 * (a + b) // (256 * 7 * weights[place >= 35])
         for place, (a, b) in enumerate(zip(one, other, strict=True))
     ]
     assert change.tolist() == expected
-    assert meant_by_hand(first.body, None) == spread(first.body, None, SWARM.layout, SETTINGS).tolist()
+    meant = spread(first.body, None, swarm.layout, swarm.manifest.compression)
+    assert meant_by_hand(first.body, None, swarm) == meant.tolist()
+
+
+def test_a_tensor_of_its_own_rank_is_one_of_a_swarm_of_that_rank():
+    """Whichever way a rank is said, the same numbers mean the same model, round after round."""
+    said = [
+        setting(tensors=[(35, 0, 5, *own), (54, 1, 6, *own)], codec="lowrank", rank=rank)
+        for own, rank in (((), 3), ((3,), 2))
+    ]
+    models = []
+    for swarm in said:
+        dice, history, replica, last = Dice("said"), swarm.history(), swarm.replica(), []
+        for round_ in range(1, 7):
+            values = values_in(swarm.layout, swarm.manifest.compression.rank, round_)
+            assert values == 3 * (5 + 6 if round_ % 2 else 7 + 9)
+            last = [unsigned(body(swarm, last, cohorts=[round_], sums=dice.integers(-28, 29, values)))]
+            check_body(last[0].body, swarm.manifest, swarm.layout, swarm.swarm)
+            replica.apply(history.add(last[0]).changes, round_)
+        rounds = [history.counting(round_) for round_ in range(1, 7)]
+        assert np.array_equal(replica.x, fold_all(swarm.initial, rounds, swarm.layout, swarm.manifest)[0])
+        models.append(replica.x)
+    assert np.array_equal(*models)
 
 
 def test_sums_that_a_factor_blows_up_are_cut_at_what_the_fold_bears():
@@ -564,6 +589,10 @@ def test_a_body_of_the_wrong_form_is_refused():
     dense = setting(tensors=[(35, 0), (4, 1)], codec="random")
     refused(replace(body(dense, []), basis=bytes(32)), "a basis, which", dense)
     refused(replace(body(dense, []), codec=3), "codec lowrank, but", dense)
+    ours, own = body(OWN_RANKS, []), values_in(OWN_RANKS.layout, 2, 1)
+    assert own == 3 * 5 + 2 * 6 + 4
+    check_body(ours, OWN_RANKS.manifest, OWN_RANKS.layout, OWN_RANKS.swarm)
+    refused(replace(ours, sums=bytes(right)), f"{right} bytes of sums, not {own}", OWN_RANKS)
 
 
 def test_a_basis_of_another_parent_is_refused_whenever_it_shows():
@@ -649,20 +678,44 @@ def test_matrices_that_do_not_fit_are_refused():
     for tensor, rank in (((12, 0, 5), 2), ((12, 0, 3), 4), ((12, 0, 1), 2), ((4 * SIDE_MAX, 0, 2), 2)):
         with pytest.raises(ManifestError, match=r"tensor 0 of .* no matrix"):
             founded(tensor, rank=rank)
+    founded((12, 0, 3, 3), (12, 0, 3, 1))
+    with pytest.raises(ManifestError, match=r"tensor 0 of .* a rank of 4"):
+        founded((12, 0, 3, 4))
+    founded((12, 0, 3, 2), rank=4)  # the swarm's is for others
+    with pytest.raises(ManifestError, match="tensor 1 has a rank and no rows"):
+        founded((12, 0, 3), (5, 0, 0, 1))
     with pytest.raises(ManifestError, match="only the lowrank codec"):
         founded((12, 0, 3), codec="dense")
     with pytest.raises(ManifestError, match="the lowrank codec carries every block"):
         founded((12, 0, 3), permille=500)
 
 
-def test_a_tensor_travels_as_factors_where_they_save_half():
-    assert is_worthwhile(192, 192 * 512, 8)
-    assert is_worthwhile(32, 32 * 32, 8)
-    assert not is_worthwhile(32, 32 * 32, 9)
-    assert not is_worthwhile(0, 512, 8)
-    assert not is_worthwhile(1, 512, 1)
-    assert not is_worthwhile(SIDE_MAX + 1, (SIDE_MAX + 1) * 512, 8)
-    assert not is_worthwhile(512, (SIDE_MAX + 1) * 512, 8)
+def test_a_tensor_travels_as_factors_where_they_save_half_and_at_the_rank_that_does():
+    assert rank_for(192, 192 * 512, 8) == 8
+    assert rank_for(32, 32 * 32, 8) == 8
+    assert rank_for(32, 32 * 32, 9) == 8, "not whole, but at less"
+    assert rank_for(10, 10 * 768, 8) == 4
+    assert rank_for(8, 8 * 8, 8) == 2
+    assert rank_for(7, 7 * 8, 8) == 0, "one column says too little"
+    assert rank_for(7, 7 * 8, 1) == 1, "unless the swarm wants no more"
+    assert rank_for(3, 3 * 4, 1) == 0
+    assert rank_for(0, 512, 8) == 0
+    assert rank_for(1, 512, 1) == 0
+    assert rank_for(32, 32 * 32 + 1, 8) == 0, "no matrix"
+    assert rank_for(SIDE_MAX, SIDE_MAX * 512, 8) == rank_for(512, SIDE_MAX * 512, 8) == 8
+    assert rank_for(SIDE_MAX + 1, (SIDE_MAX + 1) * 512, 8) == 0
+    assert rank_for(512, (SIDE_MAX + 1) * 512, 8) == 0
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3, 8, 64])
+def test_whatever_the_shape_factors_are_at_most_half_of_it_and_no_rank_above_it_would_be(rank):
+    for rows in range(1, 80):
+        for cols in (1, 2, 9, 80):
+            own = rank_for(rows, rows * cols, rank)
+            assert 0 <= own <= min(rank, rows, cols)
+            assert 2 * own * (rows + cols) <= rows * cols
+            larger = own + 1 if own else min(rank, 2)
+            assert larger > rank or 2 * larger * (rows + cols) > rows * cols
 
 
 def test_kept_bases_are_bounded_and_shared():

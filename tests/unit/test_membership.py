@@ -3,12 +3,25 @@
 import itertools
 
 import pytest
+from msgspec import structs
 
 from crypto.hashing import digest
 from crypto.identity import Identity
 from gossip import membership as membership_module
 from gossip.errors import PeerViolation
-from gossip.events import Dial, Disconnect, PeerDown, PeerUp, Report, Send, SetTimer, TimerFired
+from gossip.events import (
+    Dial,
+    Disconnect,
+    Drop,
+    PeerDown,
+    PeerUp,
+    Persist,
+    Report,
+    Send,
+    SetTimer,
+    TimerFired,
+)
+from gossip.manifest import found
 from gossip.membership import (
     BACKOFF_S,
     BEAT_S,
@@ -37,14 +50,14 @@ STRANGER = Identity(bytes([77] * 32))
 BEAT = TimerFired(("membership", "beat"))
 
 
-def machine(*bootstrap: int, neighbours: int = 8, sequence: int = 7) -> Membership:
+def machine(*bootstrap: int, neighbours: int = 8, sequence: int = 7, hub: bool = False) -> Membership:
     known = tuple((KEYS[i], (f"at/{i}",)) for i in bootstrap)
-    settings = Settings(("at/0",), known, neighbours=neighbours, sequence=sequence)
+    settings = Settings(("at/0",), known, neighbours=neighbours, sequence=sequence, hub=hub)
     return Membership(SWARM, PEOPLE[0], settings, lambda: (3, b"digest!!"))
 
 
-def presence(i: int, sequence: int = 1, *addresses: str) -> bytes:
-    return sign_frame(PEOPLE[i], SWARM.id, Presence(sequence, addresses or (f"at/{i}",)))
+def presence(i: int, sequence: int = 1, *addresses: str, hub: bool = False) -> bytes:
+    return sign_frame(PEOPLE[i], SWARM.id, Presence(sequence, addresses or (f"at/{i}",), hub))
 
 
 def told(membership: Membership, raw: bytes, now: float = 0.0) -> list[object]:
@@ -290,6 +303,25 @@ def test_a_census_tells_about_how_many_there_are_in_constant_space():
     assert here.estimate() == SIZE_MAX
 
 
+def test_a_newcomer_to_a_large_swarm_knows_few_of_it_and_does_not_take_it_for_a_small_one():
+    """Where nobody is listed: it heard by the census how many were counted."""
+    swarm = found(structs.replace(SWARM.manifest, admit="open", members=()), PEOPLE[0])
+    for count, sees_all in ((20, True), (5000, False)):
+        newcomer = Membership(swarm, PEOPLE[0], Settings(("at/0",)), lambda: (3, b"digest!!"))
+        counted = Census()
+        for number in range(count):
+            counted.count(swarm.id, number.to_bytes(32, "big"))
+        newcomer.handle(PeerUp(KEYS[1]), 0.0)
+        greeting = channel_frame(Greeting((), census=b"".join(counted.least)))
+        newcomer.handle(open_frame(swarm.id, greeting, KEYS[1]), 0.1)
+        raw = sign_frame(PEOPLE[1], swarm.id, Presence(1, ("at/1",)))
+        newcomer.handle(open_frame(swarm.id, raw, KEYS[1]), 0.2)
+        assert newcomer.sees_all == sees_all
+        assert (newcomer.size() == 2) == sees_all
+        if not sees_all:
+            assert count / 2 < newcomer.size() < count * 2
+
+
 def test_ones_own_presence_is_renewed_under_ascending_sequences():
     membership = machine(sequence=7)
     membership.handle(PeerUp(KEYS[1]), 0.0)
@@ -301,6 +333,91 @@ def test_ones_own_presence_is_renewed_under_ascending_sequences():
         assert peer == KEYS[1]
         sequences.append(open_frame(SWARM.id, greeting.presences[0]).body.sequence)
     assert sequences == [8, 9, 10]
+
+
+# --- hubs ------------------------------------------------------------------------------------------------------
+
+
+def test_who_is_a_hub_says_so_itself_under_its_signature():
+    membership = machine(hub=True)
+    ((_, greeting),) = sent(membership.handle(PeerUp(KEYS[1]), 0.0), Greeting)
+    assert open_frame(SWARM.id, greeting.presences[0]).body.hub
+    assert membership.is_hub(ME)
+    membership = machine()
+    for i in (2, 3):
+        told(membership, presence(i, hub=i == 3))
+    assert [i for i in range(5) if membership.is_hub(KEYS[i])] == [3]
+    told(membership, presence(3, 2))
+    assert not membership.is_hub(KEYS[3]), "no longer"
+
+
+def test_a_guest_may_be_a_hub(monkeypatch):
+    monkeypatch.setattr(membership_module, "KNOWN_MAX", 1)
+    monkeypatch.setattr(membership_module, "HUBS_MAX", 0)
+    membership = machine()
+    for i in (1, 2, 3):
+        told(membership, presence(i, hub=i == 3))
+    assert sorted(membership.known) == [KEYS[1]]
+    assert [i for i in range(5) if membership.is_hub(KEYS[i])] == [3]
+
+
+def test_hubs_are_dialled_first():
+    membership = machine(neighbours=3)
+    for i in range(1, 9):
+        told(membership, presence(i, hub=i in {6, 7, 8}))
+    for known in membership.known.values():
+        known.dial_at = 0.0
+    membership._dialling.clear()
+    assert {peer for peer, _ in dialled(membership.handle(BEAT, 60.0))} == set(KEYS[6:9])
+
+
+def test_a_full_view_makes_room_for_a_hub_and_never_drops_a_neighbour_nor_takes_more_hubs_than_so_many(
+    monkeypatch,
+):
+    monkeypatch.setattr(membership_module, "KNOWN_MAX", 5)
+    monkeypatch.setattr(membership_module, "HUBS_MAX", 2)
+    membership = machine()
+    for i in range(1, 6):
+        told(membership, presence(i))
+    membership.handle(PeerUp(KEYS[1]), 0.0)
+    assert told(membership, presence(6)) == [], "another one that is no hub is a guest"
+    records = [
+        record
+        for a in told(membership, presence(7, hub=True))
+        if isinstance(a, Persist)
+        for record in a.records
+    ]
+    assert Drop("presence", KEYS[2]) in records
+    assert sorted(membership.known) == [KEYS[i] for i in (1, 3, 4, 5, 7)]
+    told(membership, presence(8, hub=True))
+    told(membership, presence(9, hub=True))
+    assert sorted(membership.known) == [KEYS[i] for i in (1, 4, 5, 7, 8)]
+    assert membership.addresses_of(KEYS[9]), "a guest"
+
+
+def test_a_view_of_neighbours_alone_has_no_room_for_a_hub_either(monkeypatch):
+    monkeypatch.setattr(membership_module, "KNOWN_MAX", 3)
+    membership = machine()
+    for i in range(1, 4):
+        told(membership, presence(i))
+        membership.handle(PeerUp(KEYS[i]), 0.0)
+    told(membership, presence(7, hub=True))
+    assert sorted(membership.known) == KEYS[1:4]
+
+
+def test_a_hub_tells_what_is_new_to_all_its_neighbours_and_keeps_more_of_them(monkeypatch):
+    monkeypatch.setattr(membership_module, "LINKS_MAX", 3)
+    for hub, told_of_news, kept in ((False, 2, 3), (True, 7, 7)):
+        membership = machine(neighbours=2, hub=hub)
+        for i in range(1, 8):
+            told(membership, presence(i))
+            membership.handle(PeerUp(KEYS[i]), 0.0)
+        assert len(membership.links()) == told_of_news
+        now = IDLE_S + 2
+        for i in range(1, 8):
+            membership.heard_from(KEYS[i], now, alive=True)
+        gone = [a for a in membership.handle(BEAT, now) if isinstance(a, Disconnect)]
+        assert len(membership.neighbours) - len(gone) == kept
 
 
 # --- whom to dial ---------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def test_a_session_finds_what_its_environment_names(shelf, monkeypatch):
     monkeypatch.setenv(DATA_VARIABLE, str(shelf))
     _, opened = open_session(messages.Open("fashion", "shard=1/3", None, seed=1, model_seed=1))
     assert (opened.examples, opened.classes) == (10, 10)
-    assert sum(size for _, size, _ in opened.tensors) == 205_994
+    assert sum(size for _, size, _ in opened.tensors) == 804_746
     assert [segment for _, _, segment in opened.tensors] == [0] * 4 + [1] * 4 + [2] * 2 + [3] * 2
 
 

@@ -76,15 +76,17 @@ def test_what_the_trainer_sends_is_a_model():
 
 
 def test_only_a_swarm_of_factors_says_which_tensors_are_matrices():
-    """And of these the ones that factors of its rank halve; all devices find the same ones."""
+    """And of these the ones that factors halve, at a lower rank than the swarm's if need be; all devices find the same ones."""
     shapes = (("a.weight", 32 * 32, 0), ("a.bias", 32, 0), ("b.weight", 10 * 32, 0))
     model = Model(tensors=shapes, rows=(32, 0, 10), initial=bytes(8 * 1376))
     dense = found_swarm(SETTINGS, "watch", model, ANA)
     assert [tensor.rows for tensor in dense.manifest.model.tensors] == [0, 0, 0]
-    for rank, rows in ((3, [32, 0, 10]), (8, [32, 0, 0]), (9, [0, 0, 0])):
+    assert [tensor.rank for tensor in dense.manifest.model.tensors] == [0, 0, 0]
+    for rank, ranks in ((3, [0, 0, 0]), (8, [0, 0, 3]), (9, [8, 0, 3])):
         settings = structs.replace(SETTINGS, compression=CompressionSettings("lowrank", rank=rank))
         swarm = found_swarm(settings, "watch", model, ANA)
-        assert [tensor.rows for tensor in swarm.manifest.model.tensors] == rows
+        assert [tensor.rows for tensor in swarm.manifest.model.tensors] == [32, 0, 10]
+        assert [tensor.rank for tensor in swarm.manifest.model.tensors] == ranks
         assert swarm.manifest.compression.rank == rank
         check_trainer_fits(swarm, model)
     swarm = found_swarm(

@@ -1,6 +1,7 @@
 """READY to roster: who is asked, when a bag closes, and that nobody waits for ever."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -38,8 +39,8 @@ def ready(who: Identity, round_: int = 1, *, seed: int = 0) -> Message:
     return open_frame(SWARM, sign_frame(who, SWARM, body))
 
 
-def by_rank(round_: int = 1, peers: list[bytes] = KEYS) -> list[bytes]:
-    return ranking(SWARM, round_, peers)
+def by_rank(round_: int = 1, peers: list[bytes] = KEYS, hubs: Sequence[bytes] = ()) -> list[bytes]:
+    return ranking(SWARM, round_, peers, hubs.__contains__)
 
 
 def person(key: bytes) -> Identity:
@@ -47,9 +48,19 @@ def person(key: bytes) -> Identity:
 
 
 class Node:
-    def __init__(self, me: bytes, live: list[bytes] = KEYS, cohorts: Cohorts = COHORTS) -> None:
+    def __init__(
+        self,
+        me: bytes,
+        live: list[bytes] = KEYS,
+        cohorts: Cohorts = COHORTS,
+        *,
+        hubs: Sequence[bytes] = (),
+        links: Sequence[bytes] = (),
+    ) -> None:
         self.live = live
-        self.machine = Rendezvous(SWARM, me, cohorts, lambda: self.live)
+        self.machine = Rendezvous(
+            SWARM, me, cohorts, lambda: self.live, list, hubs.__contains__, links.__contains__
+        )
 
     def hear(self, *messages: Message, now: float = 0.0) -> list[object]:
         return [action for message in messages for action in self.machine.handle(message, now)]
@@ -259,6 +270,93 @@ def test_a_swarm_of_equals_meets_without_a_coordinator():
     assert [len(roster) for roster in closed(actions)] == [4, 4]
 
 
+# --- hubs -----------------------------------------------------------------------------------------------------
+
+CROWD = [digest("crowd", bytes([number])) for number in range(64)]
+TWO_SUMS = Cohorts(3, 4, int(GATHER_S * 1000), 1000, sums=2)
+
+
+def test_hubs_are_ranked_first_and_among_themselves_as_ever():
+    hubs = KEYS[2:5]
+    assert by_rank(1, KEYS, hubs) == [
+        *by_rank(1, hubs),
+        *by_rank(1, [key for key in KEYS if key not in hubs]),
+    ]
+    assert {by_rank(round_, KEYS, hubs)[0] for round_ in range(40)} == set(hubs), "they take turns"
+
+
+def first_asked(me: bytes, **options: object) -> bytes:
+    return Node(me, **options).machine.ask(b"READY", 1, 0.0)[0].peer
+
+
+def test_readies_spread_evenly_over_as_many_hubs_as_sums_are_to_come():
+    hubs = by_rank(1, KEYS)[3:6]
+    options = {"live": [*KEYS, *CROWD], "cohorts": TWO_SUMS, "hubs": hubs}
+    asked = [first_asked(me, **options) for me in CROWD]
+    assert set(asked) == set(by_rank(1, hubs)[:2])
+    assert all(len(CROWD) / 3 < asked.count(hub) < 2 * len(CROWD) / 3 for hub in set(asked))
+    assert {first_asked(me, **options | {"hubs": hubs[:1]}) for me in CROWD} == {hubs[0]}
+    assert {first_asked(me, **options | {"hubs": []}) for me in CROWD} == {by_rank(1, [*KEYS, *CROWD])[0]}
+    few = options | {"live": [*KEYS[:3], *hubs]}
+    assert {first_asked(me, **few) for me in CROWD} == {by_rank(1, hubs)[0]}, (
+        "who do not fill two sums have one leader"
+    )
+
+
+def test_a_leader_leads_itself_and_others_prefer_a_leader_that_is_connected():
+    hubs = by_rank(1, KEYS)[:2]
+    options = {"cohorts": TWO_SUMS, "hubs": hubs}
+    for hub in hubs:
+        assert first_asked(hub, **options, links=hubs) == hub
+        assert {first_asked(me, **options, links=[hub, KEYS[7]]) for me in CROWD} == {hub}
+        assert Node(hub, **options).machine.leads(1)
+    assert not Node(by_rank(1, KEYS)[2], **options).machine.leads(1)
+
+
+def test_a_hub_that_cannot_be_reached_is_passed_over_for_the_other_and_then_for_whoever_lives():
+    hubs = by_rank(1, KEYS)[4:6]
+    node = Node(CROWD[0], cohorts=TWO_SUMS, hubs=hubs)
+    asked = [node.machine.ask(b"READY", 1, 0.0)[0].peer]
+    while len(asked) < len(KEYS):
+        asked.append(node.machine.failed(asked[-1], 0.1)[0].peer)
+    assert set(asked[:2]) == set(hubs)
+    assert asked[2:] == [key for key in by_rank(1) if key not in hubs]
+
+
+def test_each_of_two_leaders_keeps_its_bag_and_with_too_few_the_second_hands_on_to_the_first():
+    first, second, third, *_ = by_rank(1)
+    hubs = [first, second, third]
+    node = Node(second, cohorts=TWO_SUMS, hubs=hubs)
+    node.hear(ready(PEOPLE[0]))
+    assert node.machine.advance(1, 0.1) == []
+    assert node.machine.gathered == 1
+    assert {a.peer for a in node.fire(GATHER, GATHER_S) if isinstance(a, Send)} == {first}
+    outside = Node(third, cohorts=TWO_SUMS, hubs=hubs)
+    outside.hear(ready(PEOPLE[0]))
+    assert outside.machine.advance(1, 0.1) == [CancelTimer(GATHER)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_handing_on_ends_also_where_only_some_know_who_is_a_hub(seed):
+    """Everybody knows what it is itself; of the others each knows some hubs, and nobody takes for a hub who is none."""
+    dice = random.Random(seed)
+    hubs = dice.sample(KEYS, dice.randrange(1, 6))
+    known = {key: [hub for hub in hubs if hub == key or dice.random() < 0.5] for key in KEYS}
+    nodes = {key: Node(key, hubs=known[key]) for key in KEYS}
+    for start in KEYS:
+        at, passed = start, [start]
+        while True:
+            nodes[at].hear(ready(PEOPLE[0]))
+            sends = [a for a in nodes[at].fire(GATHER, GATHER_S) if isinstance(a, Send)]
+            nodes[at].machine._bag.clear()
+            if not sends:
+                break
+            at = sends[0].peer
+            assert at not in passed
+            passed.append(at)
+        assert at in hubs or not known[at]
+
+
 # --- a large swarm --------------------------------------------------------------------------------------------
 
 
@@ -294,6 +392,17 @@ def test_a_leader_makes_twice_as_many_cohorts_as_are_aimed_at_and_no_more_before
     assert at >= whole_sum_s(ONE_SUM)
 
 
+def test_two_leaders_make_those_cohorts_between_them():
+    me = by_rank()[0]
+    node = Node(me)
+    both = by_rank()[:2]
+    node.machine = Rendezvous(
+        SWARM, me, Cohorts(3, 3, 2000, 1000, sums=2), lambda: KEYS, lambda: KEYS, both.__contains__
+    )
+    made = sum(len(closed(node.hear(*(ready(who, seed=seed) for who in PEOPLE[:3])))) for seed in range(4))
+    assert made == 2
+
+
 def test_in_a_small_swarm_a_leader_makes_as_many_cohorts_as_there_are():
     node = Node(by_rank()[0], cohorts=ONE_SUM)
     again = [ready(who, seed=seed) for seed in (0, 1, 2) for who in PEOPLE[:3]]
@@ -317,57 +426,41 @@ def test_who_asks_one_that_all_ask_is_as_patient_as_a_whole_sum():
     assert timer == SetTimer(ASKED, whole_sum_s(ONE_SUM))
 
 
+PLACES, AIMED = 32, 24  # in two sums of sixteen, and of them the three quarters that the lottery aims at
+
+
 def test_the_lottery_leaves_a_small_swarm_as_it_is():
-    assert share(8, 16, 128, (50,) * 10, 0) == ONE
-    assert share(8, 16, 129, (), 0) < ONE
+    assert share(128, 128, (500,) * 10, 0) == ONE
+    assert share(128, 129, (), 0) < ONE
 
 
 def test_the_lottery_starts_at_what_fills_the_sums_and_follows_the_rounds():
-    start = share(2, 16, 10_000, (), 0)
-    assert start == ONE * 32 // 10_000
-    assert (
-        share(
-            2,
-            16,
-            10_000,
-            (
-                2,
-                2,
-                2,
-            ),
-            0,
-        )
-        == start
-    ), "as many as aimed at"
-    assert share(2, 16, 10_000, (8,), 0) == start // 2
-    assert share(2, 16, 10_000, (3,), 0) == pytest.approx(start * (2 / 3) ** 0.5)
-    assert share(
-        2,
-        16,
-        10_000,
-        (
-            1,
-            2,
-        ),
-        0,
-    ) == pytest.approx(start * 2**0.5)
-    assert share(2, 16, 10_000, (1,), 0) == start, "more of the last round may still be to come"
-    assert share(2, 16, 10_000, (1000,), 0) == start // 2, "a round changes it twofold at most"
-    assert share(2, 16, 10_000, (), 3) == 8 * start, "and so does each waiting time"
+    start = share(PLACES, 10_000, (), 0)
+    assert start == ONE * PLACES // 10_000
+    assert share(PLACES, 10_000, (AIMED,) * 3, 0) == start, "as many as aimed at"
+    assert share(PLACES, 10_000, (4 * AIMED,), 0) == start // 2
+    assert share(PLACES, 10_000, (36,), 0) == pytest.approx(start * (2 / 3) ** 0.5)
+    assert share(PLACES, 10_000, (PLACES, AIMED), 0) < start, "full cohorts turn others away"
+    assert share(PLACES, 10_000, (12, AIMED), 0) == pytest.approx(start * 2**0.5)
+    assert share(PLACES, 10_000, (12,), 0) == start, "more of the last round may still be to come"
+    assert share(PLACES, 10_000, (9000,), 0) == start // 2, "a round changes it twofold at most"
+    assert share(PLACES, 10_000, (0, AIMED), 0) == 2 * start, "also upwards"
+    assert share(PLACES, 10_000, (), 3) == 8 * start, "and so does each waiting time"
+    assert share(1, 10_000, (1, 1), 0) == share(1, 10_000, (), 0), "a place at least is aimed at"
 
 
 def test_the_lottery_has_bounds_whatever_the_history_is():
-    for counts in ((1,) * 1000, (1 << 11,) * 1000, (0,) * 5):
+    for counts in ((1,) * 1000, (1 << 20,) * 1000, (0,) * 5):
         for waited in (0, 1, 1000):
             for members in (0, 1, 1 << 20):
-                assert 1 <= share(2, 16, members, counts, waited) <= ONE
-    tail = (1, 5, 2) * LOTTERY_ROUNDS
-    assert share(2, 16, 5000, tail, 0) == share(2, 16, 5000, tail[-LOTTERY_ROUNDS:], 0)
+                assert 1 <= share(PLACES, members, counts, waited) <= ONE
+    tail = (9, 60, 30) * LOTTERY_ROUNDS
+    assert share(PLACES, 5000, tail, 0) == share(PLACES, 5000, tail[-LOTTERY_ROUNDS:], 0)
 
 
 def test_about_as_many_win_as_the_share_says_and_others_in_each_round():
     peers = [digest("lottery", number.to_bytes(4, "big")) for number in range(4000)]
-    p = share(2, 16, len(peers), (), 0)
+    p = share(PLACES, len(peers), (), 0)
     winners = [[peer for peer in peers if wins(SWARM, round_, peer, p)] for round_ in range(5)]
     assert all(10 < len(each) < 64 for each in winners)
     assert winners[0] != winners[1]

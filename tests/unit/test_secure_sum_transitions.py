@@ -297,12 +297,13 @@ def test_start_sends_shares_to_the_first_aggregator_and_ends_without_keys():
     assert kinds(actions, table.swarm.id) == [Kind.SHARES]
     assert SetTimer(("sum", table.cohort.id, "turn"), SECOND_AGGREGATOR_STEPS * STEP_S) in actions
     assert SetTimer(("sum", table.cohort.id, "end"), KEYS_STEPS * STEP_S) in actions
+    assert Contribute(table.cohort.id) in actions
     over = table.members[i].handle(TimerFired(("sum", table.cohort.id, "end")), KEYS_STEPS)
     assert over[0] == Settled(table.cohort.id, Outcome.UNTOUCHED, "the cohort ran out of time")
     assert table.members[i].state is State.OVER
 
 
-def test_keys_ask_for_the_contribution_and_nothing_leaves_before_the_debit_is_durable():
+def test_keys_do_not_wait_for_the_contribution_and_nothing_leaves_before_the_debit_is_durable():
     table = Table()
     table.held = (Contribute, Compute, Spend)
     table.start().deal()
@@ -315,6 +316,37 @@ def test_keys_ask_for_the_contribution_and_nothing_leaves_before_the_debit_is_du
     (spend,) = table.give(i, Computed(compute.tag, compute.job.run()))
     assert isinstance(spend, Spend)
     assert not table.said(i, Kind.MASKED)
+
+
+@pytest.mark.parametrize("codec", [DENSE, LooksFirst()], ids=["one phase", "two phases"])
+def test_keys_and_contribution_may_come_in_any_order_and_the_vector_is_the_same(codec):
+    told = []
+    for contribution_first in (True, False):
+        table = Table(4, codec=codec)
+        for i, member in enumerate(table.members):
+            member._entropy = random.Random(i).randbytes
+        table.held = () if contribution_first else (Contribute,)
+        table.start()
+        assert all((member._contribution is not None) == contribution_first for member in table.members)
+        assert not any(table.of(i, Compute) for i in range(4)), "nothing is masked without keys"
+        table.deal(Kind.SHARES, Kind.KEYS_SET)
+        assert all(bool(table.of(i, Compute)) == contribution_first for i in range(4))
+        table.release()
+        table.deal()
+        assert {table.outcome(i) for i in range(4)} == {Outcome.INCLUDED}
+        told.append([[message.body for message in table.said(i, Kind.MASKED)] for i in range(4)])
+    assert told[0] == told[1]
+    assert all(told[0])
+
+
+def test_a_contribution_that_no_keys_follow_is_not_spent():
+    table = Table()
+    table.silent = {Kind.KEYS_SET}
+    table.start().deal()
+    assert all(member._contribution is not None for member in table.members)
+    table.at(KEYS_STEPS + 2)
+    assert {table.outcome(i) for i in range(4)} == {Outcome.UNTOUCHED}
+    assert not any(table.of(i, Spend) or table.of(i, Compute) for i in range(4))
 
 
 def test_masked_goes_to_the_first_aggregator_once_the_debit_is_durable():
@@ -863,13 +895,13 @@ def test_a_segment_that_the_model_does_not_have_never_travels():
 
 
 def spoken(
-    table: Table, heads: list[tuple[bytes, ...]], parents: tuple[bytes, ...]
+    table: Table, heads: list[tuple[bytes, ...]], parents: tuple[bytes, ...], hubs: tuple[int, ...] = ()
 ) -> tuple[list[Message], Roster]:
     rng = random.Random(3)
     said = []
-    for person, each in zip(table.people, heads, strict=True):
+    for place, (person, each) in enumerate(zip(table.people, heads, strict=True)):
         secrets = Secrets.fresh(1, person.public_key, rng.randbytes)
-        ready = Ready(2, each, 3, secrets.channel.public, (secrets.masks[0].public,))
+        ready = Ready(2, each, 3, secrets.channel.public, (secrets.masks[0].public,), place in hubs)
         said.append(open_frame(table.swarm.id, sign_frame(person, table.swarm.id, ready)))
     return said, write_roster(table.swarm, 2, parents, b"", said)
 
@@ -892,10 +924,37 @@ def test_a_roster_puts_the_frames_together_again_and_tells_heads_once():
     assert cohort.members == tuple(person.public_key for person in table.people)
 
 
+def test_a_roster_tells_who_is_a_hub_and_those_add_up_after_the_leader():
+    table = Table(5)
+    keys = [person.public_key for person in table.people]
+    for leads in range(5):
+        for hubs in ((1, 3), (0, 1, 2, 3), ()):
+            said, roster = spoken(table, [()] * 5, (), hubs)
+            assert [entry.hub for entry in roster.readies] == [i in hubs for i in range(5)]
+            assert ready_frames(table.swarm, roster) == tuple(message.raw for message in said)
+            frame = sign_frame(table.people[leads], table.swarm.id, roster)
+            cohort = open_roster(table.swarm, open_frame(table.swarm.id, frame))
+            first, *others = [keys.index(key) for key in cohort.hubs]
+            assert cohort.aggregators == cohort.hubs[:2]
+            assert first == leads, "to whom all are connected"
+            assert set(others) >= {i for i in hubs if i != leads} or set(others) < set(hubs)
+
+
+def test_without_the_leader_a_hub_is_the_first_aggregator():
+    table = Table(6)
+    _, roster = spoken(table, [()] * 6, (), hubs=(2, 4))
+    roster = replace_fields(roster, readies=roster.readies[:5])
+    frame = sign_frame(table.people[5], table.swarm.id, roster)
+    cohort = open_roster(table.swarm, open_frame(table.swarm.id, frame))
+    assert cohort.leader not in cohort.members
+    assert set(cohort.aggregators) == {table.people[i].public_key for i in (2, 4)}
+
+
 def test_a_roster_has_one_spelling_and_changes_nobodys_words():
     table = Table(5)
     one, two, three = (b"\1" * 32,), (b"\2" * 32,), (b"\3" * 32,)
-    _, roster = spoken(table, [two, three, one, one, one], one)
+    _, roster = spoken(table, [two, three, one, one, one], one, hubs=(4,))
+    opened(table, roster)
 
     def entry(i: int, **changed: object) -> tuple[object, ...]:
         changed_ = replace_fields(roster.readies[i], **changed)
@@ -908,6 +967,8 @@ def test_a_roster_has_one_spelling_and_changes_nobodys_words():
         ({"heads": (two,)}, "heads that it does not tell"),
         ({"readies": entry(0, heads=2)}, "does not hold"),
         ({"readies": entry(0, trained=1)}, "does not hold"),
+        ({"readies": entry(0, hub=True)}, "does not hold"),
+        ({"readies": entry(4, hub=False)}, "does not hold"),
         ({"readies": entry(1, member=b"\0\2")}, "does not hold"),
         ({"readies": roster.readies[::-1]}, "ascend"),
         ({"readies": (roster.readies[0], *roster.readies)}, "ascend"),
