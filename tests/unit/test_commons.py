@@ -96,6 +96,19 @@ def test_two_devices_at_once_may_fold_different_things_from_the_same_state(monke
                     assert np.array_equal(together.model(), alone.model())
 
 
+def test_a_state_at_the_address_of_one_that_is_gone_is_not_taken_for_it():
+    swarm = setting(schedule=WITH_MOMENTUM, cap=1 << 24)
+    ((first, *_), *_) = rounds_of(swarm, "gone")
+    replica = Commons(4).replica(swarm.manifest, swarm.layout, swarm.initial)
+    for number in range(50):
+        state = (swarm.initial + number, replica.v)
+        expected = fold.advance(state, [first], 1, swarm.layout, swarm.manifest)
+        x, v = replica._advance(state, [first], 1)
+        assert np.array_equal(x, expected[0])
+        assert np.array_equal(v, expected[1])
+        del state, expected, x, v
+
+
 @SCHEDULES
 def test_devices_that_hear_alike_hold_one_object_and_fold_once(schedule, monkeypatch):
     folded, honest = [], fold.increment
