@@ -48,7 +48,8 @@ from gossip.manifest import SIDE_MAX, Compression
 
 RANK_MIN = 2  # that a matrix is made factors for
 BASIS_BITS = 12  # a basis is in units of 2^-12
-BASES_MAX = 256  # kept; each is below a quarter of its tensor in float32, wherever factors save half (`rank_for`)
+# Kept; each is below a quarter of its tensor in float32, wherever factors save half (`rank_for`).
+BASES_MAX = 256
 _FINE_BITS = 20  # a basis in the making is in units of 2^-20
 _LEAST_BITS = 10  # what is left of a column is a direction if it is at least 2^-10 of it
 _NORM_BITS = 16

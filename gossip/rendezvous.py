@@ -61,7 +61,8 @@ RANKINGS_KEPT = 256
 SHARES_KEPT = 256
 LOTTERY_ROUNDS = 64  # that p follows from: as many doublings as there are can be made up for in half of them
 LOTTERY_BITS = 64
-FILLED = (3, 4)  # of a round's places, that the lottery aims at: who comes too late for a full cohort has come for nothing
+# Of a round's places, that the lottery aims at: who comes too late for a full cohort has come for nothing.
+FILLED = (3, 4)
 ROOT_OF_ONE = 1 << LOTTERY_BITS // 2
 ONE = 1 << LOTTERY_BITS  # p in whole numbers: every device's floats round alike, but why rely on it
 
