@@ -162,6 +162,8 @@ class World:
         n_min: int = 3,
         codec: str = "dense",
         core_codec: object = None,
+        n_max: int = 16,
+        hubs: int = 0,
     ) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
@@ -169,7 +171,10 @@ class World:
         self.now = 0.0
         self.devices = [Device(i, Identity(digest("device", bytes([i])))) for i in range(n)]
         self.by_key = {device.key: device for device in self.devices}
-        self.swarm = tiny_swarm(self.devices[0].identity, list(self.by_key), n_min=n_min, codec=codec)
+        self.swarm = tiny_swarm(
+            self.devices[0].identity, list(self.by_key), n_min=n_min, n_max=n_max, codec=codec
+        )
+        self.hubs = hubs  # the first so many
         self.core_codec = core_codec
         self.trace = hashlib.sha256()
         self.cut: list[set[bytes]] = []  # groups that cannot reach each other
@@ -221,7 +226,11 @@ class World:
         device.incarnation += 1
         others = tuple((d.key, (f"sim/{d.index}",)) for d in self.devices if d is not device)
         settings = Settings(
-            (f"sim/{device.index}",), others, neighbours=len(self.devices), sequence=device.incarnation << 20
+            (f"sim/{device.index}",),
+            others,
+            neighbours=len(self.devices),
+            sequence=device.incarnation << 20,
+            hub=device.index < self.hubs,
         )
         stream = random.Random(f"{self.seed}/{device.index}/{device.incarnation}")
         device.core = node_core.NodeCore(
