@@ -102,7 +102,13 @@ def random_faults(rng: random.Random, n: int) -> Faults:
 
 
 def tiny_swarm(
-    founder: Identity, members: list[bytes], *, n_min: int = 3, n_max: int = 16, codec: str = "dense"
+    founder: Identity,
+    members: list[bytes],
+    *,
+    n_min: int = 3,
+    n_max: int = 16,
+    codec: str = "dense",
+    sums: int = 8,
 ) -> Swarm:
     initial = tiny_initial()
     return found(
@@ -120,7 +126,7 @@ def tiny_swarm(
             compression=Compression(
                 codec, 4, 1000 if codec in {"dense", "lowrank"} else 500, 7, 8, -2, 64, rank=2
             ),
-            cohorts=Cohorts(n_min, n_max, int(GATHER_S * 1000), int(STEP_S * 1000)),
+            cohorts=Cohorts(n_min, n_max, int(GATHER_S * 1000), int(STEP_S * 1000), sums),
             admit="members",
             members=tuple(sorted(members)),
             founder=founder.public_key,
@@ -162,6 +168,9 @@ class World:
         n_min: int = 3,
         codec: str = "dense",
         core_codec: object = None,
+        n_max: int = 16,
+        sums: int = 8,
+        hubs: int = 0,
     ) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
@@ -169,7 +178,10 @@ class World:
         self.now = 0.0
         self.devices = [Device(i, Identity(digest("device", bytes([i])))) for i in range(n)]
         self.by_key = {device.key: device for device in self.devices}
-        self.swarm = tiny_swarm(self.devices[0].identity, list(self.by_key), n_min=n_min, codec=codec)
+        self.swarm = tiny_swarm(
+            self.devices[0].identity, list(self.by_key), n_min=n_min, n_max=n_max, codec=codec, sums=sums
+        )
+        self.hubs = hubs  # the first so many
         self.core_codec = core_codec
         self.trace = hashlib.sha256()
         self.cut: list[set[bytes]] = []  # groups that cannot reach each other
@@ -221,7 +233,11 @@ class World:
         device.incarnation += 1
         others = tuple((d.key, (f"sim/{d.index}",)) for d in self.devices if d is not device)
         settings = Settings(
-            (f"sim/{device.index}",), others, neighbours=len(self.devices), sequence=device.incarnation << 20
+            (f"sim/{device.index}",),
+            others,
+            neighbours=len(self.devices),
+            sequence=device.incarnation << 20,
+            hub=device.index < self.hubs,
         )
         stream = random.Random(f"{self.seed}/{device.index}/{device.incarnation}")
         device.core = node_core.NodeCore(

@@ -23,13 +23,13 @@ CHUNKS = (
 )
 
 
-def survive(seed: int) -> World:
+def survive(seed: int, **more: int) -> World:
     """One pattern of faults, then peace: a round must complete in time (I8), and all histories become one."""
     rng = random.Random(f"faults/{seed}")
     n = 3 + seed % 10
     codec = "random" if seed % 4 == 0 else "dense"
     world = World(
-        seed, n, faults=random_faults(rng, n), n_min=3 if n < 5 else rng.choice([3, 4]), codec=codec
+        seed, n, faults=random_faults(rng, n), n_min=3 if n < 5 else rng.choice([3, 4]), codec=codec, **more
     )
     world.run(world.faults.until)
     world.mend()
@@ -58,6 +58,18 @@ def test_two_phases_obey_the_same_rules(seeds, monkeypatch):
     monkeypatch.setattr(node_core, "codec_of", lambda _: LooksFirst())
     worlds = [survive(4 * seed) for seed in seeds]
     assert all({place for _, place, _ in world.observer.plain} == {0, 1} for world in worlds)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "seeds", CHUNKS[1::3] if not ONE_SEED else CHUNKS, ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}"
+)
+def test_hubs_that_lead_and_fail_leave_nobody_behind(seeds):
+    """Cohorts of four: several hubs lead at once, or with one sum a round the lottery decides and devices rest."""
+    worlds = [survive(seed, hubs=seed % 4, n_max=4, sums=1 + seed % 2) for seed in seeds]
+    assert sum(world.observer.exact for world in worlds) >= len(seeds)
+    told = [report.fields for world in worlds for _, index, report in world.reports if index < world.hubs]
+    assert any(fields.get("roles") == ["leader", "aggregator"] for fields in told)
 
 
 def test_a_swarm_without_faults_sums_every_round():

@@ -17,7 +17,8 @@ from tests.simulation.harness import tiny_initial, tiny_swarm
 PEOPLE = [Identity(digest("sleeper", bytes([number]))) for number in range(40)]
 COHORTS = Cohorts(3, 4, 500, 1000, sums=1)
 SWARM = tiny_swarm(PEOPLE[0], [who.public_key for who in PEOPLE])
-LARGE = found(structs.replace(SWARM.manifest, cohorts=COHORTS), PEOPLE[0])  # for its sums
+TRAINING = structs.replace(SWARM.manifest.training, phase_ms=60_000)
+LARGE = found(structs.replace(SWARM.manifest, cohorts=COHORTS, training=TRAINING), PEOPLE[0])  # for its sums
 SMALL = found(structs.replace(SWARM.manifest, cohorts=structs.replace(COHORTS, sums=10)), PEOPLE[0])
 P = ONE * 4 // 40
 LOTTERY = TimerFired(("lottery",))
