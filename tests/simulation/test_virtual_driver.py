@@ -166,6 +166,7 @@ def test_views_stay_bounded_and_rounds_come_in_a_swarm_that_nobody_knows_whole(m
     assert sum(sums[2:]) <= 3 * len(sums[2:])
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("known", [membership.KNOWN_MAX, 10], ids=["known whole", "known in part"])
 def test_when_a_hub_goes_off_while_it_leads_rounds_go_on(known, monkeypatch):
     monkeypatch.setattr(membership, "KNOWN_MAX", known)
