@@ -73,9 +73,10 @@ class _SharedReplica(Replica):
     def _advance(self, state: State, aggregates: Sequence[Verified], round_: int) -> State:
         key = (id(state[0]), _key(round_, aggregates))
         own = super()._advance
-        return _recall(self._shared.states, key, lambda: (state, own(state, aggregates, round_)), self._most)[
-            1
-        ]
+        _, after = _recall(
+            self._shared.states, key, lambda: (state, own(state, aggregates, round_)), self._most
+        )
+        return after
 
     def _increment(self, round_: int, aggregates: Sequence[Verified]) -> Integers:
         own = super()._increment

@@ -55,6 +55,7 @@ from gossip.aggregate import (
     Body,
     aggregate_id,
     basis_after,
+    count_contributors,
 )
 from gossip.errors import MisuseError, PeerViolation
 from gossip.layout import Integers, Layout
@@ -367,7 +368,7 @@ def ranges_after(parents: Sequence[Body], layout: Layout, compression: Compressi
     if not bodies:
         first = CODE_OF_ONE + CODES_PER_OCTAVE * compression.first_exponent - _margin(compression.levels)
         return np.full(len(layout.tensor_ends), first, np.int64)
-    voters = sum(byte.bit_count() for body in bodies for part in body.parts for byte in part.contributors)
+    voters = sum(map(count_contributors, bodies))
     votes: Integers = np.array([body.ranges for body in bodies], np.int64).sum(axis=0)
     return (2 * votes + voters) // (2 * voters)
 

@@ -11,6 +11,9 @@ Both are linear in M, so that masks cancel and the sum of the factors is the fac
 second phase, because the basis is old: the factor of one round, orthonormalised, is the basis of the next one, on the other
 side. Repeated, that is a power iteration on what the swarm has to give, and error feedback gives what it missed.
 
+**Which rank.** The swarm's, or of a matrix where that saves less than half, the largest that saves it (`rank_for`): the founder
+writes it into the manifest.
+
 **Which basis.** An aggregate of round r names in `basis` the aggregate whose factors its basis comes from: of its parents of
 round r - 1 the one that its cohort's id draws, so that the sums of a round look in several directions and add up to a change of
 a higher rank than each of them has. The first round has no parents, and its bases come from the cohorts' ids. So the basis is
@@ -48,9 +51,7 @@ from gossip.manifest import SIDE_MAX, Compression
 
 RANK_MIN = 2  # that a matrix is made factors for
 BASIS_BITS = 12  # a basis is in units of 2^-12
-BASES_MAX = (
-    256  # kept; each is below a quarter of its tensor in float32, wherever factors save half (`rank_for`)
-)
+BASES_MAX = 256  # kept; each is below a quarter of its tensor in float32, as factors save half (`rank_for`)
 _FINE_BITS = 20  # a basis in the making is in units of 2^-20
 _LEAST_BITS = 10  # what is left of a column is a direction if it is at least 2^-10 of it
 _NORM_BITS = 16

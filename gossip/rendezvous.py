@@ -14,7 +14,8 @@ none of them can be reached, others that this device happens to know are asked.
 first, and as many of them lead side by side as sums are to come of the round: a READY goes to one that is connected already, so
 that no time goes for a dial, and a hub that leads takes part itself, so that it is the aggregator as well. Everybody knows of
 itself, and ignorance of another's word only ever ranks that other one too late: whoever is handed a bag stands lower in
-the true ranking than who handed it on, so that handing on ends as without hubs.
+the true ranking than who handed it on, so that handing on ends as without hubs. (Who takes another for a hub that is one no more
+may be wrong the other way, until it connects to it: a greeting brings the other's newest word.)
 
 There, a lottery decides who may say READY for a round at all, H(swarm || round || peer) < p, so that about three quarters of the
 round's sums * n_max places are filled, whatever the number N of members. p starts at sums * n_max / N, and follows from how many
@@ -39,6 +40,7 @@ roster for each READY. Two leaders who hold the same READY therefore cost a DECL
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from math import isqrt
 from typing import TypeAlias
@@ -68,10 +70,8 @@ RANKINGS_KEPT = 256
 SHARES_KEPT = 256
 LOTTERY_ROUNDS = 64  # that p follows from: as many doublings as there are can be made up for in half of them
 LOTTERY_BITS = 64
-FILLED = (
-    3,
-    4,
-)  # of a round's places, that the lottery aims at: who comes too late for a full cohort has come for nothing
+# Of a round's places, that the lottery aims at: who comes too late for a full cohort has come for nothing.
+FILLED = Fraction(3, 4)
 ROOT_OF_ONE = 1 << LOTTERY_BITS // 2
 ONE = 1 << LOTTERY_BITS  # p in whole numbers: every device's floats round alike, but why rely on it
 
@@ -130,7 +130,7 @@ def share(places: int, members: int, counts: tuple[int, ...], waited: int) -> in
     if start == ONE:
         return ONE
     p = start
-    aimed = max(1, places * FILLED[0] // FILLED[1])
+    aimed = max(1, int(places * FILLED))
     settled = [*counts[:-1], *(max(count, aimed) for count in counts[-1:])]
     for count in settled[-LOTTERY_ROUNDS:]:
         root = isqrt((aimed << LOTTERY_BITS) // max(count, 1))  # in 1/ROOT_OF_ONE

@@ -376,9 +376,8 @@ class Member:
             self._timer("end", now + KEYS_STEPS * self.step_s),
             *self._await_turn(now),
             *self._to_aggregator(Shares(self._committed, self._deal.envelopes)),
-            Contribute(
-                self.cohort.id
-            ),  # now: the step that a slow device is at ends while keys are exchanged
+            # Now: the step that a slow device is at ends while keys are exchanged.
+            Contribute(self.cohort.id),
             self.report("SHARES"),
         ]
 

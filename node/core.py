@@ -129,13 +129,7 @@ EVALUATE_S = 2.0  # between two evaluations
 ROUNDS_AHEAD = 3  # for which a device that the lottery will draw trains already
 
 SYNC_KINDS = {Kind.ALIVE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.ANNOUNCE}
-OUTSIDE = (
-    SetTimer,
-    CancelTimer,
-    Report,
-    Persist,
-    Rebase,
-)  # never for this node: a short cut for the most frequent
+OUTSIDE = (SetTimer, CancelTimer, Report, Persist, Rebase)  # a short cut for those that never stay inside
 MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING, Kind.ALIVE}
 
 
@@ -494,13 +488,23 @@ class NodeCore:
 
         Waiting begins with the round, or when this device's own phase was done: before that, few have anything to give.
         """
-        wait_s = whole_sum_s(self._swarm.manifest.cohorts)
         since = max(self._grown_at, phase.ready_at)
-        waited = int((now - since) / wait_s)
-        if wins(self._swarm.id, self._history.round + 1, self._me, self._share(waited)) or self._leads:
+        p = self._share(self._waited(since, now))
+        if wins(self._swarm.id, self._history.round + 1, self._me, p) or self._leads:
             return None
+        return self._draw_again(since, now)
+
+    def _waited(self, since: float, now: float) -> int:
+        """How often the waiting time of the lottery has passed."""
+        return int((now - since) / whole_sum_s(self._swarm.manifest.cohorts))
+
+    def _draw_again(self, since: float, now: float) -> SetTimer:
+        """When no round has come for another waiting time, the lottery draws more."""
+        wait_s = whole_sum_s(self._swarm.manifest.cohorts)
         # A little later than now in any case, or a time that rounds down would be waited for again and again.
-        return SetTimer(("lottery",), max(since + (waited + 1) * wait_s, now + wait_s / 100))
+        return SetTimer(
+            ("lottery",), max(since + (self._waited(since, now) + 1) * wait_s, now + wait_s / 100)
+        )
 
     def _share(self, waited: int) -> int:
         cohorts = self._swarm.manifest.cohorts
@@ -708,7 +712,7 @@ class NodeCore:
             return []
         if not self._draws_near(now):
             self._phase = None
-            return [self._wake(now)]
+            return [self._draw_again(self._grown_at, now)]
         training = self._swarm.manifest.training
         self._phases += 1
         share = self._first_share if self._phases == 1 else 1.0
@@ -723,16 +727,9 @@ class NodeCore:
         What it would learn meanwhile from its own data alone is worth little, and its battery is its owner's.
         """
         next_ = self._history.round + 1
-        waited = int((now - self._grown_at) / whole_sum_s(self._swarm.manifest.cohorts))
-        p = self._share(waited)
+        p = self._share(self._waited(self._grown_at, now))
         rounds = range(next_, next_ + ROUNDS_AHEAD)
         return any(wins(self._swarm.id, round_, self._me, p) for round_ in rounds) or self._leads
-
-    def _wake(self, now: float) -> SetTimer:
-        """When no round comes the lottery draws more, and this device may be among them."""
-        wait_s = whole_sum_s(self._swarm.manifest.cohorts)
-        waited = int((now - self._grown_at) / wait_s)
-        return SetTimer(("lottery",), max(self._grown_at + (waited + 1) * wait_s, now + wait_s / 100))
 
     @property
     def _first_share(self) -> float:

@@ -15,6 +15,10 @@ from rich.text import Text
 
 from gossip.manifest import MASKS_OFF
 
+SIZED = "SIZED CRYPTOGRAPHY"  # of a run, in its progress line and its table's title
+SIZED_MEANS = (
+    "no signature was checked, no secret agreed on, no envelope sealed and no mask made, but for their sizes"
+)
 WIDTH_MIN = 120  # columns of the table where no terminal says how wide it is
 SHOWN_BYTES_MIN = 50  # a round and device, below which a kind of message is left out of the words
 
@@ -92,14 +96,6 @@ def cautions(report: SimulationReport) -> list[str]:
     if names := sized(report):
         lines.append(f"{SIZED} in {', '.join(names)}: {SIZED_MEANS}.")
     return lines
-
-
-SIZED = "SIZED CRYPTOGRAPHY"  # of a run, in its progress line and its table's title
-
-
-SIZED_MEANS = (
-    "no signature was checked, no secret agreed on, no envelope sealed and no mask made, but for their sizes"
-)
 
 
 def note_of(crypto: str) -> str:

@@ -14,6 +14,7 @@ import importlib
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -50,9 +51,8 @@ if TYPE_CHECKING:
 
 PARENT_VARIABLE = "GOSSAMER_PARENT"  # a process without which this daemon shall not live on
 PARENT_LOOK_S = 1.0
-CONNECTIONS = 64
 HUB_CONNECTIONS = 256
-DIALLED_CONNECTIONS = 16  # of them callers never take
+HUB_INBOUND_CONNECTIONS = 240
 STOP_S = 4  # whole seconds, as alarm(2) has them
 BOOT_SHIFT = 32  # presences count from boot << 32 on, so that each boot's come after all earlier ones
 
@@ -244,16 +244,15 @@ class Life:
     ) -> None:
         from node.drivers.libp2p import Libp2pTransport, Limits  # noqa: PLC0415 - see _live
 
-        slots = HUB_CONNECTIONS if self._config.network.hub else CONNECTIONS
-
+        limits = Limits(message_bytes=FRAME_BYTES)
+        if self._config.network.hub:
+            limits = replace(limits, connections=HUB_CONNECTIONS, inbound_connections=HUB_INBOUND_CONNECTIONS)
         self._account.starting("its port")
         transport = Libp2pTransport(
             identity_seed=self._identity.seed,
             swarm=swarm.id,
             listen=self._config.network.listen,
-            limits=Limits(
-                message_bytes=FRAME_BYTES, connections=slots, inbound_connections=slots - DIALLED_CONNECTIONS
-            ),
+            limits=limits,
             inbox=self._mailbox,
             manifest=lambda: swarm.signed,
             log=self._log_transport,
