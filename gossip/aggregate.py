@@ -35,7 +35,7 @@ from gossip.coding import FLAG_BYTES, squeeze, unsqueeze
 from gossip.errors import PeerViolation
 from gossip.layout import PARAMETERS_MAX, Layout
 from gossip.lowrank import values_in
-from gossip.manifest import SEGMENTS_MAX, TENSORS_MAX, Hash, Manifest, PeerKey
+from gossip.manifest import SEGMENTS_MAX, TENSORS_MAX, Compression, Hash, Manifest, PeerKey
 from gossip.wire import Wire, pack, unpack
 
 PARTS_MAX = 8
@@ -227,6 +227,11 @@ def lanes(body: Body, manifest: Manifest) -> NDArray[np.signedinteger]:
     return np.frombuffer(body.sums, np.dtype(f"<i{manifest.compression.lane_bits // 8}"))
 
 
+def grain_of(contributors: int, compression: Compression) -> int:
+    """What published sums are whole multiples of: the largest power of two g with g^2 <= grain * contributors, or 1."""
+    return 1 << max(0, (compression.grain * contributors).bit_length() - 1) // 2
+
+
 def is_lowrank(body: Body) -> bool:
     return CODECS[body.codec] == "lowrank"
 
@@ -326,6 +331,9 @@ def _check_sum(body: Body, contributors: int, manifest: Manifest, layout: Layout
     sums = lanes(body, manifest)
     if int(sums.max()) > bound or int(sums.min()) < -bound:
         raise PeerViolation(f"aggregate: a sum outside +-{bound}")
+    grain = grain_of(contributors, compression)
+    if np.any(sums & grain - 1):
+        raise PeerViolation(f"aggregate: a sum that is no multiple of {grain}")
     if len(body.weights) != layout.segments:
         raise PeerViolation(f"aggregate: {len(body.weights)} weights for {layout.segments} segments")
     if max(body.weights) > contributors * compression.weight_max:

@@ -29,7 +29,7 @@ from crypto.masking import Lanes, Mask, add_vectors, apply_masks
 from gossip.aggregate import Aggregate, Signatures, body_statement, pack_members
 from gossip.coding import squeeze
 from gossip.cohort import Cohort, pair_mask, seal_hash, self_mask
-from gossip.compression import decode_sum
+from gossip.compression import decode_sum, publish
 from gossip.dealing import envelope_bytes, rebuild_key, rebuild_seed
 from gossip.errors import PeerViolation
 from gossip.events import Compute, Computed, Send, SetTimer, Tag, TimerFired
@@ -484,6 +484,8 @@ class Aggregator:
             return [*refused, *self._to_all(Look(certificate.seal, look))]
         lanes = self.member.plan().lanes
         weights, ranges, sums = decode_sum(vector, lanes, self.member.terms.layout)
+        contributors = self.member.contributors() or []
+        sums = publish(sums, len(contributors), self.cohort.swarm.manifest.compression)
         body = self.member.compose_body(sums, weights, ranges)
         try:
             self.member.refuse_invalid(body)

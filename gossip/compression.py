@@ -31,6 +31,11 @@ matrix: sqrt(energy / size). So it means the same whichever side travels, and wh
 higher by 16 log2 sqrt(size / m). The first factors have the manifest's first exponent: on a basis that knows nothing, their
 numbers are as large as the matrix's.
 
+**Grain.** A sum of n stochastically rounded contributions has a variance of rounding of n / 6 or so, in units of C / S, before anybody
+publishes it. So its last bits are dice, and every device of the swarm would carry them. The aggregator drops them: sums are
+published as multiples of g, the largest power of two with g^2 <= grain * n, which adds g^2 / 12 at most. It is not fed back to
+anybody, and need not be: the dice that are there dither it, so that on average nothing is lost. docs/decisions/0014 has the figures.
+
 **Codecs** are linear, so that masks cancel. One that looks first runs a secure sum of a sketch before the payload's, and
 plans its payload with what that one showed: `Codec` is made for both.
 """
@@ -56,6 +61,7 @@ from gossip.aggregate import (
     aggregate_id,
     basis_after,
     count_contributors,
+    grain_of,
 )
 from gossip.errors import MisuseError, PeerViolation
 from gossip.layout import Integers, Layout
@@ -500,6 +506,14 @@ def decode_sum(total: Vector, lanes: Lanes, layout: Layout) -> Sum:
     return Sum(
         tuple(wide[: layout.segments]), tuple(wide[layout.segments :]), lanes.narrow_view(total).tobytes()
     )
+
+
+def publish(sums: bytes, contributors: int, compression: Compression) -> bytes:
+    """The sums as they are told to the swarm: to the nearest multiple of the grain, halves to even ones, within +-n S."""
+    grain = grain_of(contributors, compression)
+    signed = np.frombuffer(sums, f"<i{compression.lane_bits // 8}")
+    most = contributors * compression.levels // grain
+    return (np.clip(np.rint(signed / grain), -most, most) * grain).astype(signed.dtype).tobytes()
 
 
 def _votes(

@@ -23,6 +23,7 @@ SEGMENTS_MAX = 62
 MEMBERS_MAX = 4096
 SCHEDULE_MAX = 16
 RANK_MAX = 64
+GRAIN_MAX = 64
 MASKS_OFF = "masks are off: members' updates are visible to their aggregator"
 SIDE_MAX = 1 << 16  # rows or columns of a matrix, for the integers of its basis
 
@@ -73,6 +74,7 @@ class Compression(Wire, frozen=True):
     weight_max: Annotated[int, Meta(ge=1, le=1 << 10)]  # W_max, examples
     projections: Annotated[int, Meta(ge=1, le=8)] = 2  # of each block in a sketch
     rank: Annotated[int, Meta(ge=1, le=RANK_MAX)] = 8  # codec lowrank: columns of a factor
+    grain: Annotated[int, Meta(ge=0, le=GRAIN_MAX)] = 0  # how coarsely sums are published; 0: as they are
 
 
 class Cohorts(Wire, frozen=True):
@@ -154,6 +156,11 @@ def refuse_contradictions(manifest: Manifest) -> None:
         )
     if cohorts.n_max * compression.levels > 1 << 9:
         raise ManifestError("compression: n_max * levels is above 512, beyond which the fold could overflow")
+    if compression.grain > cohorts.n_min * compression.levels**2:
+        raise ManifestError(
+            f"compression: a grain of {compression.grain} rounds the sums of {cohorts.n_min} members of "
+            f"{compression.levels} levels to zero; at most n_min * levels^2"
+        )
     if compression.codec in {"dense", "lowrank"} and compression.support_permille != 1000:
         raise ManifestError(
             f"compression: the {compression.codec} codec carries every block; support_permille must be 1000"

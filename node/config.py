@@ -23,6 +23,7 @@ from crypto.identity import public_key_of
 from gossip.errors import GossamerError, ManifestError
 from gossip.manifest import (
     MEMBERS_MAX,
+    GRAIN_MAX,
     RANK_MAX,
     SCHEDULE_MAX,
     Cohorts,
@@ -204,6 +205,7 @@ class CompressionSettings(Section, frozen=True):
     weight_max: Annotated[int, Meta(ge=1, le=1 << 10)] = 512
     projections: Annotated[int, Meta(ge=1, le=8)] = 2
     rank: Annotated[int, Meta(ge=1, le=RANK_MAX)] = 8
+    grain: Annotated[int, Meta(ge=0, le=GRAIN_MAX)] = 0
 
 
 class CohortSettings(Section, frozen=True):
@@ -271,6 +273,7 @@ class SwarmSettings(Section, frozen=True):
                 weight_max=compression.weight_max,
                 projections=compression.projections,
                 rank=compression.rank,
+                grain=compression.grain,
             ),
             cohorts=Cohorts(
                 n_min=cohorts.n_min,
@@ -378,6 +381,7 @@ COMMENTS = {
     "swarm.compression.first_exponent": "The first sum carries changes up to 2^first_exponent.",
     "swarm.compression.weight_max": "Examples beyond which a device counts no more.",
     "swarm.compression.projections": "Numbers that a sketch takes of each block; other codecs take none.",
+    "swarm.compression.grain": "Sums are published in steps of a power of two g, g^2 at most this times their contributors; 0: exact.",
     "swarm.compression.rank": "Columns in which the lowrank codec says a matrix; other codecs say all of it.",
     "swarm.cohorts": "How many devices are summed, and how long they wait for each other.",
     "swarm.cohorts.n_min": "Contributors that a sum must have: each is hidden among the others. At least 3.",

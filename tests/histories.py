@@ -91,6 +91,7 @@ def setting(
     members: tuple[bytes, ...] = (),
     codec: str = "random",
     rank: int = 2,
+    grain: int = 0,
 ) -> Setting:
     """`tensors`: (size, segment), or (size, segment, rows[, rank]) of a matrix that codec `lowrank` factors."""
     parameters = sum(size for size, *_ in tensors)
@@ -106,7 +107,7 @@ def setting(
             initial=hashlib.sha256(initial.astype("<i8").tobytes()).digest(),
         ),
         training=Training(1, 2, 0, schedule, cap),
-        compression=Compression(codec, block_size, 1000, levels, lane_bits, 0, 100, rank=rank),
+        compression=Compression(codec, block_size, 1000, levels, lane_bits, 0, 100, rank=rank, grain=grain),
         cohorts=Cohorts(3, n_max, 1000, 1000),
         admit=admit,
         members=members,
