@@ -29,7 +29,7 @@ Who does not win draws again in the next round, as does whoever won and found no
 its READY is withdrawn. In a swarm of at most sums * n_max members p is 1, and READYs are kept.
 
 Devices that come all at once know too little of the swarm to draw well, so the leaders are a bound as well: together they make no
-more than twice as many cohorts in a round as are aimed at. Twice, because what is more than enough has to show, for p to fall.
+more cohorts in a round than are aimed at. That too many are ready still shows, as full cohorts are more than three quarters of the places.
 
 When the history grows, all ranks change at once: whoever waits asks the new first candidate, and a leader that is no longer
 the first forgets its bag.
@@ -55,7 +55,6 @@ BAG_MAX = 256  # READYs held while gathering
 # once, so this is for those who are silent; asking another one costs a connection, and may split a cohort.
 PATIENCE_GATHERS = 4.0
 SUM_STEPS = 4  # deadlines of a step, in which a sum ends unless several of its steps are held up
-COHORTS_FACTOR = 2  # of `sums`, that the leaders make in a round of a large swarm
 READY_TTL_GATHERS = 12.0  # older READYs are dropped: their sender has long renewed or gone
 
 
@@ -290,7 +289,7 @@ class Rendezvous:
         """Whether the round has cohorts enough, unless they fail."""
         if now - self._formed_at >= whole_sum_s(self._cohorts) or not self._known_to_all():
             return False
-        return self._formed >= max(1, COHORTS_FACTOR * self._cohorts.sums // len(self._leaders(self._round)))
+        return self._formed >= max(1, self._cohorts.sums // len(self._leaders(self._round)))
 
     def _close_if_enough(self, now: float) -> list[Action]:
         if len(self._bag) < self._cohorts.n_min or self._made_enough(now):
