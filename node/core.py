@@ -126,7 +126,7 @@ COHORTS_MAX = 16  # remembered, the running one among them, to answer members wh
 VIOLATIONS_MAX = 16  # of one peer, until it is disconnected
 OFFENDERS_MAX = 1024
 EVALUATE_S = 2.0  # between two evaluations
-ROUNDS_AHEAD = 8  # for which a device that the lottery will draw trains already
+ROUNDS_AHEAD = 3  # for which a device that the lottery will draw trains already
 
 SYNC_KINDS = {Kind.ALIVE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.ANNOUNCE}
 OUTSIDE = (SetTimer, CancelTimer, Report, Persist, Rebase)  # a short cut for those that never stay inside
