@@ -29,7 +29,7 @@ Who does not win draws again in the next round, as does whoever won and found no
 its READY is withdrawn. In a swarm of at most sums * n_max members p is 1, and READYs are kept.
 
 Devices that come all at once know too little of the swarm to draw well, so the leaders are a bound as well: together they make no
-more cohorts in a round than are aimed at. That too many are ready still shows, as full cohorts are more than three quarters of the places.
+more cohorts in a round than are aimed at, unless so many members of one ask again that it must have failed. That too many are ready still shows, as full cohorts are more than three quarters of the places.
 
 When the history grows, all ranks change at once: whoever waits asks the new first candidate, and a leader that is no longer
 the first forgets its bag.
@@ -46,6 +46,7 @@ from math import isqrt
 from typing import TypeAlias
 
 from crypto.hashing import digest
+from gossip.aggregate import threshold
 from gossip.events import CancelTimer, Report, Send, SetTimer, TimerFired
 from gossip.manifest import Cohorts
 from gossip.messages import Message, Ready
@@ -81,6 +82,19 @@ class Introduce:
 
     peers: tuple[bytes, ...]
     to: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A cohort: those of its members who did not ask again since, and how many of them a sum needs."""
+
+    members: dict[bytes, None]
+    needed: int
+
+    def goes_on_without(self, peer: bytes) -> bool:
+        """Whoever is in a cohort asks again when that is over: where too many do in one round, it has failed."""
+        self.members.pop(peer, None)
+        return len(self.members) >= self.needed
 
 
 Action: TypeAlias = Send | SetTimer | CancelTimer | Report | Close | Introduce
@@ -172,7 +186,7 @@ class Rendezvous:
         self._has_link = has_link
         self._gather_s = cohorts.gather_ms / 1000
         self._round = 0  # that READYs are for
-        self._formed = 0  # cohorts in that round
+        self._made: list[Made] = []  # in that round, and not known to have failed; at most as many as are aimed at
         self._formed_at = 0.0  # the last of them
         self.asked: Asked | None = None
         self._bag: dict[bytes, Bagged] = {}  # by sender, at most BAG_MAX
@@ -201,7 +215,7 @@ class Rendezvous:
         """
         actions: list[Action] = []
         if round_ > self._round:
-            self._round, self._formed = round_, 0
+            self._round, self._made = round_, []
             if drawn and self._bag:
                 self._bag = {peer: held for peer, held in self._bag.items() if held.ready.round >= round_}
             if drawn and self.asked is not None and round_ > self.asked.round:
@@ -265,6 +279,7 @@ class Rendezvous:
         if held is not None and ready.round < held.ready.round:
             return []
         self._bag[message.sender] = Bagged(ready, message.raw, now)
+        self._made = [cohort for cohort in self._made if cohort.goes_on_without(message.sender)]
         self._expire(now)
         live = self._live()
         if len(self._bag) >= self._cohorts.n_max or self._everybody(live):
@@ -289,16 +304,18 @@ class Rendezvous:
         """Whether the round has cohorts enough, unless they fail."""
         if now - self._formed_at >= whole_sum_s(self._cohorts) or not self._known_to_all():
             return False
-        return self._formed >= max(1, self._cohorts.sums // len(self._leaders(self._round)))
+        return len(self._made) >= max(1, self._cohorts.sums // len(self._leaders(self._round)))
 
     def _close_if_enough(self, now: float) -> list[Action]:
         if len(self._bag) < self._cohorts.n_min or self._made_enough(now):
             return []
         self._formed_at = now
-        self._formed += 1
         # Those who wait longest come first; ties by key, so that equal bags make equal rosters.
         chosen = sorted(self._bag, key=lambda peer: (self._bag[peer].at, peer))[: self._cohorts.n_max]
         frames = tuple(self._bag.pop(peer).frame for peer in sorted(chosen))
+        if self._known_to_all():
+            needed = max(self._cohorts.n_min, threshold(len(chosen)))
+            self._made.append(Made(dict.fromkeys(chosen), needed))
         self._closing_at = None
         again = self._wait(now) if self._bag else [CancelTimer(("rendezvous", "gather"))]
         return [Close(frames), *again]

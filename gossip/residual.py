@@ -8,7 +8,7 @@ compressor which on average shrinks what it leaves behind is Karimireddy et al.,
     event                                  residual                     frozen             outstanding
     -------------------------------------  ---------------------------  -----------------  -------------------
     freeze (the first MASKED of a cohort)  0                            residual + delta
-    debit (the payload's MASKED)           += frozen - sent             none               += sent
+    debit (the payload's MASKED)           += F (frozen - sent)         none               += sent
     thaw (aborted after the sketch only)   += frozen                    none
     settle (included, or never known)                                                      forgotten
     refund (excluded, or aborted)          += what was outstanding                         forgotten
@@ -16,6 +16,10 @@ compressor which on average shrinks what it leaves behind is Karimireddy et al.,
 The promise is that no delta is ever in two sums: what is out is in `outstanding` alone, and only a certificate that it
 is in no sum brings it back. What a node cannot know counts as included. A delta may be lost, never counted twice. All
 moves of the residual are additions, because a refund of one cohort can come while another's delta is frozen.
+
+F is the swarm's `feedback`, 1 if nothing is said. Where a device is in one sum of many, what was left of the one before was found a long way
+from where the model is now: less of it is more (docs/decisions/0014). Then, and only then, something that training found is dropped. The phase that is under way began with
+all of it, and the next one begins with what is left.
 
 A rebase (a fold that arrives during training) moves the phase's base and its working model alike and leaves their
 difference, the delta, as it is. So it never reaches these books.
@@ -84,12 +88,14 @@ class Books:
             raise MisuseError("no local phase is frozen")
         return self.frozen
 
-    def debit(self, cohort: bytes, sent: Sent) -> Books:
-        """Before a payload leaves: what it carries is out, the rest stays. MisuseError for a second one."""
+    def debit(self, cohort: bytes, sent: Sent, feedback: float = 1.0) -> Books:
+        """Before a payload leaves: what it carries is out, of the rest `feedback` stays. MisuseError for a second one."""
         if cohort in self.outstanding:
             raise MisuseError("this cohort's payload is debited already")
         residual = self._thawed()
         residual[self.layout.indices(sent.support)] -= sent.values
+        if feedback != 1.0:
+            residual *= np.float32(feedback)
         outstanding = dict([*self.outstanding.items(), (cohort, sent)][-OUTSTANDING_MAX:])
         return Books(self.layout, residual, None, outstanding)
 

@@ -205,6 +205,7 @@ class CompressionSettings(Section, frozen=True):
     weight_max: Annotated[int, Meta(ge=1, le=1 << 10)] = 512
     projections: Annotated[int, Meta(ge=1, le=8)] = 2
     rank: Annotated[int, Meta(ge=1, le=RANK_MAX)] = 8
+    feedback: Annotated[int, Meta(ge=0, le=256)] = 256
     grain: Annotated[int, Meta(ge=0, le=GRAIN_MAX)] = 0
 
 
@@ -273,6 +274,7 @@ class SwarmSettings(Section, frozen=True):
                 weight_max=compression.weight_max,
                 projections=compression.projections,
                 rank=compression.rank,
+                feedback=compression.feedback,
                 grain=compression.grain,
             ),
             cohorts=Cohorts(
@@ -381,6 +383,7 @@ COMMENTS = {
     "swarm.compression.first_exponent": "The first sum carries changes up to 2^first_exponent.",
     "swarm.compression.weight_max": "Examples beyond which a device counts no more.",
     "swarm.compression.projections": "Numbers that a sketch takes of each block; other codecs take none.",
+    "swarm.compression.feedback": "How much of what a sum did not carry its member keeps for the next one, in 256ths.",
     "swarm.compression.grain": "Sums are published in steps of a power of two g, g^2 at most this times their contributors; 0: exact.",
     "swarm.compression.rank": "Columns in which the lowrank codec says a matrix; other codecs say all of it.",
     "swarm.cohorts": "How many devices are summed, and how long they wait for each other.",

@@ -652,7 +652,8 @@ class NodeCore:
 
     def _spend(self, spend: Spend) -> list[object]:
         """Design, rule 3: the debit and what it leaves are durable, in one transaction, before the vector goes."""
-        debited = self._books.debit(spend.cohort, spend.encoded.sent)
+        feedback = self._swarm.manifest.compression.feedback / 256
+        debited = self._books.debit(spend.cohort, spend.encoded.sent, feedback)
         forgotten = [cohort for cohort in self._books.outstanding if cohort not in debited.outstanding]
         rebased = self._forget(forgotten, debited)
         self._frozen_for = None

@@ -49,6 +49,15 @@ def test_a_payload_in_no_sum_comes_back_once():
     assert refunded.refund(A).residual.tolist() == ramp().tolist()
 
 
+def test_of_what_a_sum_did_not_carry_the_swarms_share_stays_and_all_of_a_payload_that_comes_back():
+    frozen = Books.empty(LAYOUT).freeze(ramp())
+    whole, half, none = (frozen.debit(A, middle(3.0), share) for share in (1.0, 0.5, 0.0))
+    assert half.residual.tolist() == [each / 2 for each in whole.residual.tolist()]
+    assert not none.residual.any()
+    assert none.refund(A).residual.tolist() == [0, 0, 0, 0, 3, 3, 3, 3, 0, 0, 0, 0]
+    assert frozen.to_give.tolist() == ramp().tolist()
+
+
 def test_a_cohort_that_ends_after_its_sketch_costs_nothing():
     frozen = Books.empty(LAYOUT).freeze(ramp())
     assert frozen.residual.tolist() == [0] * 12

@@ -384,7 +384,7 @@ ONE_SUM = Cohorts(3, 3, int(GATHER_S * 1000), 1000, sums=1)
 def test_a_leader_makes_as_many_cohorts_as_are_aimed_at_and_no_more_before_they_fail():
     node = large(ONE_SUM)
     assert len(closed(node.hear(*(ready(who) for who in PEOPLE[:6])))) == 1
-    assert closed(node.hear(*(ready(who, seed=1) for who in PEOPLE[:3]))) == []
+    assert closed(node.hear(*(ready(who, seed=1) for who in PEOPLE[3:6]))) == [], "and those of it do not ask again"
     at = GATHER_S
     while not closed(node.fire(GATHER, at)):
         at += GATHER_S
@@ -399,8 +399,17 @@ def test_two_leaders_make_those_cohorts_between_them():
     node.machine = Rendezvous(
         SWARM, me, Cohorts(3, 3, 2000, 1000, sums=4), lambda: KEYS, lambda: KEYS, both.__contains__
     )
-    made = sum(len(closed(node.hear(*(ready(who, seed=seed) for who in PEOPLE[:3])))) for seed in range(4))
+    made = sum(len(closed(node.hear(*(ready(who) for who in PEOPLE[at : at + 3])))) for at in range(0, 12, 3))
     assert made == 2
+
+
+def test_a_cohort_whose_members_ask_again_has_failed_and_makes_way():
+    node = large(ONE_SUM)
+    first = PEOPLE[:3]
+    assert len(closed(node.hear(*(ready(who) for who in first)))) == 1
+    assert closed(node.hear(*(ready(who) for who in PEOPLE[3:6]))) == []
+    again = node.hear(ready(first[0], seed=1))
+    assert len(closed(again)) == 1, "two of three are too few for a sum, so there is none to wait for"
 
 
 def test_in_a_small_swarm_a_leader_makes_as_many_cohorts_as_there_are():
