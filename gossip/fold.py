@@ -180,11 +180,7 @@ class Replica:
         x, v = self._state
         for change in told.values():
             if change.before != change.after:
-                x = (
-                    x
-                    + self._increment(change.round, change.after)
-                    - self._increment(change.round, change.before)
-                )
+                x = self._changed(x, change)
         return (x, v), {}
 
     def _folded_again(self, told: Mapping[int, Change], last: int) -> tuple[State, dict[int, State]]:
@@ -212,6 +208,10 @@ class Replica:
 
     def _advance(self, state: State, aggregates: Sequence[Verified], round_: int) -> State:
         return advance(state, aggregates, round_, self._layout, self._manifest)
+
+    def _changed(self, x: Integers, change: Change) -> Integers:
+        """Without momentum: x with a round's other increment."""
+        return x + self._increment(change.round, change.after) - self._increment(change.round, change.before)
 
     def _increment(self, round_: int, aggregates: Sequence[Verified]) -> Integers:
         return increment(aggregates, round_, self._layout, self._manifest)
