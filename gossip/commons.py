@@ -60,6 +60,7 @@ class _Folds:
     # The same without momentum, by x and by what counted in a round before and after.
     changed: dict[tuple[int, Round, Round], tuple[Integers, Integers]] = field(default_factory=dict)
     models: dict[int, tuple[Integers, Floats]] = field(default_factory=dict)  # by x, as an object
+    hashes: dict[int, tuple[Integers, str]] = field(default_factory=dict)  # the same
 
 
 class _SharedReplica(Replica):
@@ -72,6 +73,10 @@ class _SharedReplica(Replica):
     def model(self) -> Floats:
         x, own = self.x, super().model
         return _recall(self._shared.models, id(x), lambda: (x, own()), self._most)[1]
+
+    def sha256(self) -> str:
+        x, own = self.x, super().sha256
+        return _recall(self._shared.hashes, id(x), lambda: (x, own()), self._most)[1]
 
     def _advance(self, state: State, aggregates: Sequence[Verified], round_: int) -> State:
         key = (id(state[0]), _key(round_, aggregates))

@@ -17,7 +17,6 @@ import itertools
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 import msgspec
 import numpy as np
@@ -677,7 +676,7 @@ class NodeCore:
             return []
         change = np.zeros(self._layout.parameters, np.float32)
         for sent in gone:
-            change[self._layout.indices(sent.support)] -= sent.values
+            change[self._layout.places(sent.support)] -= sent.values
         return [Rebase(change)]
 
     def _settle(self, cohort: bytes, outcome: Outcome, reason: str) -> list[object]:
@@ -874,8 +873,8 @@ class NodeCore:
     # --- what a person asks ----------------------------------------------------------------------------------
 
     def model(self) -> NDArray[np.float32]:
-        """The replica as the trainer sees it, float32 of shape (parameters,)."""
-        return self._model.copy()
+        """The replica as the trainer sees it, float32 of shape (parameters,), read-only."""
+        return self._model
 
     def status(self, now: float) -> dict[str, object]:
         self._clock = now
@@ -887,7 +886,7 @@ class NodeCore:
             "warning": "" if self._swarm.manifest.cohorts.masks else MASKS_OFF,
             "round": self._history.round,
             "rounds": self._swarm.manifest.training.rounds,
-            "replica_sha256": sha256(self._replica.x.astype("<i8").tobytes()).hexdigest(),
+            "replica_sha256": self._replica.sha256(),
             "history_digest": self._history.digest().hex(),
             "heads": [head.hex() for head in self._history.heads()],
             "aggregates": len(self._history),

@@ -39,7 +39,9 @@ def told(swarm, replica: Replica, aggregates) -> list[bytes]:
     history, models = swarm.history(), []
     for each in aggregates:
         replica.apply(history.add(each).changes, history.round)
-        models.append(replica.x.tobytes() + replica.v.tobytes() + replica.model().tobytes())
+        models.append(
+            replica.x.tobytes() + replica.v.tobytes() + replica.model().tobytes() + replica.sha256().encode()
+        )
     return models
 
 
@@ -68,7 +70,7 @@ def test_shared_folds_are_the_unshared_ones_bit_by_bit_also_when_they_were_forgo
         together = shared.replica(swarm.manifest, swarm.layout, swarm.initial)
         assert told(swarm, together, order) == told(swarm, swarm.replica(), order)
     folds = shared._folds
-    for each in (folds.increments, folds.states, folds.changed, folds.models):
+    for each in (folds.increments, folds.states, folds.changed, folds.models, folds.hashes):
         assert len(each) <= kept
     assert len(folds.models) == kept or kept > 3
 
