@@ -12,6 +12,7 @@ from crypto.hashing import digest
 from gossip.aggregate import Aggregate, Verified
 from gossip.events import Floats
 from gossip.fold import Replica, State
+from gossip.history import Change
 from gossip.layout import Integers, Layout
 from gossip.manifest import Manifest
 from gossip.membership import census_hash
@@ -56,7 +57,10 @@ class _Folds:
     increments: dict[Round, Integers] = field(default_factory=dict)
     # By the x that they come after, as an object: beside each state stands the one before it, so that it stays that object.
     states: dict[tuple[int, Round], tuple[State, State]] = field(default_factory=dict)
+    # The same without momentum, by x and by what counted in a round before and after.
+    changed: dict[tuple[int, Round, Round], tuple[Integers, Integers]] = field(default_factory=dict)
     models: dict[int, tuple[Integers, Floats]] = field(default_factory=dict)  # by x, as an object
+    hashes: dict[int, tuple[Integers, str]] = field(default_factory=dict)  # the same
 
 
 class _SharedReplica(Replica):
@@ -70,6 +74,10 @@ class _SharedReplica(Replica):
         x, own = self.x, super().model
         return _recall(self._shared.models, id(x), lambda: (x, own()), self._most)[1]
 
+    def sha256(self) -> str:
+        x, own = self.x, super().sha256
+        return _recall(self._shared.hashes, id(x), lambda: (x, own()), self._most)[1]
+
     def _advance(self, state: State, aggregates: Sequence[Verified], round_: int) -> State:
         key = (id(state[0]), _key(round_, aggregates))
         own = super()._advance
@@ -77,6 +85,11 @@ class _SharedReplica(Replica):
             self._shared.states, key, lambda: (state, own(state, aggregates, round_)), self._most
         )
         return after
+
+    def _changed(self, x: Integers, change: Change) -> Integers:
+        key = (id(x), _key(change.round, change.before), _key(change.round, change.after))
+        own = super()._changed
+        return _recall(self._shared.changed, key, lambda: (x, own(x, change)), self._most)[1]
 
     def _increment(self, round_: int, aggregates: Sequence[Verified]) -> Integers:
         own = super()._increment

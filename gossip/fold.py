@@ -149,19 +149,23 @@ class Replica:
 
     def model(self) -> NDArray[np.float32]:
         """What the trainer starts from: float32[parameters]."""
-        return (self.x * UNIT).astype(np.float32)
+        model = (self.x * UNIT).astype(np.float32)
+        model.setflags(write=False)
+        return model
 
-    def apply(self, changes: Sequence[Change], round_: int) -> Integers:
-        """Take the history's changes and be the fold of its rounds up to `round_`; returns what that added to x.
+    def sha256(self) -> str:
+        """Of x as little-endian int64, in hexadecimal."""
+        return hashlib.sha256(self.x.astype("<i8", copy=False).data).hexdigest()
+
+    def apply(self, changes: Sequence[Change], round_: int) -> None:
+        """Take the history's changes and be the fold of its rounds up to `round_`.
 
         The changes of several additions may come in one go, in their order, for one fold of all of them.
         MisuseError for a change from what is not folded here, as it would fold something twice.
         """
-        x = self.x
         self._state, self._snapshots = self._after(changes, round_)
         self._counting.update((change.round, change.after) for change in changes)
         self._round = round_
-        return self.x - x
 
     def state_after(self, changes: Sequence[Change], round_: int) -> State:
         """The state that `apply` would lead to; nothing changes here."""
@@ -180,11 +184,7 @@ class Replica:
         x, v = self._state
         for change in told.values():
             if change.before != change.after:
-                x = (
-                    x
-                    + self._increment(change.round, change.after)
-                    - self._increment(change.round, change.before)
-                )
+                x = self._changed(x, change)
         return (x, v), {}
 
     def _folded_again(self, told: Mapping[int, Change], last: int) -> tuple[State, dict[int, State]]:
@@ -212,6 +212,10 @@ class Replica:
 
     def _advance(self, state: State, aggregates: Sequence[Verified], round_: int) -> State:
         return advance(state, aggregates, round_, self._layout, self._manifest)
+
+    def _changed(self, x: Integers, change: Change) -> Integers:
+        """Without momentum: x with a round's other increment."""
+        return x + self._increment(change.round, change.after) - self._increment(change.round, change.before)
 
     def _increment(self, round_: int, aggregates: Sequence[Verified]) -> Integers:
         return increment(aggregates, round_, self._layout, self._manifest)

@@ -367,6 +367,8 @@ class History:
 
 def counting(aggregates: Sequence[Verified]) -> tuple[Verified, ...]:
     """Those of one round's valid aggregates that the fold takes, by ascending id: a function of their set."""
+    if len(aggregates) <= 1:
+        return tuple(aggregates)
     lowest: dict[tuple[bytes, tuple[bytes, ...]], bytes] = {}
     ascending = sorted(aggregates, key=lambda aggregate: aggregate.id)
     for aggregate in ascending:

@@ -72,6 +72,10 @@ class Layout:
         before = np.cumsum(sizes) - sizes
         return np.repeat(self.starts[blocks] - before, sizes) + np.arange(int(sizes.sum()), dtype=np.int64)
 
+    def places(self, blocks: NDArray[np.integer]) -> Integers | slice:
+        """To index a vector with, as with `indices`, given increasing block numbers: of all of them a slice, which costs nothing."""
+        return slice(None) if len(blocks) == self.blocks else self.indices(blocks)
+
     def expand(self, per_block: NDArray[Scalar], blocks: NDArray[np.integer]) -> NDArray[Scalar]:
         """Repeat one value a block, given in the order of `blocks`, for each parameter of that block."""
         return np.repeat(per_block, self.sizes[blocks])

@@ -140,7 +140,7 @@ class Census:
 
     def count(self, swarm: bytes, peer: bytes) -> None:
         counted = census_hash.call(swarm, peer)
-        if len(self.least) < CENSUS or counted < self.least[-1]:
+        if (len(self.least) < CENSUS or counted < self.least[-1]) and counted not in self.least:
             self.merge(counted)
 
     def merge(self, told: bytes) -> bool:
@@ -166,12 +166,14 @@ class Membership:
         """`pulse` tells the highest round and the 8-byte digest of the history, for ALIVE."""
         self._swarm = swarm
         self._listed = frozenset(swarm.manifest.members)  # asked, and never iterated
+        self._open = swarm.manifest.admit == "open"
         self._identity = identity
         self._settings = settings
         self._pulse = pulse
         self.me = identity.public_key
         self.known: dict[bytes, Known] = {}
         self.neighbours: dict[bytes, Neighbour] = {}
+        self._inorder: list[bytes] | None = None  # the neighbours by rank, until one comes or goes
         self._guests: dict[bytes, Guest] = {}  # by arrival
         self._dialling: dict[
             bytes, float
@@ -194,7 +196,7 @@ class Membership:
         self._census.count(swarm.id, self.me)
 
     def belongs(self, peer: bytes) -> bool:
-        return peer in self._listed or self._swarm.manifest.admit == "open"
+        return self._open or peer in self._listed
 
     @property
     def sees_all(self) -> bool:
@@ -224,11 +226,14 @@ class Membership:
 
         A hub tells all of its: it is what they have it for.
         """
-        inorder = sorted(self.neighbours, key=self._neighbour_rank)
-        return inorder if self._settings.hub else inorder[: self._settings.neighbours]
+        inorder = self._ranked()
+        return inorder[:] if self._settings.hub else inorder[: self._settings.neighbours]
 
-    def _neighbour_rank(self, peer: bytes) -> bytes:
-        return self.neighbours[peer].rank
+    def _ranked(self) -> list[bytes]:
+        """All neighbours, in the order of their ranks."""
+        if self._inorder is None:
+            self._inorder = sorted(self.neighbours, key=lambda peer: self.neighbours[peer].rank)
+        return self._inorder
 
     def _rank(self, peer: bytes) -> bytes:
         """By hash, the same for both ends of a link: a swarm's links spread evenly, and nobody chooses."""
@@ -331,6 +336,7 @@ class Membership:
         newcomer = peer not in self.neighbours
         rank = self.known[peer].rank if peer in self.known else self._rank(peer)
         self.neighbours[peer] = Neighbour(rank, now, now, now, now, now)
+        self._inorder = None
         if peer in self.known:
             self.known[peer].down = False
             self.known[peer].backoff_s = BACKOFF_S[0]
@@ -372,6 +378,7 @@ class Membership:
 
     def _on_down(self, peer: bytes, reason: str, now: float) -> list[Action]:
         was_neighbour = self.neighbours.pop(peer, None) is not None
+        self._inorder = None
         self._dialling.pop(peer, None)
         known = self.known.get(peer)
         let_go = peer in self._let_go
@@ -498,17 +505,22 @@ class Membership:
         """Whether the view has a place, if need be that of somebody who went, and for a hub of somebody who is none."""
         if len(self.known) < KNOWN_MAX:
             return True
-        apart = [peer for peer in self.known if peer not in self.neighbours]
-        gone = next((peer for peer in apart if self.known[peer].down), None) if self._some_went else None
+        gone = self._apart(lambda known: known.down) if self._some_went else None
         if gone is None:
             self._some_went = False
             if hub and sum(known.presence.hub for known in self.known.values()) < HUBS_MAX:
-                gone = next((peer for peer in apart if not self.known[peer].presence.hub), None)
+                gone = self._apart(lambda known: not known.presence.hub)
         if gone is None:
             return False
         del self.known[gone]
         records.append(Drop("presence", gone))
         return True
+
+    def _apart(self, fits: Callable[[Known], bool]) -> bytes | None:
+        """The first in the view that is no neighbour and fits."""
+        return next(
+            (peer for peer, known in self.known.items() if fits(known) and peer not in self.neighbours), None
+        )
 
     def _host(self, peer: bytes, presence: Presence, raw: bytes) -> None:
         held = self._guests.get(peer)
@@ -529,7 +541,7 @@ class Membership:
         self._census_news = self._news_due = False
         fresh = {peer: teller for peer, teller in news.items() if peer in self.known}
         count = min(NEWS_TO if self.sees_all else NEWS_TO_OF_MANY, len(self.neighbours))
-        inorder = sorted(self.neighbours, key=self._neighbour_rank)
+        inorder = self._ranked()
         turn = self._told_news % max(len(inorder), 1)
         self._told_news += count
         actions: list[Action] = []

@@ -18,11 +18,10 @@ collections have bounds, and `gossip.wire` refuses everything that is not the on
     membership   PRESENCE;  GREETING ALIVE  (unsigned)
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from crypto.hashing import digest
 from crypto.identity import Identity, verify
@@ -86,6 +85,8 @@ class Kind(IntEnum):
     GREETING = 23
     ALIVE = 24
     DECLINE = 25
+
+    __hash__ = int.__hash__  # it is looked up for each message, and Enum's own is written in Python
 
 
 # --- rendezvous -----------------------------------------------------------------------------------------------
@@ -373,6 +374,8 @@ CHANNEL_KINDS = frozenset(
 # Frames that were opened before, and are opened again: a READY on its arrival and in its ROSTER. At most 4 MiB.
 OPENED_KEPT = 2048
 OPENED_BYTES = 2048  # of one
+FRAMED_KEPT = 256  # frames of TOLD_MANY, below 1 KiB each
+TOLD_MANY = (Announce, Pull, Alive)
 
 
 class Frame(Wire, frozen=True):
@@ -385,8 +388,7 @@ class Frame(Wire, frozen=True):
     signature: Annotated[bytes, Meta(max_length=64)]  # the same
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """A frame whose author is proven. `raw` is what its author sent; if it is signed, it is fit to be forwarded."""
 
     kind: Kind
@@ -415,6 +417,10 @@ def sign_frame(identity: Identity, swarm: bytes, body: Body, *, cohort: bytes = 
 
 def channel_frame(body: Body) -> bytes:
     """For a neighbour alone. MisuseError for a kind that has to be signed."""
+    return framed_again.call(body) if isinstance(body, TOLD_MANY) else _framed(body)
+
+
+def _framed(body: Body) -> bytes:
     kind = KIND_OF[type(body)]
     if kind not in CHANNEL_KINDS:
         raise MisuseError(f"{kind.name} has to be signed")
@@ -459,6 +465,8 @@ def _opened(swarm: bytes, data: bytes) -> Message:
 
 # Pure: a message is immutable, and what raises is not kept.
 opened_again = Remembered(_opened, OPENED_KEPT)
+# A device tells its neighbours the same, and many devices tell theirs that, too: one object for all.
+framed_again = Remembered(_framed, FRAMED_KEPT)
 
 
 def reframe(kind: Kind, body: Body, sender: bytes, signature: bytes) -> bytes:

@@ -143,7 +143,7 @@ def share(places: int, members: int, counts: tuple[int, ...], waited: int) -> in
     if start == ONE:
         return ONE
     p = start
-    aimed = max(1, int(places * FILLED))
+    aimed = max(1, places * FILLED.numerator // FILLED.denominator)
     settled = [*counts[:-1], *(max(count, aimed) for count in counts[-1:])]
     for count in settled[-LOTTERY_ROUNDS:]:
         root = isqrt((aimed << LOTTERY_BITS) // max(count, 1))  # in 1/ROOT_OF_ONE
@@ -186,11 +186,18 @@ class Rendezvous:
         self._has_link = has_link
         self._gather_s = cohorts.gather_ms / 1000
         self._round = 0  # that READYs are for
-        self._made: list[Made] = []  # in that round, and not known to have failed; at most as many as are aimed at
+        self._made: list[
+            Made
+        ] = []  # in that round, and not known to have failed; at most as many as are aimed at
         self._formed_at = 0.0  # the last of them
         self.asked: Asked | None = None
         self._bag: dict[bytes, Bagged] = {}  # by sender, at most BAG_MAX
         self._closing_at: float | None = None
+
+    @property
+    def holds_readies(self) -> bool:
+        """Its own, or others'."""
+        return self.asked is not None or bool(self._bag)
 
     @property
     def gathered(self) -> int:

@@ -93,7 +93,7 @@ class Books:
         if cohort in self.outstanding:
             raise MisuseError("this cohort's payload is debited already")
         residual = self._thawed()
-        residual[self.layout.indices(sent.support)] -= sent.values
+        residual[self.layout.places(sent.support)] -= sent.values
         if feedback != 1.0:
             residual *= np.float32(feedback)
         outstanding = dict([*self.outstanding.items(), (cohort, sent)][-OUTSTANDING_MAX:])
@@ -108,7 +108,7 @@ class Books:
         """
         ahead = self.residual.copy() if self.frozen is None else self._thawed()
         for sent in self.outstanding.values():
-            ahead[self.layout.indices(sent.support)] += sent.values
+            ahead[self.layout.places(sent.support)] += sent.values
         return ahead
 
     def thaw(self) -> Books:
@@ -125,7 +125,7 @@ class Books:
         if sent is None:
             return self
         residual = self.residual.copy()
-        residual[self.layout.indices(sent.support)] += sent.values
+        residual[self.layout.places(sent.support)] += sent.values
         return replace(self, residual=residual, outstanding=self._without(cohort))
 
     def _thawed(self) -> Floats:

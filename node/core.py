@@ -17,8 +17,8 @@ import itertools
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -242,7 +242,8 @@ class NodeCore:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         self._clock = now
-        return self._carry_out(self._dispatch(event, now), now)
+        actions = self._dispatch(event, now)
+        return self._carry_out(actions, now) if actions else []
 
     def _carry_out(self, actions: list[object], now: float) -> list[Action]:
         """Turn what the protocols want into what the world is asked for, until nothing is left inside."""
@@ -250,17 +251,20 @@ class NodeCore:
         out: list[Action] = []
         while todo:
             action = todo.pop()
-            inner = None if isinstance(action, OUTSIDE) else self._inside(action, now)
-            if inner is None:
-                out += self._route(action)  # type: ignore[arg-type]
+            if isinstance(action, OUTSIDE):
+                out.append(action)
+            elif isinstance(action, Send) and action.peer != self._me:
+                out += self._route(action)
             else:
-                todo += inner[::-1]
+                inner = self._inside(action, now)
+                if inner is None:
+                    out.append(action)  # type: ignore[arg-type]
+                else:
+                    todo += inner[::-1]
         return out
 
-    def _route(self, action: Action) -> list[Action]:
+    def _route(self, action: Send) -> list[Action]:
         """A direct message may need a connection first, and waits for it here."""
-        if not isinstance(action, Send):
-            return [action]
         if action.peer in self._membership.neighbours:
             if not is_alive(action.data):
                 self._membership.spoke_to(action.peer, self._clock)
@@ -278,7 +282,7 @@ class NodeCore:
     def _inside(self, action: object, now: float) -> list[object] | None:
         """What an action that stays inside this node leads to; None for one that the world carries out."""
         match action:
-            case Send(peer, data) if peer == self._me:
+            case Send(_, data):
                 return self._on_received(self._me, data, now)
             case Close(readies):
                 return self._form(readies)
@@ -431,7 +435,7 @@ class NodeCore:
         if aggregate is None:
             return [*self._sync.pull(peer, (result.aggregate,), now)]
         known = Aggregates((write(aggregate, self._swarm.manifest),))
-        return [*self._sync.handle(dataclasses.replace(message, body=known), peer, now)]
+        return [*self._sync.handle(msgspec.structs.replace(message, body=known), peer, now)]
 
     def _keep_early(self, message: Message) -> None:
         """Its roster may be under way. Nobody can crowd out the others, or fill the memory."""
@@ -673,7 +677,7 @@ class NodeCore:
             return []
         change = np.zeros(self._layout.parameters, np.float32)
         for sent in gone:
-            change[self._layout.indices(sent.support)] -= sent.values
+            change[self._layout.places(sent.support)] -= sent.values
         return [Rebase(change)]
 
     def _settle(self, cohort: bytes, outcome: Outcome, reason: str) -> list[object]:
@@ -818,7 +822,7 @@ class NodeCore:
             self._phase = None
             actions += self._rendezvous.withdraw()
         else:
-            drawn = self._share(0) < ONE
+            drawn = self._rendezvous.holds_readies and self._share(0) < ONE
             actions += self._rendezvous.advance(self._history.round + 1, now, drawn=drawn)
         phase = self._phase
         if phase is None and not self._trainer_fault:
@@ -870,8 +874,8 @@ class NodeCore:
     # --- what a person asks ----------------------------------------------------------------------------------
 
     def model(self) -> NDArray[np.float32]:
-        """The replica as the trainer sees it, float32 of shape (parameters,)."""
-        return self._model.copy()
+        """The replica as the trainer sees it, float32 of shape (parameters,), read-only."""
+        return self._model
 
     def status(self, now: float) -> dict[str, object]:
         self._clock = now
@@ -883,7 +887,7 @@ class NodeCore:
             "warning": "" if self._swarm.manifest.cohorts.masks else MASKS_OFF,
             "round": self._history.round,
             "rounds": self._swarm.manifest.training.rounds,
-            "replica_sha256": sha256(self._replica.x.astype("<i8").tobytes()).hexdigest(),
+            "replica_sha256": self._replica.sha256(),
             "history_digest": self._history.digest().hex(),
             "heads": [head.hex() for head in self._history.heads()],
             "aggregates": len(self._history),

@@ -28,7 +28,7 @@ from models.datasets import DataError
 from models.partition import parts_of
 from models.tasks import load_task
 from models.training import PhaseError
-from node.drivers.virtual import Crypto, Phases, VirtualSwarm
+from node.drivers.virtual import Crypto, Phases, VirtualSwarm, collector_at_rest
 from scenarios.progress import Display, Snapshot
 from scenarios.simulate_report import Point, RunReport, note_of
 from scenarios.spec import Plan, identity_of, order_of, without_masks
@@ -39,6 +39,7 @@ COMPARE_S = 10.0  # between two comparisons of all replicas
 SETTLE_S = 60.0  # for all to know the same history, once the last round is done
 STALL_STEPS = 40  # of a sum, without any fold
 STALL_S = 120.0
+HASHED_KEPT = 64  # models, by which a device's is told to be another's
 LANES = 2  # threads that train; a number of its own, as sums round by how devices are grouped
 
 Clock = Callable[[], float]
@@ -63,6 +64,9 @@ class TimedTraining:
         self.wall_s = 0.0
         self._clock = clock
         self._scores: dict[bytes, tuple[float, float]] = {}
+        self._hashed: dict[
+            int, tuple[Floats, bytes]
+        ] = {}  # by read-only model, as an object: HASHED_KEPT of them
         task = load_task(plan.task)
         try:
             dataset = task.load(None, os.environ)
@@ -110,11 +114,23 @@ class TimedTraining:
 
     def evaluate(self, model: Floats) -> tuple[float, float]:
         """All devices are judged on the same test set, so an equal model is judged once."""
-        key = sha256(model.tobytes()).digest()
+        key = self._hash_of(model)
         if key not in self._scores:
             with self._timed():
                 self._scores[key] = self._trainer.evaluate(model)
         return self._scores[key]
+
+    def _hash_of(self, model: Floats) -> bytes:
+        """Most devices have their model as one object."""
+        known = self._hashed.get(id(model))
+        if known is not None:
+            return known[1]
+        key = sha256(model.data).digest()
+        if not model.flags.writeable:
+            if len(self._hashed) >= HASHED_KEPT:
+                del self._hashed[next(iter(self._hashed))]
+            self._hashed[id(model)] = model, key
+        return key
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
@@ -194,10 +210,11 @@ class Run:
     def go(self) -> None:
         """To the target, or to the end of the rounds. Raises Broken."""
         try:
-            while not self._over():
-                self.world.run(self.world.now + PROBE_S)
-                self._probe()
-                self._show("training")
+            with collector_at_rest():
+                while not self._over():
+                    self.world.run(self.world.now + PROBE_S)
+                    self._probe()
+                    self._show("training")
         except Broken:
             raise
         except Exception as error:

@@ -78,9 +78,10 @@ class Side:
             self._trace.note(outcome)
 
     def fold(self) -> None:
-        moved = self.replica.apply(self._changes, self.history.round)
+        before = self.replica.x
+        self.replica.apply(self._changes, self.history.round)
         self._changes = []
-        self._trace.note(moved.tobytes())
+        self._trace.note((self.replica.x - before).tobytes())
 
 
 class Story:

@@ -212,9 +212,7 @@ def test_a_replica_is_the_fold_of_its_history_after_each_aggregate(schedule):
     history, replica = swarm.history(), swarm.replica()
     for pair in zip(*long_history(swarm, 20), strict=True):
         for each in pair:
-            before = replica.x
-            told = replica.apply(history.add(each).changes, history.round)
-            assert np.array_equal(replica.x, before + told)
+            replica.apply(history.add(each).changes, history.round)
             assert is_fold_of(replica, swarm, history)
     assert replica.round == 20
     assert np.array_equal(replica.model(), (replica.x / 2**24).astype(np.float32))
@@ -227,7 +225,7 @@ def test_a_late_aggregate_of_any_age_is_folded_as_if_it_had_come_in_time(schedul
     chain, beside = long_history(swarm)
     history, replica = filled(swarm, chain)
     before = replica.x
-    assert replica.apply(history.add(beside[round_ - 1]).changes, history.round).any()
+    replica.apply(history.add(beside[round_ - 1]).changes, history.round)
     assert not np.array_equal(before, replica.x)
     assert is_fold_of(replica, swarm, history)
 
@@ -237,7 +235,9 @@ def test_without_momentum_a_late_aggregate_moves_its_own_blocks_alone():
     chain, beside = long_history(swarm)
     history, replica = filled(swarm, chain)
     carried = swarm.layout.indices(swarm.layout.unpack_blocks(beside[4].body.blocks))
-    moved = np.flatnonzero(replica.apply(history.add(beside[4]).changes, history.round))
+    before = replica.x
+    replica.apply(history.add(beside[4]).changes, history.round)
+    moved = np.flatnonzero(replica.x - before)
     assert len(moved)
     assert np.isin(moved, carried).all()
 

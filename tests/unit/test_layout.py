@@ -66,6 +66,14 @@ def test_all_blocks_are_the_empty_string_and_nothing_else():
             layout.unpack_blocks(support)
 
 
+def test_places_are_the_indices_of_some_blocks_and_of_all():
+    layout = cut((20, 0))
+    vector = np.arange(20)
+    for blocks in ([0, 1, 2, 3, 4], [1, 4], [0], []):
+        support = np.array(blocks, np.int64)
+        assert vector[layout.places(support)].tolist() == vector[layout.indices(support)].tolist()
+
+
 def test_a_block_named_twice_is_our_own_mistake():
     with pytest.raises(MisuseError, match="twice"):
         cut((20, 0)).pack_blocks(np.array([1, 1]))

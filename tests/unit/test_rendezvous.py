@@ -384,7 +384,9 @@ ONE_SUM = Cohorts(3, 3, int(GATHER_S * 1000), 1000, sums=1)
 def test_a_leader_makes_as_many_cohorts_as_are_aimed_at_and_no_more_before_they_fail():
     node = large(ONE_SUM)
     assert len(closed(node.hear(*(ready(who) for who in PEOPLE[:6])))) == 1
-    assert closed(node.hear(*(ready(who, seed=1) for who in PEOPLE[3:6]))) == [], "and those of it do not ask again"
+    assert closed(node.hear(*(ready(who, seed=1) for who in PEOPLE[3:6]))) == [], (
+        "and those of it do not ask again"
+    )
     at = GATHER_S
     while not closed(node.fire(GATHER, at)):
         at += GATHER_S

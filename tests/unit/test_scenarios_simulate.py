@@ -1,12 +1,14 @@
 """`gossamer simulate`: what a scenario says of devices, and what a run leaves behind."""
 
 import json
+import math
 from statistics import mean
 
 import pytest
 
 from gossip.errors import GossamerError
 from node.config import ConfigError
+from node.drivers.agenda import Agenda
 from scenarios import cli, simulate, virtual_devices
 from scenarios.progress import PlainDisplay
 from scenarios.simulate import Broken, Run
@@ -182,9 +184,10 @@ def test_a_swarm_that_stands_still_is_given_up(scenario):
         simulation.world.switch_off(device)
         device.disk.clear()
         simulation.world.switch_on = lambda _device: None
-    simulation.world._heap = [
-        entry for entry in simulation.world._heap if entry[3] and entry[3][0] in simulation.world.devices[:2]
-    ]
+    everything, simulation.world._agenda = simulation.world._agenda, Agenda()
+    while (entry := everything.take(math.inf)) is not None:
+        if entry[3] and entry[3][0] in simulation.world.devices[:2]:
+            simulation.world._agenda.add(entry)
     simulation.go()
     assert "no device has come any further" in simulation.report().problem
 

@@ -1,0 +1,42 @@
+"""The agenda of virtual time is a heap, whatever is added when."""
+
+import heapq
+
+from node.drivers.agenda import SLOTS, Agenda
+from node.drivers.streams import Stream
+
+
+def entry(at: float, number: int):
+    return (at, number, print, ())
+
+
+def test_it_gives_what_one_heap_would_give_also_of_what_comes_while_a_slot_is_under_way():
+    chance, agenda, heap = Stream("agenda"), Agenda(), []
+    now, number = 0.0, 0
+    for each in (agenda.add, lambda first: heapq.heappush(heap, first)):
+        each(entry(0.0, number))
+    for until_s in (0.1, 0.5, 0.5, 1.7, 3.0, 40.0):
+        while True:
+            for _ in range(int(chance.uniform(0, 4)) if number < 4000 else 0):
+                number += 1
+                delay_s = chance.uniform(0, 3) ** 4 / SLOTS if chance.uniform(0, 1) < 0.8 else 0.0
+                agenda.add(entry(now + delay_s, number))
+                heapq.heappush(heap, entry(now + delay_s, number))
+            taken = agenda.take(until_s)
+            assert taken == (heapq.heappop(heap) if heap and heap[0][0] <= until_s else None)
+            if taken is None:
+                break
+            now = taken[0]
+        now = until_s
+    assert number >= 4000
+    assert heap == []
+
+
+def test_what_is_not_due_stays():
+    agenda = Agenda()
+    agenda.add(entry(7.0, 1))
+    assert agenda.take(6.9) is None
+    agenda.add(entry(6.95, 2))
+    agenda.add(entry(7.0, 0))
+    assert [agenda.take(7.0)[1] for _ in range(3)] == [2, 0, 1]
+    assert agenda.take(99.0) is None
