@@ -22,8 +22,8 @@ from tomlkit.items import Table
 from crypto.identity import public_key_of
 from gossip.errors import GossamerError, ManifestError
 from gossip.manifest import (
-    MEMBERS_MAX,
     GRAIN_MAX,
+    MEMBERS_MAX,
     RANK_MAX,
     SCHEDULE_MAX,
     Cohorts,
