@@ -49,7 +49,7 @@ def swarm(
     Parameters
     ----------
     scenario
-        A scenario that comes with Gossamer (quickstart, digits, faults), or the path of a TOML file.
+        A scenario that comes with Gossamer (quickstart, digits, faults, split), or the path of a TOML file.
     nodes
         How many devices take part: the first of those that the scenario lists, or as many as it may count.
     rounds

@@ -299,6 +299,11 @@ class Run:
         return [daemon for daemon in self.daemons if daemon.process is not None]
 
     @property
+    def _round(self) -> int:
+        """The highest that any device has told of."""
+        return max((daemon.heard.round for daemon in self._up if daemon.heard), default=0)
+
+    @property
     def _now_s(self) -> float:
         return trio.current_time() - self.began
 
@@ -310,7 +315,7 @@ class Run:
     async def _tick(self) -> None:
         """Look after the processes and the faults, and tell how things stand."""
         await trio.sleep(TICK_S)
-        round_ = max((daemon.heard.round for daemon in self._up if daemon.heard), default=0)
+        round_ = self._round
         for course in await meet(self.courses, self._up, self._now_s, round_):
             assert course.daemon is not None
             self.display.say(f"{self._now_s:5.0f} s  {course.daemon.device.name}: {course.fault}")
@@ -319,7 +324,7 @@ class Run:
             if course.due(self._now_s, round_, idle=idle):
                 await self._go_on(course)
         if self.network is not None:
-            await self._part(self.network, round_, idle=idle)
+            await self._part(self.network, idle=idle)
         paused = [
             course.daemon for course in self.courses if course.fault.action == "pause" and course.unfinished
         ]
@@ -344,26 +349,32 @@ class Run:
 
     # --- cuts ------------------------------------------------------------------------------------------------
 
-    async def _part(self, network: Network, round_: int, *, idle: bool) -> None:
+    async def _part(self, network: Network, *, idle: bool) -> None:
         """Take links down and bring them back when it is time, and note when all replicas are equal again."""
-        down = [each.cut.home for each in self.partings if each.unfinished]
         for parting in self.partings:
-            home = parting.cut.home
-            if parting.begins(self._now_s - self.up_s, round_, down):
+            home, down = parting.cut.home, self._down
+            if parting.begins(self._now_s - self.up_s, self._round, down):
                 await trio.to_thread.run_sync(network.cut, home)
-                parting.cut_at = Moment(self._now_s, round_)
-                self.display.say(f"{self._now_s:5.0f} s  round {round_}: {home} is cut off")
-            elif parting.ends(self._now_s, round_, idle=idle):
-                parting.sides = [
-                    await self._side(network, homes) for homes in sides_of(network.layout.homes, down)
-                ]
+                parting.cut_at = self._moment(f"{home} is cut off")
+            elif parting.ends(self._now_s, self._round, idle=idle):
+                sides = sides_of(network.layout.homes, down)
+                parting.sides = [await self._side(network, homes) for homes in sides]
                 await trio.to_thread.run_sync(network.heal, home)
-                parting.healed_at = Moment(self._now_s, round_)
-                self.display.say(f"{self._now_s:5.0f} s  round {round_}: {home} is back")
-            down = [each.cut.home for each in self.partings if each.unfinished]
+                parting.healed_at = self._moment(f"{home} is back")
         waiting = [each for each in self.partings if each.waits_for_equality]
-        if waiting and not down and self._now_s >= self.looked_s + LOOK_S:
+        if waiting and not self._down and self._now_s >= self.looked_s + LOOK_S:
             await self._look(waiting)
+
+    @property
+    def _down(self) -> list[str]:
+        """The homes that are cut off."""
+        return [each.cut.home for each in self.partings if each.unfinished]
+
+    def _moment(self, what: str) -> Moment:
+        """Now; `what` happened."""
+        moment = Moment(self._now_s, self._round)
+        self.display.say(f"{moment.at_s:5.0f} s  round {moment.round}: {what}")
+        return moment
 
     async def _side(self, network: Network, homes: Sequence[str]) -> SideReport:
         there = [
@@ -387,11 +398,10 @@ class Run:
         heard = [daemon.heard for daemon in up if daemon.heard]
         if len(heard) < len(up) or len({(each.history_digest, each.replica_sha256) for each in heard}) > 1:
             return
-        moment = Moment(self._now_s, max(status.round for status in heard))
+        moment = self._moment("all replicas are equal")
         accuracy = mean(await _of_each(up, partial(_evaluation, path="/evaluate"), _cores()))
         for parting in waiting:
             parting.equal_at, parting.accuracy_equal = moment, accuracy
-        self.display.say(f"{moment.at_s:5.0f} s  round {moment.round}: all replicas are equal")
 
     def _show(self) -> None:
         heard = [daemon.heard for daemon in self._up if daemon.heard]
