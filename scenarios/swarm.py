@@ -68,8 +68,8 @@ def run(plan: Plan, keep: Path | None, display: Display, *, namespaces: bool = F
     """Run a swarm to its end and leave no process behind; with `namespaces`, each device in a network of its own.
 
     The homes go to `keep`, which is made or must be empty, and stay there; or to a temporary folder, which stays if
-    the run fails. Raises SwarmFailed, NamespaceError, OptionError, TaskRefused, and KeyboardInterrupt on SIGINT, SIGTERM and SIGHUP. For the
-    main thread.
+    the run fails. Raises SwarmFailed, NamespaceError, OptionError, TaskRefused, and KeyboardInterrupt on SIGINT,
+    SIGTERM and SIGHUP. For the main thread.
     """
     folder = Path(tempfile.mkdtemp(prefix="gossamer-")) if keep is None else _made(keep)
     stays = keep is not None
@@ -262,8 +262,8 @@ class Run:
         self.stage = "training"
         cohorts = self.plan.swarm.cohorts
         faults_s = max((fault.for_s or fault.after_s or 0 for fault in self.plan.faults), default=0)
-        faults_s += max((each.cut.for_s or 0 for each in self.partings), default=0)
-        patience_s = SILENCE_S + faults_s + 2 * (cohorts.gather_s + STEPS_OF_A_SUM * cohorts.step_s)
+        cuts_s = max((each.cut.for_s or 0 for each in self.partings), default=0)
+        patience_s = SILENCE_S + faults_s + cuts_s + 2 * (cohorts.gather_s + STEPS_OF_A_SUM * cohorts.step_s)
         before, moved_at = None, trio.current_time()
         done_at: float | None = None
         while True:
@@ -277,7 +277,8 @@ class Run:
             awaited: list[Course | Parting] = [*self.courses, *self.partings]
             if settled and not any(each.unfinished for each in awaited):
                 done_at = now if done_at is None else done_at
-                if len({status.history_digest for status in heard if status}) == 1:
+                same = len({status.history_digest for status in heard if status}) == 1
+                if same and not any(each.waits_for_equality for each in self.partings):
                     return
                 if now > done_at + SETTLE_S:
                     return  # the report says that they differ, and of whom
@@ -323,7 +324,7 @@ class Run:
         for course in self.courses:
             if course.due(self._now_s, round_, idle=idle):
                 await self._go_on(course)
-        if self.network is not None:
+        if self.network is not None and self.stage == "training":
             await self._part(self.network, idle=idle)
         paused = [
             course.daemon for course in self.courses if course.fault.action == "pause" and course.unfinished
@@ -357,8 +358,9 @@ class Run:
                 await trio.to_thread.run_sync(network.cut, home)
                 parting.cut_at = self._moment(f"{home} is cut off")
             elif parting.ends(self._now_s, self._round, idle=idle):
-                sides = sides_of(network.layout.homes, down)
-                parting.sides = [await self._side(network, homes) for homes in sides]
+                for homes in sides_of(network.layout.homes, down):
+                    if there := self._at(network, homes):
+                        parting.sides.append(await self._side(homes, there))
                 await trio.to_thread.run_sync(network.heal, home)
                 parting.healed_at = self._moment(f"{home} is back")
         waiting = [each for each in self.partings if each.waits_for_equality]
@@ -376,12 +378,17 @@ class Run:
         self.display.say(f"{moment.at_s:5.0f} s  round {moment.round}: {what}")
         return moment
 
-    async def _side(self, network: Network, homes: Sequence[str]) -> SideReport:
-        there = [
+    def _at(self, network: Network, homes: Sequence[str]) -> list[Daemon]:
+        """Who is up in these homes, and does not stand still by a fault."""
+        return [
             daemon
             for daemon, home in zip(self.daemons, network.layout.home_of, strict=True)
-            if network.layout.homes[home] in homes and daemon.process is not None
+            if network.layout.homes[home] in homes
+            and daemon.process is not None
+            and not daemon.stands_still()
         ]
+
+    async def _side(self, homes: Sequence[str], there: Sequence[Daemon]) -> SideReport:
         accuracies = await _of_each(there, partial(_evaluation, path="/evaluate"), _cores())
         return SideReport(
             homes=list(homes),
@@ -393,6 +400,8 @@ class Run:
     async def _look(self, waiting: Sequence[Parting]) -> None:
         """Ask all devices at once, as their replicas go on changing."""
         up = self._up
+        if any(daemon.stands_still() for daemon in up):
+            return
         await _of_each(up, _refreshed)
         self.looked_s = self._now_s
         heard = [daemon.heard for daemon in up if daemon.heard]
