@@ -10,8 +10,10 @@ the order in which they came. Nobody can speak for somebody else.
 A member counts as live while it is a neighbour, or while its presence was heard within PRESENCE_TTL_S. A neighbour to which
 nothing was sent for BEAT_S gets ALIVE, and every neighbour does in PULSE_S, because it tells whether two histories differ; one
 that is silent for SILENCE_S is disconnected, because a stopped process keeps its sockets open and would otherwise be waited
-for. A member that went down is dialled again with back-off, for as long as its presence is remembered. Cohorts leave
-connections behind: of more than LINKS_MAX the idle ones are let go.
+for. A member that went down is dialled again with back-off, for as long as its presence is remembered. If most of those that a
+device knows went, it is likelier cut off than they are all gone: then one of them is dialled at each beat, whatever their
+back-off and however many neighbours there are, because one link is enough to join the two sides of a partition again. Cohorts
+leave connections behind: of more than LINKS_MAX the idle ones are let go.
 
 A **hub** says in its presence that it is well connected and there to stay. Others dial hubs first, keep them in a view that is
 full, and would rather be led by them (`gossip.rendezvous`); a hub keeps more connections, and tells all its neighbours what is
@@ -334,6 +336,8 @@ class Membership:
             return [Disconnect(peer, "not a member of this swarm")]
         self._dialling.pop(peer, None)
         newcomer = peer not in self.neighbours
+        if peer in self.known and self.known[peer].down:
+            self._end_cut(now)
         rank = self.known[peer].rank if peer in self.known else self._rank(peer)
         self.neighbours[peer] = Neighbour(rank, now, now, now, now, now)
         self._inorder = None
@@ -404,7 +408,7 @@ class Membership:
             if now - neighbour.told_at > BEAT_S / 2 or now - neighbour.pulse_at >= PULSE_S:
                 neighbour.told_at = neighbour.pulse_at = now
                 actions.append(self._alive(peer))
-        return actions + self._seek(now, self._settings.neighbours)
+        return [*actions, *self._seek(now, self._settings.neighbours), *self._seek_beyond_a_cut(now)]
 
     def _let_idle_go(self, now: float) -> list[Action]:
         links_max = HUB_LINKS_MAX if self._settings.hub else LINKS_MAX
@@ -444,6 +448,30 @@ class Membership:
             self.known[peer].dial_at = now + self.known[peer].backoff_s
             self._dialling[peer] = now + DIAL_S
         return [*actions, *(Dial(peer, self.known[peer].presence.addresses) for peer in apart[:missing])]
+
+    def _beyond_a_cut(self) -> list[bytes]:
+        """Those that went, if they are most of the known; else nobody.
+
+        The smaller side of a partition sees most of the others gone, and of two equal sides either does.
+        """
+        gone = [peer for peer, known in self.known.items() if known.down and peer not in self.neighbours]
+        return gone if 2 * len(gone) >= len(self.known) else []
+
+    def _end_cut(self, now: float) -> None:
+        """One from beyond it is back, so the others, too, are worth a dial."""
+        for peer in self._beyond_a_cut():
+            self.known[peer].dial_at = now
+            self.known[peer].backoff_s = BACKOFF_S[0]
+
+    def _seek_beyond_a_cut(self, now: float) -> list[Action]:
+        """The one whose turn is next, due or not."""
+        apart = [peer for peer in self._beyond_a_cut() if peer not in self._dialling]
+        if not apart:
+            return []
+        peer = min(apart, key=lambda each: (self.known[each].dial_at, self.known[each].rank))
+        self.known[peer].dial_at = now + self.known[peer].backoff_s
+        self._dialling[peer] = now + DIAL_S
+        return [Dial(peer, self.known[peer].presence.addresses)]
 
     def _dial_bootstrap_at_start(self, now: float) -> list[Action]:
         self._dialling |= dict.fromkeys(self._bootstrap, now + DIAL_S)

@@ -20,6 +20,7 @@ from gossip.errors import GossamerError
 from gossip.manifest import MASKS_OFF
 from node.drivers.virtual import Crypto, cryptography
 from scenarios.baselines.settings import NAMES
+from scenarios.namespaces import refuse_unable
 from scenarios.progress import Display, display
 from scenarios.protocol_only import TASK, UNTIL_S, ProtocolRun
 from scenarios.report import print_report, problems, write_json
@@ -41,13 +42,14 @@ def swarm(
     seed: int | None = None,
     keep: Path | None = None,
     json: Path | None = None,
+    namespaces: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Run a whole swarm on this machine, one real daemon a device, and show what it learned.
 
     Parameters
     ----------
     scenario
-        A scenario that comes with Gossamer (quickstart, digits, faults), or the path of a TOML file.
+        A scenario that comes with Gossamer (quickstart, digits, faults, split), or the path of a TOML file.
     nodes
         How many devices take part: the first of those that the scenario lists, or as many as it may count.
     rounds
@@ -58,19 +60,31 @@ def swarm(
         Keep the devices' homes, with their logs, in this new folder.
     json
         Write all figures to this file.
+    namespaces
+        Give each device a network of its own, joined and cut as the scenario's [network] says. For root on Linux; everything
+        that is made is removed at the end, also when the run is killed.
 
     """
     stderr = Console(stderr=True)
     try:
         _refuse_json(json)
         chosen = plan(find_scenario(scenario), nodes=nodes, rounds=rounds, seed=seed)
+        if namespaces:
+            refuse_unable(chosen.network, chosen.name)
         stderr.print(Text(f"{chosen.name}: {chosen.summary}"), soft_wrap=True)
+        if chosen.network.home and not namespaces:
+            stderr.print(
+                Text(
+                    "The scenario's [network] is for --namespaces: these devices share one network, and no link is cut."
+                ),
+                soft_wrap=True,
+            )
         if chosen.has_hardware:
             stderr.print(
                 Text("[hardware] and [[class]] are for `gossamer simulate`: these devices are real.")
             )
         with display(stderr) as progress:
-            report = run(chosen, keep, progress)
+            report = run(chosen, keep, progress, namespaces=namespaces)
         print_report(report, Console())
         if json is not None:
             write_json(report, json)
@@ -151,6 +165,8 @@ def simulate(
         stderr.print(Text(f"{first.name}: {first.summary}"), soft_wrap=True)
         if first.faults:
             stderr.print(Text("The scenario's faults are for `gossamer swarm`: none of them happens here."))
+        if first.network.home:
+            stderr.print(Text("The scenario's [network] is for `gossamer swarm --namespaces`."))
         try:
             with display(stderr) as progress:
                 todo = (

@@ -81,6 +81,7 @@ class Daemon:
     device: Device
     home: Home
     peer_id: str
+    inside: tuple[str, ...] = ()  # what its command begins with: that of its network namespace, if it has one
     process: trio.Process | None = None
     heard: Status | None = None  # of this process
     heard_at: float = 0.0  # or when the process was started
@@ -99,7 +100,7 @@ class Daemon:
         # Shielded: a process that has begun must not be forgotten.
         with self.stderr.open("ab") as stderr, trio.CancelScope(shield=True):
             self.process = await trio.lowlevel.open_process(
-                [sys.executable, "-P", "-m", "node", "up", "--home", str(self.home.path)],
+                [*self.inside, sys.executable, "-P", "-m", "node", "up", "--home", str(self.home.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,

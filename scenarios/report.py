@@ -71,6 +71,34 @@ class FaultReport(msgspec.Struct, frozen=True):
     over_s: float | None  # when the device went on; None: it did not
 
 
+class SideReport(msgspec.Struct, frozen=True):
+    """Devices that could reach each other while others could not, just before the link came back."""
+
+    homes: list[str]
+    devices: list[str]
+    round: int
+    accuracy: float  # mean over the devices' replicas
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """Since the run began, and the highest round that any device knew."""
+
+    at_s: float
+    round: int
+
+
+class CutReport(msgspec.Struct, frozen=True):
+    """A cut; a moment is None if it never came."""
+
+    cut: str
+    began: Moment | None
+    healed: Moment | None
+    sides: list[SideReport]
+    equal: Moment | None  # when all devices were first seen with the same history and replica
+    rounds_to_equal: int | None  # since the link came back
+    accuracy_equal: float | None  # mean over the devices, then
+
+
 class SwarmReport(msgspec.Struct, frozen=True):
     scenario: str
     task: str
@@ -86,6 +114,7 @@ class SwarmReport(msgspec.Struct, frozen=True):
     faults: list[FaultReport]
     homes: str | None  # where the devices' homes are kept
     masks: bool = True  # without: MASKS_OFF
+    cuts: tuple[CutReport, ...] = ()
 
 
 class ReportError(GossamerError):
@@ -111,6 +140,11 @@ def problems(report: SwarmReport) -> list[str]:
         if len(each.contributors) < report.n_min
     ]
     found += [f"this fault never happened: {each.fault}" for each in report.faults if each.device is None]
+    for cut in report.cuts:
+        if cut.healed is None:
+            found.append(f"this cut never {'happened' if cut.began is None else 'ended'}: {cut.cut}")
+        elif cut.equal is None:
+            found.append(f"after this cut the replicas were never seen equal: {cut.cut}")
     return found
 
 
@@ -179,8 +213,29 @@ def statements(report: SwarmReport) -> list[str]:
         if each.device is not None:
             over = "" if each.over_s is None else f", on again at {each.over_s:.0f} s"
             lines.append(f"Fault: {each.fault}: {each.device} at {each.at_s:.0f} s{over}.")
+    lines += [line for each in report.cuts for line in _told(each)]
     if report.homes is not None:
         lines.append(f"The devices' homes are kept in {report.homes}")
+    return lines
+
+
+def _told(cut: CutReport) -> list[str]:
+    """A cut in words."""
+    if cut.began is None or cut.healed is None:
+        return []
+    begin = f"{cut.began.at_s:.0f} s (round {cut.began.round})"
+    end = f"{cut.healed.at_s:.0f} s (round {cut.healed.round})"
+    lines = [f"Cut: {cut.cut}: from {begin} to {end}."]
+    lines += [
+        f"Just before, {' and '.join(side.homes)} ({len(side.devices)} devices) were in round {side.round} "
+        f"at {100 * side.accuracy:.1f} %."
+        for side in cut.sides
+    ]
+    if cut.equal is not None and cut.accuracy_equal is not None:
+        lines.append(
+            f"All replicas were equal {cut.equal.at_s - cut.healed.at_s:.0f} s and {cut.rounds_to_equal} rounds "
+            f"later, at {100 * cut.accuracy_equal:.1f} %."
+        )
     return lines
 
 

@@ -42,6 +42,20 @@
     phase = "MASKED"           # as soon as one has done this step, in a sum of that round or of a later one
     role = "aggregator"        # or node = "Ada"
 
+    [[network.home]]           # none, or several, for `gossamer swarm --namespaces`: a bridge, and as many devices on it,
+    name = "north"             # in the order in which the file has them
+    devices = 3
+    line = "dsl"
+
+    [[network.line]]           # what the link of each device in such a home carries; what is left out has no bound
+    name = "dsl"
+    up_mbit = 1.0              # and down_mbit, loss (of packets, in either direction)
+
+    [[network.cut]]            # the home is cut off from all others, and each side goes on by itself
+    home = "north"
+    round = 4                  # as soon as a device is in this round, or at_s seconds after all were up
+    for_rounds = 40            # or for_s = 60.0
+
 Nothing is guessed: what cannot work is refused before the first process starts, with the key to change.
 """
 
@@ -81,6 +95,8 @@ VIRTUAL_DEVICES_MAX = 10_000
 CLASSES_MAX = 16
 SHARES_SLACK = 1e-9  # decimal shares are floats
 FAULTS_MAX = 64
+HOMES_MAX = 64
+HOME_DEVICES_MAX = 250  # the last number of an address is a device's
 ROUNDS_MAX = 1_000_000
 TEXT_MAX = 500
 SEED_END = 1 << 32
@@ -202,6 +218,49 @@ class DeviceClass(Section, frozen=True):
         )
 
 
+class Line(Section, frozen=True):
+    """What the link between a device and its home carries, where the device has a network of its own."""
+
+    name: Name
+    up_mbit: Mbit | None = None
+    down_mbit: Mbit | None = None
+    loss: Loss = 0.0  # of packets, in either direction
+
+
+class HomeTable(Section, frozen=True):
+    """A bridge with so many devices. Every home has one link to the street, by which it reaches all others."""
+
+    name: Name
+    devices: Annotated[int, Meta(ge=1, le=HOME_DEVICES_MAX)]
+    line: Name | None = None
+
+
+class Cut(Section, frozen=True):
+    """The link between a home and the street goes down, and comes back."""
+
+    home: Name
+    round: Rounds | None = None
+    at_s: Seconds | None = None
+    for_rounds: Rounds | None = None
+    for_s: Seconds | None = None
+
+    def __str__(self) -> str:
+        begin = f"in round {self.round}" if self.round is not None else f"after {self.at_s:g} s"
+        length = f"{self.for_rounds} rounds" if self.for_rounds is not None else f"{self.for_s:g} s"
+        return f"cut {self.home} off {begin} for {length}"
+
+
+class NetworkTable(Section, frozen=True):
+    """Which devices share a bridge, what their links carry, and which links go down."""
+
+    home: Annotated[tuple[HomeTable, ...], Meta(max_length=HOMES_MAX)] = ()
+    line: Annotated[tuple[Line, ...], Meta(max_length=CLASSES_MAX)] = ()
+    cut: Annotated[tuple[Cut, ...], Meta(max_length=FAULTS_MAX)] = ()
+
+    def line_of(self, home: HomeTable) -> Line | None:
+        return next((line for line in self.line if line.name == home.line), None)
+
+
 class SwarmTables(Section, frozen=True):
     """The part of a founder's settings that a scenario decides."""
 
@@ -245,6 +304,7 @@ class Scenario(Section, frozen=True):
     device: Annotated[tuple[Device, ...], Meta(max_length=DEVICES_MAX)] = ()
     devices: Devices = UNCOUNTED
     fault: Annotated[tuple[Fault, ...], Meta(max_length=FAULTS_MAX)] = ()
+    network: NetworkTable = NetworkTable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +326,7 @@ class Plan:
     judged: int | None  # test examples
     limit_s: float | None
     baselines: BaselineTables
+    network: NetworkTable
 
 
 def without_masks(plan: Plan) -> Plan:
@@ -383,6 +444,7 @@ def _plan(scenario: Scenario) -> Plan:
                 f"fault[{position}].round: with this one {up} of {len(devices)} devices are left in round "
                 f"{fault.round}, too few for swarm.cohorts.n_min = {n_min}"
             )
+    _refuse_network(scenario.network, len(devices), scenario.rounds)
     return Plan(
         name=scenario.name,
         summary=scenario.summary,
@@ -399,6 +461,7 @@ def _plan(scenario: Scenario) -> Plan:
         judged=scenario.judged,
         limit_s=scenario.limit_s,
         baselines=scenario.baselines,
+        network=scenario.network,
     )
 
 
@@ -462,10 +525,8 @@ def _refuse_fault(fault: Fault, rounds: int, names: Sequence[str]) -> None:
     """Raises Unworkable for a fault that could not happen, or means two things."""
     if (fault.role is None) == (fault.node is None):
         raise Unworkable("role: say whom it befalls, by a role or as a node, and not both")
-    if fault.node is not None and fault.node not in names:
-        near = difflib.get_close_matches(fault.node, names, n=1)
-        hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(names)}"
-        raise Unworkable(f'node: there is no device "{fault.node}"; {hint}')
+    if fault.node is not None:
+        _refuse_unknown("node", "device", fault.node, names)
     if fault.phase == "READY" and fault.role is not None:
         raise Unworkable("role: nobody has one yet when a READY is said; name a node")
     if fault.phase == "ROSTER" and fault.role not in {None, "leader"}:
@@ -481,6 +542,54 @@ def _refuse_fault(fault: Fault, rounds: int, names: Sequence[str]) -> None:
         raise Unworkable(
             f"after_rounds: {fault.after_rounds} rounds after round {fault.round} is beyond the {rounds} of the run"
         )
+
+
+def _refuse_unknown(key: str, kind: str, name: str, known: Sequence[str]) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(known) or 'none'}"
+    raise Unworkable(f'{key}: there is no {kind} "{name}"; {hint}')
+
+
+def _refuse_network(network: NetworkTable, devices: int, rounds: int) -> None:
+    """Raises Unworkable for homes that are not those of the devices, and for a cut that could not be."""
+    homes, lines = [each.name for each in network.home], [each.name for each in network.line]
+    if network == NetworkTable():
+        return
+    for key, names in (("home", homes), ("line", lines)):
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise Unworkable(f'network.{key}: two are called "{twice}"')
+    room = sum(each.devices for each in network.home)
+    if room != devices:
+        raise Unworkable(
+            f"network.home: there are {room} devices in the homes, and {devices} in the scenario"
+        )
+    for position, home in enumerate(network.home):
+        if home.line is not None:
+            _refuse_unknown(f"network.home[{position}].line", "line", home.line, lines)
+    for position, cut in enumerate(network.cut):
+        try:
+            _refuse_cut(cut, homes, rounds)
+        except Unworkable as error:
+            raise Unworkable(f"network.cut[{position}].{error}") from error
+
+
+def _refuse_cut(cut: Cut, homes: Sequence[str], rounds: int) -> None:
+    """Raises Unworkable for a cut that could not happen, or means two things."""
+    _refuse_unknown("home", "home", cut.home, homes)
+    if len(homes) < 2:
+        raise Unworkable("home: there is no other home that it could be cut off from")
+    if (cut.round is None) == (cut.at_s is None):
+        raise Unworkable("round: say when the link goes down, by round or at_s, and not both")
+    if (cut.for_rounds is None) == (cut.for_s is None):
+        raise Unworkable(
+            "for_rounds: say for how long the link is down, by for_rounds or for_s, and not both"
+        )
+    last = (cut.round or 1) + (cut.for_rounds or 0)
+    if last > rounds:
+        raise Unworkable(f"round: the link comes back in round {last}, beyond the {rounds} of the run")
 
 
 def _down(faults: Sequence[Fault], round_: int) -> int:

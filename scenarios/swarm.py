@@ -8,6 +8,7 @@ keep a stranger's daemon out. Every wait has an end and an error that names the 
 """
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -33,10 +34,21 @@ from node.drivers.trainer import TaskRefused, Trainer
 from node.founding import found_swarm
 from node.home import Home, init_home
 from node.telemetry import logging_to
+from scenarios.cuts import Parting, sides_of
 from scenarios.daemons import Daemon, Status, SwarmFailed, end_all
 from scenarios.mishaps import Course, meet
+from scenarios.namespaces import Network, built
 from scenarios.progress import Display, Snapshot
-from scenarios.report import AggregateReport, Bytes, NodeReport, Parts, SwarmReport, problems
+from scenarios.report import (
+    AggregateReport,
+    Bytes,
+    Moment,
+    NodeReport,
+    Parts,
+    SideReport,
+    SwarmReport,
+    problems,
+)
 from scenarios.spec import DEVICES_MAX, OptionError, Plan, identity_of
 
 TICK_S = 0.1
@@ -45,25 +57,27 @@ SILENCE_S = 60.0  # of a daemon that is up
 SETTLE_S = 60.0  # for all to know the same history, once the last round is done
 COMPARE_S = 600.0  # for a device to train alone as long as it did in the swarm
 DOWN_S = 10.0  # for a daemon to stop when asked to
+LOOK_S = 0.5  # between two looks whether all replicas are equal
 STEPS_OF_A_SUM = 8  # design, section 4
 BOOTSTRAP_MAX = 4  # devices that one which starts again is told of
 
 T = TypeVar("T")
 
 
-def run(plan: Plan, keep: Path | None, display: Display) -> SwarmReport:
-    """Run a swarm to its end and leave no process behind.
+def run(plan: Plan, keep: Path | None, display: Display, *, namespaces: bool = False) -> SwarmReport:
+    """Run a swarm to its end and leave no process behind; with `namespaces`, each device in a network of its own.
 
     The homes go to `keep`, which is made or must be empty, and stay there; or to a temporary folder, which stays if
-    the run fails. Raises SwarmFailed, TaskRefused, and KeyboardInterrupt on SIGINT, SIGTERM and SIGHUP. For the
-    main thread.
+    the run fails. Raises SwarmFailed, NamespaceError, OptionError, TaskRefused, and KeyboardInterrupt on SIGINT,
+    SIGTERM and SIGHUP. For the main thread.
     """
     folder = Path(tempfile.mkdtemp(prefix="gossamer-")) if keep is None else _made(keep)
     stays = keep is not None
     try:
-        report = _trio_run(partial(_until_a_signal, partial(_run, plan, folder, display)))
+        with built(plan.network) if namespaces else contextlib.nullcontext() as network:
+            report = _trio_run(partial(_until_a_signal, partial(_run, plan, folder, display, network)))
         stays = stays or bool(problems(report))
-    except (TaskRefused, KeyboardInterrupt):
+    except (TaskRefused, OptionError, KeyboardInterrupt):
         raise
     except BaseException as error:
         stays = True
@@ -120,8 +134,8 @@ async def _until_a_signal(work: Callable[[], Awaitable[T]]) -> T:
     return done[0]
 
 
-async def _run(plan: Plan, folder: Path, display: Display) -> SwarmReport:
-    swarm = Run(plan, display, trio.current_time())
+async def _run(plan: Plan, folder: Path, display: Display, network: Network | None) -> SwarmReport:
+    swarm = Run(plan, display, trio.current_time(), network)
     try:
         async with trio.open_nursery() as nursery:
             await swarm.found(folder)
@@ -164,8 +178,12 @@ class Run:
     plan: Plan
     display: Display
     began: float
+    network: Network | None = None  # None: all devices are on this machine's loopback
     daemons: list[Daemon] = field(default_factory=list)
     courses: list[Course] = field(default_factory=list)
+    partings: list[Parting] = field(default_factory=list)
+    up_s: float = math.inf  # when all were up
+    looked_s: float = -math.inf  # whether all replicas are equal
     identities: list[Identity] = field(default_factory=list)
     swarm: Swarm | None = None
     stage: str = "founding"
@@ -188,9 +206,14 @@ class Run:
         self.swarm = found_swarm(settings, plan.task, opened, self.identities[0])
         self.courses = [Course(fault) for fault in plan.faults]
         self.daemons = [
-            Daemon(device, Home(folder / device.name), identity.peer_id)
-            for device, identity in zip(plan.devices, self.identities, strict=True)
+            Daemon(device, Home(folder / device.name), identity.peer_id, self._inside(index))
+            for index, (device, identity) in enumerate(zip(plan.devices, self.identities, strict=True))
         ]
+        if self.network is not None:
+            self.partings = [Parting(cut) for cut in plan.network.cut]
+
+    def _inside(self, index: int) -> tuple[str, ...]:
+        return () if self.network is None else self.network.layout.places[index].inside
 
     async def start(self) -> None:
         """The first device, and then, through it, all others at once."""
@@ -205,6 +228,7 @@ class Run:
             await daemon.start(self.plan.faults)
         # Rounds begin as soon as enough devices are up, and with them the faults.
         await self._until(lambda: all(daemon.heard for daemon in self._up))
+        self.up_s = self._now_s
 
     def _make_home(self, daemon: Daemon, bootstrap: tuple[str, ...]) -> None:
         identity = self.identities[self.daemons.index(daemon)]
@@ -220,10 +244,16 @@ class Run:
                 task=TaskSettings(
                     name=self.plan.task, data=daemon.device.data, seed=int.from_bytes(order[:4], "big")
                 ),
-                network=NetworkSettings(bootstrap=bootstrap),
+                network=self._network(daemon, bootstrap),
                 swarm=self.plan.swarm.settings(),  # without masks, each device has to say so
             )
         )
+
+    def _network(self, daemon: Daemon, bootstrap: tuple[str, ...]) -> NetworkSettings:
+        if self.network is None:
+            return NetworkSettings(bootstrap=bootstrap)
+        place = self.network.layout.places[self.daemons.index(daemon)]
+        return NetworkSettings(bootstrap=bootstrap, listen=(place.listen,))
 
     # --- the rounds ------------------------------------------------------------------------------------------
 
@@ -232,7 +262,8 @@ class Run:
         self.stage = "training"
         cohorts = self.plan.swarm.cohorts
         faults_s = max((fault.for_s or fault.after_s or 0 for fault in self.plan.faults), default=0)
-        patience_s = SILENCE_S + faults_s + 2 * (cohorts.gather_s + STEPS_OF_A_SUM * cohorts.step_s)
+        cuts_s = max((each.cut.for_s or 0 for each in self.partings), default=0)
+        patience_s = SILENCE_S + faults_s + cuts_s + 2 * (cohorts.gather_s + STEPS_OF_A_SUM * cohorts.step_s)
         before, moved_at = None, trio.current_time()
         done_at: float | None = None
         while True:
@@ -243,9 +274,11 @@ class Run:
             if rounds != before:
                 before, moved_at = rounds, now
             settled = all(status is not None and status.settled for status in heard)
-            if settled and not any(course.unfinished for course in self.courses):
+            awaited: list[Course | Parting] = [*self.courses, *self.partings]
+            if settled and not any(each.unfinished for each in awaited):
                 done_at = now if done_at is None else done_at
-                if len({status.history_digest for status in heard if status}) == 1:
+                same = len({status.history_digest for status in heard if status}) == 1
+                if same and not any(each.waits_for_equality for each in self.partings):
                     return
                 if now > done_at + SETTLE_S:
                     return  # the report says that they differ, and of whom
@@ -267,6 +300,11 @@ class Run:
         return [daemon for daemon in self.daemons if daemon.process is not None]
 
     @property
+    def _round(self) -> int:
+        """The highest that any device has told of."""
+        return max((daemon.heard.round for daemon in self._up if daemon.heard), default=0)
+
+    @property
     def _now_s(self) -> float:
         return trio.current_time() - self.began
 
@@ -278,7 +316,7 @@ class Run:
     async def _tick(self) -> None:
         """Look after the processes and the faults, and tell how things stand."""
         await trio.sleep(TICK_S)
-        round_ = max((daemon.heard.round for daemon in self._up if daemon.heard), default=0)
+        round_ = self._round
         for course in await meet(self.courses, self._up, self._now_s, round_):
             assert course.daemon is not None
             self.display.say(f"{self._now_s:5.0f} s  {course.daemon.device.name}: {course.fault}")
@@ -286,6 +324,8 @@ class Run:
         for course in self.courses:
             if course.due(self._now_s, round_, idle=idle):
                 await self._go_on(course)
+        if self.network is not None and self.stage == "training":
+            await self._part(self.network, idle=idle)
         paused = [
             course.daemon for course in self.courses if course.fault.action == "pause" and course.unfinished
         ]
@@ -307,6 +347,70 @@ class Run:
             await daemon.start(self.plan.faults)
         course.over_s = self._now_s
         self.display.say(f"{self._now_s:5.0f} s  {daemon.device.name}: goes on")
+
+    # --- cuts ------------------------------------------------------------------------------------------------
+
+    async def _part(self, network: Network, *, idle: bool) -> None:
+        """Take links down and bring them back when it is time, and note when all replicas are equal again."""
+        for parting in self.partings:
+            home, down = parting.cut.home, self._down
+            if parting.begins(self._now_s - self.up_s, self._round, down):
+                await trio.to_thread.run_sync(network.cut, home)
+                parting.cut_at = self._moment(f"{home} is cut off")
+            elif parting.ends(self._now_s, self._round, idle=idle):
+                for homes in sides_of(network.layout.homes, down):
+                    if there := self._at(network, homes):
+                        parting.sides.append(await self._side(homes, there))
+                await trio.to_thread.run_sync(network.heal, home)
+                parting.healed_at = self._moment(f"{home} is back")
+        waiting = [each for each in self.partings if each.waits_for_equality]
+        if waiting and not self._down and self._now_s >= self.looked_s + LOOK_S:
+            await self._look(waiting)
+
+    @property
+    def _down(self) -> list[str]:
+        """The homes that are cut off."""
+        return [each.cut.home for each in self.partings if each.unfinished]
+
+    def _moment(self, what: str) -> Moment:
+        """Now; `what` happened."""
+        moment = Moment(self._now_s, self._round)
+        self.display.say(f"{moment.at_s:5.0f} s  round {moment.round}: {what}")
+        return moment
+
+    def _at(self, network: Network, homes: Sequence[str]) -> list[Daemon]:
+        """Who is up in these homes, and does not stand still by a fault."""
+        return [
+            daemon
+            for daemon, home in zip(self.daemons, network.layout.home_of, strict=True)
+            if network.layout.homes[home] in homes
+            and daemon.process is not None
+            and not daemon.stands_still()
+        ]
+
+    async def _side(self, homes: Sequence[str], there: Sequence[Daemon]) -> SideReport:
+        accuracies = await _of_each(there, partial(_evaluation, path="/evaluate"), _cores())
+        return SideReport(
+            homes=list(homes),
+            devices=[daemon.device.name for daemon in there],
+            round=max((daemon.heard.round for daemon in there if daemon.heard), default=0),
+            accuracy=mean(accuracies),
+        )
+
+    async def _look(self, waiting: Sequence[Parting]) -> None:
+        """Ask all devices at once, as their replicas go on changing."""
+        up = self._up
+        if any(daemon.stands_still() for daemon in up):
+            return
+        await _of_each(up, _refreshed)
+        self.looked_s = self._now_s
+        heard = [daemon.heard for daemon in up if daemon.heard]
+        if len(heard) < len(up) or len({(each.history_digest, each.replica_sha256) for each in heard}) > 1:
+            return
+        moment = self._moment("all replicas are equal")
+        accuracy = mean(await _of_each(up, partial(_evaluation, path="/evaluate"), _cores()))
+        for parting in waiting:
+            parting.equal_at, parting.accuracy_equal = moment, accuracy
 
     def _show(self) -> None:
         heard = [daemon.heard for daemon in self._up if daemon.heard]
@@ -395,6 +499,7 @@ class Run:
             phases_s=_phases_s(last),
             homes=None,
             faults=[course.report() for course in self.courses],
+            cuts=tuple(parting.report() for parting in self.partings),
         )
 
 
@@ -452,6 +557,12 @@ async def _of_each(
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+async def _refreshed(daemon: Daemon) -> None:
+    """As `Daemon.follow` does it: who reads `heard_at` decides when silence is too long."""
+    with contextlib.suppress(SwarmFailed):
+        await daemon.refresh()
 
 
 async def _evaluation(daemon: Daemon, path: str, json: Mapping[str, object] | None = None) -> float:

@@ -465,21 +465,68 @@ def test_nobody_is_dialled_when_there_are_neighbours_enough():
 
 def test_a_member_that_is_down_is_dialled_again_with_longer_and_longer_pauses_for_ever():
     membership = machine()
-    told(membership, presence(6))
-    membership.handle(PeerUp(KEYS[6]), 0.0)
+    for i in (5, 6, 7):
+        told(membership, presence(i))
+        membership.handle(PeerUp(KEYS[i]), 0.0)
     membership.handle(PeerDown(KEYS[6], "gone"), 0.0)
     dials, now = [], 0.0
     while now < 400:
         now += BEAT_S
+        for i in (5, 7):
+            membership.heard_from(KEYS[i], now)
         if dialled(membership.handle(BEAT, now)):
             dials.append(now)
             membership.handle(PeerDown(KEYS[6], "could not connect"), now)
     pauses = [later - earlier for earlier, later in itertools.pairwise(dials)]
     assert pauses == sorted(pauses)
-    assert pauses[-1] <= BACKOFF_S[1] + BEAT_S
+    assert BACKOFF_S[1] <= pauses[-1] <= BACKOFF_S[1] + BEAT_S
     assert dials[-1] > 330
     membership.handle(PeerUp(KEYS[6]), now)
     assert membership.known[KEYS[6]].backoff_s == BACKOFF_S[0]
+
+
+def cut_off_from(gone: list[int], *, still_there: list[int], neighbours: int) -> Membership:
+    """Long enough ago for the pauses between two dials of one of those beyond the cut to be the longest."""
+    membership = machine(neighbours=neighbours)
+    for i in (*gone, *still_there):
+        told(membership, presence(i))
+        membership.handle(PeerUp(KEYS[i]), 0.0)
+    for i in gone:
+        membership.handle(PeerDown(KEYS[i], "cut"), 0.0)
+        membership.known[KEYS[i]].backoff_s = BACKOFF_S[1]
+        membership.known[KEYS[i]].dial_at = BACKOFF_S[1]
+    return membership
+
+
+@pytest.mark.parametrize("neighbours", [8, 2])
+def test_who_is_cut_off_from_most_dials_one_of_them_at_each_beat_in_turn(neighbours):
+    """Also who has neighbours enough on its own side: a large swarm's halves would never meet again."""
+    membership = cut_off_from([3, 4, 5], still_there=[1, 2], neighbours=neighbours)
+    dials = []
+    for beat in range(1, 6):
+        for i in (1, 2):
+            membership.heard_from(KEYS[i], beat * BEAT_S)
+        (found,) = dialled(membership.handle(BEAT, beat * BEAT_S))
+        dials.append(found[0])
+        membership.handle(PeerDown(found[0], "could not connect"), beat * BEAT_S + 5)
+    assert set(dials[:3]) == {KEYS[3], KEYS[4], KEYS[5]}
+    assert dials[3:] == dials[:2]
+
+
+def test_when_one_from_beyond_a_cut_is_back_the_others_are_due():
+    membership = cut_off_from([3, 4, 5], still_there=[1, 2], neighbours=8)
+    membership.handle(PeerUp(KEYS[4]), 1.0)
+    for i in (1, 2):
+        membership.heard_from(KEYS[i], BEAT_S)
+    assert {peer for peer, _ in dialled(membership.handle(BEAT, BEAT_S))} == {KEYS[3], KEYS[5]}
+
+
+def test_who_misses_a_few_of_many_waits_until_they_are_due():
+    membership = cut_off_from([5], still_there=[1, 2], neighbours=8)
+    assert dialled(membership.handle(BEAT, BEAT_S)) == []
+    for i in (1, 2):
+        membership.heard_from(KEYS[i], BACKOFF_S[1])
+    assert dialled(membership.handle(BEAT, BACKOFF_S[1])) == [(KEYS[5], ("at/5",))]
 
 
 def test_links_spread_and_those_believed_up_come_first():

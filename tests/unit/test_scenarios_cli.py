@@ -7,7 +7,7 @@ from scenarios import cli
 
 @pytest.fixture
 def never(monkeypatch):
-    def run(*_):
+    def run(*_, **__):
         raise AssertionError("nothing may be started")
 
     monkeypatch.setattr(cli, "run", run)

@@ -10,10 +10,13 @@ from rich.console import Console
 from scenarios.report import (
     AggregateReport,
     Bytes,
+    CutReport,
     FaultReport,
+    Moment,
     NodeReport,
     Parts,
     ReportError,
+    SideReport,
     SwarmReport,
     print_report,
     problems,
@@ -153,3 +156,43 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_no_draft(tmp_path)
     with pytest.raises(ReportError, match="cannot be written"):
         write_json(report(), occupied)
     assert list(tmp_path.iterdir()) == [occupied]
+
+
+def cut(**changes):
+    fields = {
+        "cut": "cut south off in round 5 for 10 rounds",
+        "began": Moment(20.4, 5),
+        "healed": Moment(60.2, 15),
+        "sides": [
+            SideReport(["north", "west"], ["Ada", "Bruno"], 14, 0.5),
+            SideReport(["south"], ["Chidi"], 15, 0.625),
+        ],
+        "equal": Moment(66.2, 17),
+        "rounds_to_equal": 2,
+        "accuracy_equal": 0.75,
+    }
+    return CutReport(**fields | changes)
+
+
+def test_a_cut_is_told_with_what_both_sides_had_and_when_all_were_equal():
+    assert problems(report(cuts=(cut(),))) == []
+    told = statements(report(cuts=(cut(),)))
+    assert told[-4:] == [
+        "Cut: cut south off in round 5 for 10 rounds: from 20 s (round 5) to 60 s (round 15).",
+        "Just before, north and west (2 devices) were in round 14 at 50.0 %.",
+        "Just before, south (1 devices) were in round 15 at 62.5 %.",
+        "All replicas were equal 6 s and 2 rounds later, at 75.0 %.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"began": None, "healed": None, "equal": None}, "this cut never happened: cut south"),
+        ({"healed": None, "equal": None}, "this cut never ended: cut south"),
+        ({"equal": None}, "after this cut the replicas were never seen equal: cut south"),
+    ],
+)
+def test_a_cut_that_did_not_come_to_its_end_is_a_problem(changes, words):
+    (found,) = problems(report(cuts=(cut(**changes),)))
+    assert found.startswith(words)

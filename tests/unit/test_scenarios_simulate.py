@@ -95,7 +95,7 @@ def test_many_devices_can_be_simulated_and_not_started(scenario):
 
 
 def test_a_swarm_of_real_devices_says_that_it_has_no_classes(scenario, monkeypatch, capsys):
-    def stop(*_arguments):
+    def stop(*_arguments, **_options):
         raise GossamerError("enough")
 
     monkeypatch.setattr(cli, "run", stop)
