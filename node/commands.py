@@ -59,6 +59,12 @@ BootstrapOption = Annotated[
         help="A device to join through, as /ip4/ADDRESS/tcp/PORT/p2p/PEER_ID; may be repeated.", negative=""
     ),
 ]
+NearbyOption = Annotated[
+    str | None,
+    Parameter(
+        help="The swarm on this network to join, by its name or id: see gossamer nearby. For a new home."
+    ),
+]
 DetachOption = Annotated[
     bool, Parameter(alias="-d", help="Start it in the background, and return when it is up.", negative="")
 ]
@@ -130,6 +136,7 @@ def up(
     *,
     home: HomeOption = None,
     bootstrap: BootstrapOption = (),
+    nearby: NearbyOption = None,
     detach: DetachOption = False,
     background: BackgroundOption = False,
 ) -> int:
@@ -137,13 +144,14 @@ def up(
     _check_each("--bootstrap", bootstrap, bootstrap_peer)
     opened = open_home(home_path(home, os.environ))
     if detach:
-        _detach(opened, bootstrap)
+        _detach(opened, bootstrap, nearby)
         return 0
     from node.drivers.boot import run_node  # noqa: PLC0415 - loads what only a daemon needs
 
     interrupted = run_node(
         opened,
         bootstrap,
+        nearby=nearby,
         foreground=not background,
         announce=lambda addresses: None if background else _announce(addresses),
         environ=os.environ,
@@ -201,12 +209,13 @@ def _announce(addresses: Iterable[str]) -> None:
         _say(f"others join with: gossamer up --bootstrap {address}")
 
 
-def _detach(home: Home, bootstrap: Iterable[str]) -> None:
+def _detach(home: Home, bootstrap: Iterable[str], nearby: str | None) -> None:
     """Start the node in the background and wait until it is up, or looks for its swarm."""
     load_config(home.config)
     with contextlib.suppress(NotRunning):
         raise AlreadyRunning(home.path, running(home).pid)
     more = [part for address in bootstrap for part in ("--bootstrap", address)]
+    more += [] if nearby is None else ["--nearby", nearby]
     words = (
         home.path / "daemon.err"
     )  # what is no log: one line of error, or what an interpreter says that dies

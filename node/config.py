@@ -22,8 +22,8 @@ from tomlkit.items import Table
 from crypto.identity import public_key_of
 from gossip.errors import GossamerError, ManifestError
 from gossip.manifest import (
-    MEMBERS_MAX,
     GRAIN_MAX,
+    MEMBERS_MAX,
     RANK_MAX,
     SCHEDULE_MAX,
     Cohorts,
@@ -162,6 +162,7 @@ class NetworkSettings(Section, frozen=True):
     bootstrap: Annotated[tuple[str, ...], Meta(max_length=ADDRESSES_MAX)] = ()
     neighbours: Annotated[int, Meta(ge=2, le=32)] = 8
     hub: bool = False
+    nearby: bool = True  # says nothing while listening is on loopback alone, as it is by default
 
     def __post_init__(self) -> None:
         for key, addresses, parse in (
@@ -358,6 +359,7 @@ COMMENTS = {
     "network.bootstrap": "Devices to join through, each as /ip4/ADDRESS/tcp/PORT/p2p/PEER_ID. None: found a swarm.",
     "network.neighbours": "Connections to keep.",
     "network.hub": "true for a device that is always on and well connected: others let it lead and add up.",
+    "network.nearby": "Announce this device on its networks, if it listens there, and find others. false: by address alone.",
     "trainer": "The process that trains.",
     "trainer.threads": "Processor cores that training may take.",
     "swarm": "What this device founds when it has nobody to join. A swarm that it joins brings its own.",

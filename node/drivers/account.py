@@ -21,6 +21,7 @@ from node.telemetry import process_figures
 
 if TYPE_CHECKING:
     from node.drivers.libp2p import Libp2pTransport  # takes seconds to import: see node.drivers.boot
+    from node.drivers.nearby import Nearby
 
 # What a core says of itself, and what is null before there is one.
 CORE_FIELDS = (
@@ -33,12 +34,19 @@ class Running:
     """The parts of a node that is up."""
 
     def __init__(
-        self, *, core: NodeCore, daemon: Daemon, transport: "Libp2pTransport", first_model: Floats
+        self,
+        *,
+        core: NodeCore,
+        daemon: Daemon,
+        transport: "Libp2pTransport",
+        first_model: Floats,
+        nearby: "Nearby | None",
     ) -> None:
         self.core = core
         self.daemon = daemon
         self.transport = transport
         self.first_model = first_model  # x_0
+        self.nearby = nearby  # None: the settings say no
 
 
 class Account:
@@ -88,6 +96,7 @@ class Account:
             "state": "running" if running is not None and self._state != "stopping" else self._state,
             **of_core,
             "addresses": [] if running is None else running.transport.addresses,
+            "nearby": running.nearby.status() if running is not None and running.nearby is not None else None,
             "traffic": self._traffic(),
             "cpu_s": {
                 "daemon": daemon["cpu_s"],

@@ -311,6 +311,14 @@ class Libp2pTransport:
         """Sorted: the neighbours that are up, and the address of each connection's other end."""
         return sorted((link.peer, link.address) for link in self._host.links.values() if link.up.is_set())
 
+    @property
+    def bound(self) -> list[tuple[str, int]]:
+        """The hosts and ports that were asked for; 0.0.0.0 and :: are every address of this device."""
+        return [
+            (listener.socket.getsockname()[0], listener.socket.getsockname()[1])
+            for listener in self._host.tcp.bound.values()
+        ]
+
     # --- a link's life --------------------------------------------------------------------------------------
 
     def _meet(self, conn: SwarmConn) -> _Link | None:
