@@ -35,6 +35,8 @@ def build_app() -> App:
     app.command("node.commands:down", help="Stop the node, and wait until it is gone.")
     app.command("node.commands:status", help="What the node is doing, and what it waits for.")
     app.command("node.commands:peers", help="The other devices of the swarm.")
+    app.command("node.commands:ping", help="How far away a neighbour is, and by which route.")
+    app.command("node.commands:nearby", help="The swarms and devices on this device's networks.")
     config = App(name="config", help="The device's settings.")
     config.command("node.commands:check", help="Whether the settings can be used; if not, why.")
     app.command(config)

@@ -16,7 +16,7 @@ import ipaddress
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from crypto.identity import public_key_of
 from gossip.errors import GossamerError, PeerViolation
@@ -77,6 +77,21 @@ class Notice:
     peer_id: str
     admits: str  # "open", "members"
     addresses: tuple[str, ...]  # /ip4/ADDRESS/tcp/PORT
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        return (self.swarm_name, self.swarm, self.device, self.peer_id)
+
+    def told(self, interfaces: Iterable[Interface]) -> dict[str, Any]:
+        """For people and programs, with the addresses that can be dialled from here."""
+        return {
+            "swarm": self.swarm_name,
+            "swarm_id": self.swarm,
+            "device": self.device,
+            "peer_id": self.peer_id,
+            "admits": self.admits,
+            "addresses": list(self.reached_by(interfaces)),
+        }
 
     def reached_by(self, interfaces: Iterable[Interface]) -> tuple[str, ...]:
         """Its addresses on networks of our own, each with the peer id that must answer there."""

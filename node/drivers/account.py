@@ -4,19 +4,23 @@ import os
 import resource
 from collections.abc import Callable
 from dataclasses import asdict
+from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 import trio  # noqa: TID251 - the drivers are trio's room
 
 from crypto.identity import Identity, peer_id
+from gossip.errors import PeerViolation
 from gossip.events import Floats
 from gossip.manifest import Swarm
 from node.config import Config
 from node.core import NodeCore
-from node.drivers.api import NotYet
+from node.drivers.api import NotYet, Unanswered
 from node.drivers.daemon import Daemon
+from node.drivers.interfaces import interfaces
 from node.drivers.mailbox import Mailbox
 from node.drivers.trainer import Trainer
+from node.nearby import route_of
 from node.telemetry import process_figures
 
 if TYPE_CHECKING:
@@ -116,16 +120,51 @@ class Account:
         return told
 
     def peers(self) -> dict[str, object]:
-        """The other members that are believed to be up; `address` is the other end of a neighbour's connection."""
+        """The other members that are believed to be up; `address` is the other end of a neighbour's connection.
+
+        `route`: to a neighbour, "lan" or "direct". `state`: "neighbour", or "member", of whom others told.
+        """
         running = self._up()
         ends = {peer_id(peer): address for peer, address in running.transport.peers}
         live = running.core.status(trio.current_time())["live"]
         assert isinstance(live, list)
         others = [peer for peer in live if peer != self._identity.peer_id]
+        here = interfaces()
         return {
             "peers": [
-                {"peer_id": peer, "neighbour": peer in ends, "address": ends.get(peer)} for peer in others
+                {
+                    "peer_id": peer,
+                    "neighbour": peer in ends,
+                    "state": "neighbour" if peer in ends else "member",
+                    "route": route_of(ends[peer], here) if peer in ends else None,
+                    "address": ends.get(peer),
+                }
+                for peer in others
             ]
+        }
+
+    async def ping(self, peer: str, count: int) -> dict[str, object]:
+        """A neighbour, by its peer id or how that ends. Raises Unanswered."""
+        from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - see node.drivers.boot
+
+        transport = self._up().transport
+        meant = [(key, address) for key, address in transport.peers if peer_id(key).endswith(peer)]
+        if len(meant) != 1:
+            which = "several neighbours' ids end" if meant else "no neighbour's id ends"
+            raise Unanswered(f"{which} in {peer}; see: gossamer peers")
+        [(key, address)] = meant
+        try:
+            pinged = await transport.ping(key, count)
+        except (Unreachable, PeerViolation) as error:
+            raise Unanswered(str(error)) from error
+        return {
+            "peer_id": peer_id(key),
+            "address": address,
+            "route": route_of(address, interfaces()),
+            "count": len(pinged.round_trips_s),
+            "min_ms": round(1000 * min(pinged.round_trips_s), 3),
+            "median_ms": round(1000 * median(pinged.round_trips_s), 3),
+            "clock_ahead_s": round(pinged.clock_ahead_s, 3),
         }
 
     def aggregates(self) -> dict[str, object]:
