@@ -37,6 +37,7 @@ def build_app() -> App:
     app.command("node.commands:peers", help="The other devices of the swarm.")
     app.command("node.commands:ping", help="How far away a neighbour is, and by which route.")
     app.command("node.commands:nearby", help="The swarms and devices on this device's networks.")
+    app.command("node.commands:doctor", help="What is wrong, and what to do about it.")
     config = App(name="config", help="The device's settings.")
     config.command("node.commands:check", help="Whether the settings can be used; if not, why.")
     app.command(config)

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, ParamSpec
 
@@ -251,6 +252,21 @@ def nearby(*, seconds: SecondsOption = 5.0, json: JsonOption = False) -> None:
             "network (gossamer init --listen), or its network.nearby is false, or the network carries no multicast, "
             "as guest Wi-Fis do; next: gossamer doctor"
         )
+
+
+@_in_words
+def doctor(*, home: HomeOption = None, json: JsonOption = False) -> int:
+    """What is wrong with this device, its network or its neighbours, and what to do about it."""
+    from node.drivers.checkup import examine  # noqa: PLC0415 - loads what only this command needs
+
+    findings = examine(home_path(home, os.environ))
+    ok = all(finding.ok for finding in findings)
+    if json:
+        told = {"ok": ok, "findings": [asdict(finding) for finding in findings]}
+        _tell(json_text.dumps(told, indent=2))
+    for finding in [] if json else findings:
+        _tell(_printable(finding.line))
+    return 0 if ok else 1
 
 
 @_in_words

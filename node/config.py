@@ -89,6 +89,12 @@ def bootstrap_peer(address: str) -> bytes:
         raise ValueError(f"{_shown(address)}: {error}; expected {_BOOTSTRAP_FORM}") from error
 
 
+def bootstrap_host(address: str) -> str | None:
+    """The IP address to which a bootstrap address leads; None where it is a name."""
+    parts = address.split("/")
+    return parts[2] if parts[1] in {"ip4", "ip6"} else None
+
+
 def _tcp(address: str, families: tuple[str, ...], *, port_min: int) -> tuple[str, int, list[str]]:
     """Host, port and what follows them in a multiaddr of TCP; ValueError in words."""
     parts = address.split("/")

@@ -36,8 +36,12 @@ class Wire:
         for number in range(1, len(self._spaces)):
             self._ip(self.bridge, f"link set port{number} type bridge_slave mcast_flood off")
 
-    def link(self, space, state):
-        self._ip(space, f"link set eth0 {state}")
+    def link(self, space, interface, state):
+        self._ip(space, f"link set {interface} {state}")
+
+    def address(self, space, word, address):
+        """word: add or del."""
+        self._ip(space, f"addr {word} {address}/24 dev eth0")
 
     def close(self):
         for space in self._spaces:

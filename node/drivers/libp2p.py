@@ -126,6 +126,7 @@ FOREIGNERS_REMEMBERED = 1024  # so that each is logged once
 RESET_S = 1.0  # for telling a peer that a stream is over, also while we are being cancelled
 
 FOREIGN = "belongs to another swarm"
+ANOTHER = "another device answers there"
 
 Log = Callable[[str, Mapping[str, object]], None]
 T = TypeVar("T")
@@ -732,7 +733,7 @@ def _reason(error: BaseException | None) -> str:
     reason = "unknown"
     while error is not None:
         if isinstance(error, PeerIDMismatchesPubkey):
-            return "another device answers there"
+            return ANOTHER
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         number = error.errno if isinstance(error, OSError) else None
