@@ -105,9 +105,12 @@ async def _examine(path: Path) -> list[Finding]:
     visits = await _visit_all(list(others.values())[:VISITS_MAX], usable)
     claims = [visit for visit in visits if visit.notice.peer_id == device.peer_id]
     met = [visit for visit in visits if visit.notice.peer_id != device.peer_id]
-    ahead_s = device.ahead_s | {
-        visit.notice.device: visit.clock_ahead_s for visit in met if visit.clock_ahead_s is not None
+    clocks = device.ahead_s | {
+        visit.notice.peer_id: visit.clock_ahead_s for visit in met if visit.clock_ahead_s is not None
     }
+    names = {visit.notice.peer_id: visit.notice.device for visit in met}
+    # By peer id, so that a neighbour that is nearby counts once.
+    ahead_s = {f"{names.get(peer, 'neighbour')} ({peer[-6:]})": ahead for peer, ahead in clocks.items()}
     settings = None if device.config is None else Home(path).config
     return [
         judge_versions(sys.version_info[:2], {name: _release(name) for name in RELEASES}),

@@ -172,7 +172,7 @@ def test_a_clock_a_double_and_a_closed_port_are_named(wire, device, bare):
     findings, _ = ada.doctor()
     wrong = {name: each["text"] for name, each in findings.items() if not each["ok"]}
     assert wrong.keys() == {"clock", "identity", "nearby"}
-    assert f"1 h ahead on bare-{places[0][1]}" in wrong["clock"]
+    assert f"1 h ahead on bare-{places[0][1]} (" in wrong["clock"]
     assert "duplicate identity" in wrong["identity"]
     assert places[1][1] in wrong["identity"]
     assert f"bare-{places[2][1]}" in wrong["nearby"]
