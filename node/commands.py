@@ -343,6 +343,8 @@ def _status_lines(told: Mapping[str, Any]) -> Iterable[str]:
     yield f"{told['name']}  {told['peer_id']}  {swarm}, task {told['task']}"
     if told.get("warning"):
         yield f"WARNING: {told['warning']}"
+    if (told.get("nearby") or {}).get("doubles"):
+        yield "WARNING: another device on this network announces this one's key; next: gossamer doctor"
     yield f"It {told['doing']}, and waits for {told['waits_for']}."
     if told["round"] is None:
         return

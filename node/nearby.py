@@ -6,7 +6,8 @@ these rules, after which libp2p's handshake proves who answers and the swarm's o
 
 - a notice that is not exactly well formed is none;
 - only addresses on a network of this device's own interfaces are dialled, so nobody can aim it at the world;
-- at most CANDIDATES_MAX devices are remembered, at most DIALS_AT_ONCE dialled a look, each with a doubling pause.
+- at most CANDIDATES_MAX devices are remembered, and each is dialled after ever longer pauses; all of them together at most
+  DIALS_AT_ONCE a look and DIALS_A_MINUTE a minute, whoever waits longest first.
 
 The service is `_gossamer._tcp`, as what is behind it speaks TCP (RFC 6763, section 7). Each start of a device announces
 itself under a fresh *instance*: two instances with one peer id are two devices with one key.
@@ -14,6 +15,7 @@ itself under a fresh *instance*: two instances with one peer id are two devices 
 
 import ipaddress
 import re
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -28,6 +30,7 @@ ADDRESSES_MAX = 8
 TEXT_BYTES_MAX = 1300  # of a notice: one packet on any network
 CANDIDATES_MAX = 64
 DIALS_AT_ONCE = 4
+DIALS_A_MINUTE = 30
 PAUSE_S = (4.0, 300.0)  # first and longest between two dials of one device
 
 # Of interfaces that lead to no other device: containers, virtual machines, tunnels. By name, as nothing else tells.
@@ -213,6 +216,7 @@ class Candidates:
         self._swarm = swarm
         self._instance = instance
         self._found: dict[str, _Candidate] = {}  # by instance; at most CANDIDATES_MAX
+        self._dialled: deque[float] = deque(maxlen=DIALS_A_MINUTE)  # when
         self.doubles: dict[str, Notice] = {}  # instances that claim to be this device; at most CANDIDATES_MAX
 
     def __len__(self) -> int:
@@ -251,7 +255,9 @@ class Candidates:
     ) -> list[tuple[bytes, tuple[str, ...]]]:
         """Whom to dial, and where: as many as are missing to `enough` neighbours."""
         dials: dict[bytes, tuple[str, ...]] = {}
-        wanted = min(DIALS_AT_ONCE, enough - len(connected))
+        while self._dialled and self._dialled[0] <= now - 60:
+            self._dialled.popleft()
+        wanted = min(DIALS_AT_ONCE, DIALS_A_MINUTE - len(self._dialled), enough - len(connected))
         for candidate in sorted(self._found.values(), key=lambda each: each.dial_at):
             peer = public_key_of(candidate.notice.peer_id)
             if peer in connected:
@@ -261,4 +267,5 @@ class Candidates:
                 candidate.pause_s = min(2 * candidate.pause_s, PAUSE_S[1])
                 if addresses := candidate.notice.reached_by(interfaces):
                     dials[peer] = addresses
+        self._dialled.extend([now] * len(dials))
         return list(dials.items())

@@ -88,7 +88,7 @@ async def find_swarm(
             around = await trio.to_thread.run_sync(look_around, interfaces, AROUND_S)
         except NoMulticast as error:
             log.warning("cannot_look_around", reason=str(error))
-            waits_for(f'a network on which to look for the swarm "{wanted}": {error}; see: gossamer doctor')
+            waits_for(f'a network on which to look for the swarm "{wanted}": {error}')
             await trio.sleep(PAUSES_S[-1])
             continue
         meant = of_swarm(around.values(), wanted)

@@ -35,7 +35,7 @@ logging.getLogger("zeroconf").setLevel(logging.CRITICAL)  # warns of what strang
 
 
 class NoMulticast(GossamerError):
-    """The system does not let this process send or hear multicast DNS. See: gossamer doctor"""
+    """The system does not let this process send or hear multicast DNS: `gossamer doctor` says why."""
 
 
 def fresh_instance() -> str:
@@ -54,12 +54,12 @@ class Mdns:
         self._tries: dict[str, int] = {}  # of names that lack their text; at most NAMES_MAX
         leaving_from = [str(each.ip4) for each in interfaces if each.ip4 is not None]
         if not leaving_from:
-            raise NoMulticast("no interface with an IPv4 address is up")
+            raise NoMulticast("no interface with an IPv4 address is up; next: gossamer doctor")
         try:
             self._zeroconf = Zeroconf(interfaces=leaving_from, ip_version=IPVersion.V4Only)
         except (OSError, ZeroconfError, RuntimeError) as error:
             raise NoMulticast(
-                f"multicast DNS cannot be used on {', '.join(leaving_from)}: {error}"
+                f"multicast DNS cannot be used on {', '.join(leaving_from)}: {error}; next: gossamer doctor"
             ) from error
         try:
             self._browser = ServiceBrowser(self._zeroconf, SERVICE, handlers=[self._hear])
@@ -67,7 +67,7 @@ class Mdns:
                 self._zeroconf.register_service(_service(notice, instance, leaving_from))
         except (OSError, ZeroconfError, RuntimeError) as error:
             self.close()
-            raise NoMulticast(f"this device cannot be announced: {error}") from error
+            raise NoMulticast(f"this device cannot be announced: {error}; next: gossamer doctor") from error
 
     def __enter__(self) -> Self:
         return self

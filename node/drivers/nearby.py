@@ -60,6 +60,7 @@ class Nearby:
             admits=swarm.manifest.admit,
             addresses=(),
         )
+        self._swarm = swarm
         self._candidates = Candidates(identity.peer_id, self._silent.swarm, self.instance)
         self._enough = enough
         self._transport = transport
@@ -103,7 +104,7 @@ class Nearby:
                 self._mdns = await _in_thread(partial(Mdns, interfaces, notice, self.instance))
             except NoMulticast as error:
                 self._retry_at = trio.current_time() + RETRY_S
-                self._log.warning("not_announced", reason=str(error), next="gossamer doctor")
+                self._log.warning("not_announced", reason=str(error))
                 return
         self._announced = wanted
         self._log.info("announced", interfaces=[each.name for each in wanted[0]], addresses=list(wanted[1]))
@@ -123,6 +124,8 @@ class Nearby:
         self._known_doubles = set(self._candidates.doubles)
         connected = {peer for peer, _ in self._transport.peers}
         for peer, addresses in self._candidates.due(connected, self._enough, self._announced[0], now):
+            if not self._swarm.admits(peer):
+                continue
             self._log.info("nearby", peer=peer.hex()[:16], addresses=list(addresses))
             self._transport.dial(peer, addresses)
 

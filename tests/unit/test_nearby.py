@@ -10,9 +10,13 @@ from hypothesis import strategies as st
 
 from crypto.identity import Identity
 from gossip.errors import PeerViolation
+from gossip.manifest import Model, Swarm, Tensor
+from node.config import SwarmSettings
+from node.drivers.joining import OtherSwarm, check_wanted
 from node.nearby import (
     ADDRESSES_MAX,
     CANDIDATES_MAX,
+    DIALS_A_MINUTE,
     DIALS_AT_ONCE,
     PAUSE_S,
     Candidates,
@@ -27,6 +31,7 @@ from node.nearby import (
     texts_of,
 )
 
+ANY_MODEL = Model(task="any", schema=bytes(32), tensors=(Tensor(1, 0),), seed=0, initial=bytes(32))
 ME, OTHER = Identity(bytes(32)), Identity(bytes([1]) * 32)
 
 
@@ -194,10 +199,26 @@ def test_a_flood_of_names_is_bounded_and_does_not_keep_others_out_for_good():
     assert len(dialled) == DIALS_AT_ONCE
     found.saw("honest", NOTICE, 1.0)
     assert len(found) == CANDIDATES_MAX
-    for now in range(1, 60):
-        for peer, _ in found.due(set(), 8, [WIFI], float(now)):
-            dialled.append(peer)
+    for now in range(1, 200):
+        dialled += [peer for peer, _ in found.due(set(), 8, [WIFI], float(now))]
     assert OTHER.public_key in dialled
+
+
+def test_names_without_end_make_no_dials_without_end():
+    found, dials = candidates(), 0
+    for now in range(600):
+        for number in range(20):
+            found.saw(f"x{now}-{number}", candidate(20 * now % 2000 + number + 2), float(now))
+        dials += len(found.due(set(), 8, [WIFI], float(now)))
+    assert DIALS_A_MINUTE < dials <= DIALS_A_MINUTE * 10
+
+
+def test_a_home_belongs_to_one_swarm():
+    swarm = Swarm(b"\xab" * 32, SwarmSettings(name="home").manifest(ANY_MODEL, OTHER.public_key), b"")
+    check_wanted(swarm, "home")
+    check_wanted(swarm, "ab" * 8)
+    with pytest.raises(OtherSwarm, match='belongs to the swarm "home" and cannot join "office" as well'):
+        check_wanted(swarm, "office")
 
 
 def test_another_device_with_the_same_key_is_noticed_until_it_leaves():

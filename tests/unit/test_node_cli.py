@@ -12,6 +12,7 @@ import pytest
 from crypto.identity import Identity
 from node import cli, commands
 from node.config import load_config
+from node.doctor import Finding
 from node.nearby import Interface, Notice
 
 PEER = Identity(bytes(range(32))).peer_id
@@ -74,7 +75,7 @@ def test_help_is_data(gossamer, words):
 
 
 @pytest.mark.parametrize(
-    "command", ["init", "up", "down", "status", "peers", "ping", "nearby", "config check", "swarm"]
+    "command", ["init", "up", "down", "status", "peers", "ping", "nearby", "doctor", "config check", "swarm"]
 )
 def test_every_command_explains_itself(gossamer, command):
     told = gossamer(*command.split(), "--help")
@@ -180,6 +181,24 @@ def test_a_status_is_for_people_or_for_programs(gossamer, monkeypatch):
     assert "round 3 of 40, accuracy 0.500" in people.out
     assert JOIN in people.out
     assert json.loads(program.out) == STATUS
+
+
+def test_a_double_is_in_the_status(gossamer, monkeypatch):
+    doubled = STATUS | {"nearby": {"doubles": ["gossamer-0"]}}
+    gossamer("init")
+    monkeypatch.setattr(commands, "call", lambda *_, **__: doubled)
+    assert "WARNING: another device on this network announces this one's key" in gossamer("status").out
+
+
+@pytest.mark.parametrize(("findings", "code"), [([True, True], 0), ([True, False], 1)])
+def test_the_doctor_says_what_is_wrong_and_fails_with_it(gossamer, monkeypatch, findings, code):
+    found = [Finding("port", ok, "seen", "" if ok else "ss -ltnp") for ok in findings]
+    monkeypatch.setattr("node.drivers.checkup.examine", lambda _: found)
+    people, program = gossamer("doctor"), gossamer("doctor", "--json")
+    assert (people.code, program.code) == (code, code)
+    assert people.out.splitlines() == [each.line for each in found]
+    told = json.loads(program.out)
+    assert (told["ok"], [each["ok"] for each in told["findings"]]) == (code == 0, findings)
 
 
 def test_a_starting_node_has_a_status_too(gossamer, monkeypatch):
