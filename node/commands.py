@@ -8,11 +8,12 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, ParamSpec
 
 import psutil
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from crypto.identity import SEED_BYTES, Identity
 from gossip.errors import GossamerError
@@ -31,6 +32,8 @@ from node.home import AlreadyRunning, Home, NotRunning, home_path, init_home, op
 DEFAULT_DATA = {"watch": "subjects=1", "digits": "shard=1/10"}
 UP_S = 120  # for a node in the background to listen; several may share a slow machine
 LOOK_S = 0.5
+PING_S = 20.0
+PEER_CHARACTERS_MIN, PEER_CHARACTERS_MAX = 4, 64
 DOWN_S = 10.0
 LINES_SHOWN = 10
 INTERRUPTED = 130
@@ -58,6 +61,17 @@ BootstrapOption = Annotated[
     Parameter(
         help="A device to join through, as /ip4/ADDRESS/tcp/PORT/p2p/PEER_ID; may be repeated.", negative=""
     ),
+]
+NearbyOption = Annotated[
+    str | None,
+    Parameter(
+        help="The swarm on this network to join, by its name or id: see gossamer nearby. For a new home."
+    ),
+]
+PeerArgument = Annotated[str, Parameter(help="A neighbour's peer id, or how it ends.")]
+CountOption = Annotated[int, Parameter(help="Round trips.", validator=validators.Number(gte=1, lte=16))]
+SecondsOption = Annotated[
+    float, Parameter(help="How long to look.", validator=validators.Number(gte=1, lte=60))
 ]
 DetachOption = Annotated[
     bool, Parameter(alias="-d", help="Start it in the background, and return when it is up.", negative="")
@@ -130,6 +144,7 @@ def up(
     *,
     home: HomeOption = None,
     bootstrap: BootstrapOption = (),
+    nearby: NearbyOption = None,
     detach: DetachOption = False,
     background: BackgroundOption = False,
 ) -> int:
@@ -137,13 +152,14 @@ def up(
     _check_each("--bootstrap", bootstrap, bootstrap_peer)
     opened = open_home(home_path(home, os.environ))
     if detach:
-        _detach(opened, bootstrap)
+        _detach(opened, bootstrap, nearby)
         return 0
     from node.drivers.boot import run_node  # noqa: PLC0415 - loads what only a daemon needs
 
     interrupted = run_node(
         opened,
         bootstrap,
+        nearby=nearby,
         foreground=not background,
         announce=lambda addresses: None if background else _announce(addresses),
         environ=os.environ,
@@ -184,7 +200,73 @@ def peers(*, home: HomeOption = None, json: JsonOption = False) -> None:
         _say("no other device is here")
     for peer in told["peers"]:
         where = peer["address"] or "known through others"
-        _tell(_printable(f"{peer['peer_id']}  {'neighbour' if peer['neighbour'] else 'member   '}  {where}"))
+        _tell(_printable(f"{peer['peer_id']}  {peer['state']:<9}  {peer['route'] or '-':<6}  {where}"))
+
+
+@_in_words
+def ping(
+    peer: PeerArgument, /, *, home: HomeOption = None, count: CountOption = 5, json: JsonOption = False
+) -> None:
+    """How far away a neighbour is: round trips, and the route to it."""
+    if not PEER_CHARACTERS_MIN <= len(peer) <= PEER_CHARACTERS_MAX:
+        raise UsageError(
+            f"{_printable(peer)}: a peer id, or how it ends: {PEER_CHARACTERS_MIN} characters or more"
+        )
+    asked = {"peer": peer, "count": count}
+    told = call(open_home(home_path(home, os.environ)), "POST", "/ping", json=asked, timeout_s=PING_S)
+    if json:
+        _tell(json_text.dumps(told, indent=2))
+        return
+    _tell(
+        f"{told['peer_id']}  {told['min_ms']:.1f} ms at best, {told['median_ms']:.1f} ms median of {told['count']}  "
+        f"{told['route']}  {told['address']}"
+    )
+
+
+@_in_words
+def nearby(*, seconds: SecondsOption = 5.0, json: JsonOption = False) -> None:
+    """The swarms and devices on this device's networks. Needs no home and no node."""
+    from node.drivers.interfaces import usable_interfaces  # noqa: PLC0415 - loads what only a few commands need
+    from node.drivers.mdns import look_around  # noqa: PLC0415
+
+    interfaces = usable_interfaces()
+    names = ", ".join(f"{each.name} {each.networks[0].ip}" for each in interfaces)
+    found = look_around(interfaces, seconds) if interfaces else {}
+    devices = [each.told(interfaces) for each in sorted(found.values(), key=lambda each: each.order)]
+    if json:
+        _tell(
+            json_text.dumps({"interfaces": [each.name for each in interfaces], "devices": devices}, indent=2)
+        )
+    for device in [] if json else devices:
+        where = " ".join(device["addresses"]) or "at no address on a network of this device"
+        _tell(
+            f'"{device["swarm"]}"  {device["swarm_id"]}  {device["device"]}  admits {device["admits"]}  {where}'
+        )
+    if devices:
+        _say('join one of them: gossamer up --nearby "NAME", with a home that belongs to no swarm yet')
+    elif not interfaces:
+        _say("no interface is up behind which other devices can be; next: gossamer doctor")
+    else:
+        _say(
+            f"nothing was found within {seconds:g} s on {names}. Either no device is up there that listens on this "
+            "network (gossamer init --listen), or its network.nearby is false, or the network carries no multicast, "
+            "as guest Wi-Fis do; next: gossamer doctor"
+        )
+
+
+@_in_words
+def doctor(*, home: HomeOption = None, json: JsonOption = False) -> int:
+    """What is wrong with this device, its network or its neighbours, and what to do about it."""
+    from node.drivers.checkup import examine  # noqa: PLC0415 - loads what only this command needs
+
+    findings = examine(home_path(home, os.environ))
+    ok = all(finding.ok for finding in findings)
+    if json:
+        told = {"ok": ok, "findings": [asdict(finding) for finding in findings]}
+        _tell(json_text.dumps(told, indent=2))
+    for finding in [] if json else findings:
+        _tell(_printable(finding.line))
+    return 0 if ok else 1
 
 
 @_in_words
@@ -201,12 +283,13 @@ def _announce(addresses: Iterable[str]) -> None:
         _say(f"others join with: gossamer up --bootstrap {address}")
 
 
-def _detach(home: Home, bootstrap: Iterable[str]) -> None:
+def _detach(home: Home, bootstrap: Iterable[str], nearby: str | None) -> None:
     """Start the node in the background and wait until it is up, or looks for its swarm."""
     load_config(home.config)
     with contextlib.suppress(NotRunning):
         raise AlreadyRunning(home.path, running(home).pid)
     more = [part for address in bootstrap for part in ("--bootstrap", address)]
+    more += [] if nearby is None else ["--nearby", nearby]
     words = (
         home.path / "daemon.err"
     )  # what is no log: one line of error, or what an interpreter says that dies
@@ -260,6 +343,8 @@ def _status_lines(told: Mapping[str, Any]) -> Iterable[str]:
     yield f"{told['name']}  {told['peer_id']}  {swarm}, task {told['task']}"
     if told.get("warning"):
         yield f"WARNING: {told['warning']}"
+    if (told.get("nearby") or {}).get("doubles"):
+        yield "WARNING: another device on this network announces this one's key; next: gossamer doctor"
     yield f"It {told['doing']}, and waits for {told['waits_for']}."
     if told["round"] is None:
         return

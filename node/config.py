@@ -89,6 +89,12 @@ def bootstrap_peer(address: str) -> bytes:
         raise ValueError(f"{_shown(address)}: {error}; expected {_BOOTSTRAP_FORM}") from error
 
 
+def bootstrap_host(address: str) -> str | None:
+    """The IP address to which a bootstrap address leads; None where it is a name."""
+    parts = address.split("/")
+    return parts[2] if parts[1] in {"ip4", "ip6"} else None
+
+
 def _tcp(address: str, families: tuple[str, ...], *, port_min: int) -> tuple[str, int, list[str]]:
     """Host, port and what follows them in a multiaddr of TCP; ValueError in words."""
     parts = address.split("/")
@@ -162,6 +168,7 @@ class NetworkSettings(Section, frozen=True):
     bootstrap: Annotated[tuple[str, ...], Meta(max_length=ADDRESSES_MAX)] = ()
     neighbours: Annotated[int, Meta(ge=2, le=32)] = 8
     hub: bool = False
+    nearby: bool = True  # says nothing while listening is on loopback alone, as it is by default
 
     def __post_init__(self) -> None:
         for key, addresses, parse in (
@@ -360,6 +367,7 @@ COMMENTS = {
     "network.bootstrap": "Devices to join through, each as /ip4/ADDRESS/tcp/PORT/p2p/PEER_ID. None: found a swarm.",
     "network.neighbours": "Connections to keep.",
     "network.hub": "true for a device that is always on and well connected: others let it lead and add up.",
+    "network.nearby": "Announce this device on its networks, if it listens there, and find others. false: by address alone.",
     "trainer": "The process that trains.",
     "trainer.threads": "Processor cores that training may take.",
     "swarm": "What this device founds when it has nobody to join. A swarm that it joins brings its own.",

@@ -4,23 +4,28 @@ import os
 import resource
 from collections.abc import Callable
 from dataclasses import asdict
+from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 import trio  # noqa: TID251 - the drivers are trio's room
 
 from crypto.identity import Identity, peer_id
+from gossip.errors import PeerViolation
 from gossip.events import Floats
 from gossip.manifest import Swarm
 from node.config import Config
 from node.core import NodeCore
-from node.drivers.api import NotYet
+from node.drivers.api import NotYet, Unanswered
 from node.drivers.daemon import Daemon
+from node.drivers.interfaces import interfaces
 from node.drivers.mailbox import Mailbox
 from node.drivers.trainer import Trainer
+from node.nearby import route_of
 from node.telemetry import process_figures
 
 if TYPE_CHECKING:
     from node.drivers.libp2p import Libp2pTransport  # takes seconds to import: see node.drivers.boot
+    from node.drivers.nearby import Nearby
 
 # What a core says of itself, and what is null before there is one.
 CORE_FIELDS = (
@@ -33,12 +38,19 @@ class Running:
     """The parts of a node that is up."""
 
     def __init__(
-        self, *, core: NodeCore, daemon: Daemon, transport: "Libp2pTransport", first_model: Floats
+        self,
+        *,
+        core: NodeCore,
+        daemon: Daemon,
+        transport: "Libp2pTransport",
+        first_model: Floats,
+        nearby: "Nearby | None",
     ) -> None:
         self.core = core
         self.daemon = daemon
         self.transport = transport
         self.first_model = first_model  # x_0
+        self.nearby = nearby  # None: the settings say no
 
 
 class Account:
@@ -88,6 +100,7 @@ class Account:
             "state": "running" if running is not None and self._state != "stopping" else self._state,
             **of_core,
             "addresses": [] if running is None else running.transport.addresses,
+            "nearby": running.nearby.status() if running is not None and running.nearby is not None else None,
             "traffic": self._traffic(),
             "cpu_s": {
                 "daemon": daemon["cpu_s"],
@@ -107,16 +120,51 @@ class Account:
         return told
 
     def peers(self) -> dict[str, object]:
-        """The other members that are believed to be up; `address` is the other end of a neighbour's connection."""
+        """The other members that are believed to be up; `address` is the other end of a neighbour's connection.
+
+        `route`: to a neighbour, "lan" or "direct". `state`: "neighbour", or "member", of whom others told.
+        """
         running = self._up()
         ends = {peer_id(peer): address for peer, address in running.transport.peers}
         live = running.core.status(trio.current_time())["live"]
         assert isinstance(live, list)
         others = [peer for peer in live if peer != self._identity.peer_id]
+        here = interfaces()
         return {
             "peers": [
-                {"peer_id": peer, "neighbour": peer in ends, "address": ends.get(peer)} for peer in others
+                {
+                    "peer_id": peer,
+                    "neighbour": peer in ends,
+                    "state": "neighbour" if peer in ends else "member",
+                    "route": route_of(ends[peer], here) if peer in ends else None,
+                    "address": ends.get(peer),
+                }
+                for peer in others
             ]
+        }
+
+    async def ping(self, peer: str, count: int) -> dict[str, object]:
+        """A neighbour, by its peer id or how that ends. Raises Unanswered."""
+        from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - see node.drivers.boot
+
+        transport = self._up().transport
+        meant = [(key, address) for key, address in transport.peers if peer_id(key).endswith(peer)]
+        if len(meant) != 1:
+            which = "several neighbours' ids end" if meant else "no neighbour's id ends"
+            raise Unanswered(f"{which} in {peer}; see: gossamer peers")
+        [(key, address)] = meant
+        try:
+            pinged = await transport.ping(key, count)
+        except (Unreachable, PeerViolation) as error:
+            raise Unanswered(str(error)) from error
+        return {
+            "peer_id": peer_id(key),
+            "address": address,
+            "route": route_of(address, interfaces()),
+            "count": len(pinged.round_trips_s),
+            "min_ms": round(1000 * min(pinged.round_trips_s), 3),
+            "median_ms": round(1000 * median(pinged.round_trips_s), 3),
+            "clock_ahead_s": round(pinged.clock_ahead_s, 3),
         }
 
     def aggregates(self) -> dict[str, object]:

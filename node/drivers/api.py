@@ -1,6 +1,6 @@
 """The local control API: JSON over HTTP on a unix socket in the home, which nobody but its owner can open.
 
-    GET /status  /peers  /aggregates        POST /evaluate  /alone {"steps": 100}  /down
+    GET /status  /peers  /aggregates        POST /evaluate  /alone {"steps": 100}  /ping {"peer": "12D3KooW..."}  /down
 
 It answers from the first moment of a daemon's life, also while the slow parts of the start are still under way. An error
 is {"error": "one line"}: 400 for a question that makes no sense, 503 for one that cannot be answered now, 504 for one that
@@ -10,7 +10,7 @@ took too long.
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Any, Protocol, TypeVar, cast
 
 import hypercorn
 import hypercorn.trio
@@ -32,8 +32,13 @@ from node.drivers.trainer import TrainerDown
 
 EVALUATE_S = 120.0
 ALONE_S = 600.0
+PING_S = 15.0
+PINGS_MAX = 16
+PEER_CHARACTERS_MIN = 4
 CLOSE_S = 0.5  # for answers under way when the daemon stops
 PRIVATE = 0o177  # umask: the socket is for its owner alone
+
+T = TypeVar("T")
 
 
 class NotYet(GossamerError):
@@ -48,12 +53,22 @@ class Node(Protocol):
     def aggregates(self) -> dict[str, object]: ...
     async def evaluate(self) -> dict[str, object]: ...
     async def alone(self, steps: int) -> dict[str, object]: ...
+    async def ping(self, peer: str, count: int) -> dict[str, object]: ...
     @property
     def stop(self) -> Callable[[], None]: ...
 
 
+class Unanswered(GossamerError):
+    """A device was asked and gave no answer, or there is no such device."""
+
+
 class AloneRequest(msgspec.Struct, forbid_unknown_fields=True):
     steps: Annotated[int, Meta(ge=1, le=STEPS_MAX)]
+
+
+class PingRequest(msgspec.Struct, forbid_unknown_fields=True):
+    peer: Annotated[str, Meta(min_length=PEER_CHARACTERS_MIN, max_length=64)]  # a peer id, or how it ends
+    count: Annotated[int, Meta(ge=1, le=PINGS_MAX)] = 5
 
 
 async def serve(
@@ -85,11 +100,12 @@ def _app(node: Node, log: BoundLogger) -> Starlette:
         return await _within(EVALUATE_S, node.evaluate)
 
     async def alone(request: Request) -> Response:
-        try:
-            asked = msgspec.json.decode(await request.body(), type=AloneRequest)
-        except msgspec.DecodeError as error:
-            raise HTTPException(400, f"/alone: {error}") from error
+        asked = await _asked(request, AloneRequest)
         return await _within(ALONE_S, partial(node.alone, asked.steps))
+
+    async def ping(request: Request) -> Response:
+        asked = await _asked(request, PingRequest)
+        return await _within(PING_S, partial(node.ping, asked.peer, asked.count))
 
     async def stop() -> None:  # not in a thread, where a plain function would be run
         node.stop()
@@ -114,15 +130,24 @@ def _app(node: Node, log: BoundLogger) -> Starlette:
         get("/aggregates", node.aggregates),
         Route("/evaluate", evaluate, methods=["POST"]),
         Route("/alone", alone, methods=["POST"]),
+        Route("/ping", ping, methods=["POST"]),
         Route("/down", down, methods=["POST"]),
     ]
     handlers: dict[Any, Any] = {
         HTTPException: refused,
         NotYet: unavailable,
         TrainerDown: unavailable,
+        Unanswered: unavailable,
         Exception: failed,
     }
     return Starlette(routes=routes, exception_handlers=handlers)
+
+
+async def _asked(request: Request, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except msgspec.DecodeError as error:
+        raise HTTPException(400, f"{request.url.path}: {error}") from error
 
 
 async def _within(patience_s: float, answer: Callable[[], Awaitable[dict[str, object]]]) -> Response:

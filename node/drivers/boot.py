@@ -3,7 +3,7 @@
     lock -> settings -> log -> control API -> state file -> manifest, trainer -> transport -> core -> running
 
 The control API comes before the slow parts, so `gossamer status` always has an answer. The manifest is the one in the home;
-else that of the first device in the bootstrap list that answers; else, where there is nobody to join, that of a new swarm. It
+else that of the swarm nearby that was asked for; else that of the first device in the bootstrap list that answers; else, where there is nobody to join, that of a new swarm. It
 is kept only once this device's model is found to fit it.
 
 Stopping is cancelling: whatever is under way is safe to lose at any moment, because the core asks for every fact to be
@@ -38,7 +38,14 @@ from node.drivers import api
 from node.drivers.account import Account, Running
 from node.drivers.daemon import Daemon
 from node.drivers.faults import Faults, read_faults
-from node.drivers.joining import check_admission, fetch_swarm, keep_manifest, kept_manifest
+from node.drivers.joining import (
+    check_admission,
+    check_wanted,
+    fetch_swarm,
+    find_swarm,
+    keep_manifest,
+    kept_manifest,
+)
 from node.drivers.mailbox import Mailbox
 from node.drivers.trainer import Trainer
 from node.founding import check_trainer_fits, found_swarm, refuse_unmasked
@@ -48,6 +55,7 @@ from node.telemetry import logging_to
 
 if TYPE_CHECKING:
     from node.drivers.libp2p import Libp2pTransport
+    from node.drivers.nearby import Nearby
 
 PARENT_VARIABLE = "GOSSAMER_PARENT"  # a process without which this daemon shall not live on
 PARENT_LOOK_S = 1.0
@@ -64,11 +72,17 @@ class NodeBug(GossamerError):
 
 
 def run_node(
-    home: Home, bootstrap: Sequence[str], *, foreground: bool, announce: Announce, environ: Mapping[str, str]
+    home: Home,
+    bootstrap: Sequence[str],
+    *,
+    nearby: str | None,
+    foreground: bool,
+    announce: Announce,
+    environ: Mapping[str, str],
 ) -> bool:
     """Be the daemon of a home until told to stop; whether it was by SIGINT. For the main thread.
 
-    `bootstrap` adds to the settings' own; `announce` hears where this node listens. Raises GossamerError: whatever is
+    `bootstrap` adds to the settings' own; `nearby` names the swarm on this network that a new device joins; `announce` hears where this node listens. Raises GossamerError: whatever is
     wrong, in one line, which is in the log as well.
     """
     with hold(home) as held:
@@ -78,7 +92,7 @@ def run_node(
         parent = _read_parent(environ)
         try:
             with logging_to(home.log, config.log.level, foreground=foreground) as log:
-                life = Life(home, config, identity, faults, log)
+                life = Life(home, config, identity, faults, log, nearby)
                 trio.run(life.run, held.socket, bootstrap, announce, parent)
         except BaseException as error:  # noqa: BLE001 - the process's edge
             _explain(error, home, config.log.level)
@@ -117,9 +131,16 @@ def _first_cause(error: BaseException) -> BaseException:
 
 class Life:
     def __init__(
-        self, home: Home, config: Config, identity: Identity, faults: Faults | None, log: BoundLogger
+        self,
+        home: Home,
+        config: Config,
+        identity: Identity,
+        faults: Faults | None,
+        log: BoundLogger,
+        nearby: str | None,
     ) -> None:
         self.interrupted = False
+        self._wanted = nearby
         self._home = home
         self._config = config
         self._identity = identity
@@ -191,13 +212,16 @@ class Life:
     ) -> None:
         self._account.starting("its libraries")
         # Seconds of importing, in which the control API shall answer.
-        await trio.to_thread.run_sync(importlib.import_module, "node.drivers.libp2p")
+        for driver in ("node.drivers.libp2p", "node.drivers.nearby"):
+            await trio.to_thread.run_sync(importlib.import_module, driver)
         boot = await trio.to_thread.run_sync(_count_boot, store)
         self._log.info("started", name=self._config.name, peer=self._identity.peer_id, boot=boot)
         known = self._known((*self._config.network.bootstrap, *bootstrap))
         swarm, opened = await self._belong(known)
         transport = await nursery.start(self._connect, swarm)
         running = await self._compose(swarm, opened, boot, known, store, transport)
+        if running.nearby is not None:
+            nursery.start_soon(running.nearby.run)
         self._account.running = running
         self._log.info("listening", addresses=transport.addresses)
         announce(transport.addresses)
@@ -212,10 +236,18 @@ class Life:
                 known[peer] = (*known.get(peer, ()), address)
         return known
 
-    async def _belong(self, known: Mapping[bytes, Sequence[str]]) -> tuple[Swarm, messages.Opened]:
-        """The swarm that this device belongs to from now on, and its model as the trainer has it."""
+    async def _belong(self, known: dict[bytes, tuple[str, ...]]) -> tuple[Swarm, messages.Opened]:
+        """The swarm that this device belongs to from now on, and its model as the trainer has it.
+
+        `known` gains those who were found nearby.
+        """
         kept = swarm = kept_manifest(self._home)
-        if swarm is None and known:
+        if kept is not None and self._wanted is not None:
+            check_wanted(kept, self._wanted)
+        if swarm is None and self._wanted is not None:
+            swarm, found = await find_swarm(self._wanted, self._identity, self._log, self._account.joining)
+            known.update(self._known(found))
+        elif swarm is None and known:
             addresses = [address for addresses in known.values() for address in addresses]
             swarm = await fetch_swarm(addresses, self._identity, self._log, self._account.joining)
         self._account.starting("its trainer to load the task")
@@ -310,6 +342,21 @@ class Life:
             daemon=daemon,
             transport=transport,
             first_model=(initial * UNIT).astype(np.float32),
+            nearby=self._nearby(swarm, transport),
+        )
+
+    def _nearby(self, swarm: Swarm, transport: "Libp2pTransport") -> "Nearby | None":
+        if not self._config.network.nearby:
+            return None
+        from node.drivers.nearby import Nearby  # noqa: PLC0415 - see _start_and_run
+
+        return Nearby(
+            name=self._config.name,
+            identity=self._identity,
+            swarm=swarm,
+            enough=self._config.network.neighbours,
+            transport=transport,
+            log=self._log,
         )
 
 

@@ -15,10 +15,18 @@ from structlog.stdlib import BoundLogger
 from crypto.identity import Identity, peer_id
 from gossip.errors import GossamerError, ManifestError, PeerViolation
 from gossip.manifest import MANIFEST_BYTES, Swarm, open_manifest
+from node.drivers.interfaces import usable_interfaces
 from node.home import Home, HomeError
+from node.nearby import of_swarm, of_this
 
 FETCH_S = 10.0  # for one device in the bootstrap list to hand over the manifest
+AROUND_S = 3.0  # of listening for devices nearby, at a time
+ASKED_MAX = 8  # addresses nearby that are asked for the manifest, at a time
 PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # between two rounds through the list; the last one repeats
+
+
+class OtherSwarm(GossamerError):
+    """This home belongs to another swarm already, for good: use another home."""
 
 
 class NotAdmitted(GossamerError):
@@ -52,28 +60,74 @@ async def fetch_swarm(
     addresses: Sequence[str], identity: Identity, log: BoundLogger, waits_for: Callable[[str], None]
 ) -> Swarm:
     """The swarm of the first device that hands its manifest over, however long that takes."""
-    from node.drivers.libp2p import Unreachable, fetch_manifest  # noqa: PLC0415 - takes seconds: see boot
+    from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - takes seconds: see boot
 
     waits_for("a device of its bootstrap list to answer")
     pauses = iter(PAUSES_S)
     while True:
         for address in addresses:
             try:
-                source, signed = await fetch_manifest(address, identity_seed=identity.seed, timeout_s=FETCH_S)
-                swarm = open_manifest(signed)
+                return await _fetch(address, identity, log)
             except (Unreachable, PeerViolation, ManifestError) as error:
                 log.warning("no_manifest", reason=str(error))
                 waits_for(f"a device of its bootstrap list to answer; so far: {error}")
-                continue
-            log.warning(
-                "this swarm's manifest is trusted on first use, as is whoever told the address",
-                swarm=swarm.manifest.name,
-                id=swarm.id,
-                founder=peer_id(swarm.manifest.founder),
-                source=peer_id(source),
-            )
-            return swarm
         await trio.sleep(next(pauses, PAUSES_S[-1]))
+
+
+async def find_swarm(
+    wanted: str, identity: Identity, log: BoundLogger, waits_for: Callable[[str], None]
+) -> tuple[Swarm, list[str]]:
+    """The swarm nearby of this name or id, however long that takes, and where its devices are. NotOne."""
+    from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - takes seconds: see boot
+    from node.drivers.mdns import NoMulticast, look_around  # noqa: PLC0415
+
+    waits_for(f'a device of the swarm "{wanted}" nearby')
+    while True:
+        interfaces = usable_interfaces()
+        try:
+            around = await trio.to_thread.run_sync(look_around, interfaces, AROUND_S)
+        except NoMulticast as error:
+            log.warning("cannot_look_around", reason=str(error))
+            waits_for(f'a network on which to look for the swarm "{wanted}": {error}')
+            await trio.sleep(PAUSES_S[-1])
+            continue
+        meant = of_swarm(around.values(), wanted)
+        addresses = [address for notice in meant for address in notice.reached_by(interfaces)][:ASKED_MAX]
+        for address in addresses:
+            try:
+                swarm = await _fetch(address, identity, log)
+                if not of_this(swarm.id, swarm.manifest.name, wanted):
+                    raise PeerViolation(f"{address}: announces another swarm than it hands over")
+            except (Unreachable, PeerViolation, ManifestError) as error:
+                log.warning("no_manifest", reason=str(error))
+                waits_for(f'a device of the swarm "{wanted}" nearby to answer; so far: {error}')
+            else:
+                return swarm, addresses
+
+
+async def _fetch(address: str, identity: Identity, log: BoundLogger) -> Swarm:
+    """Raises Unreachable, PeerViolation, ManifestError."""
+    from node.drivers.libp2p import fetch_manifest  # noqa: PLC0415 - takes seconds: see boot
+
+    source, signed = await fetch_manifest(address, identity_seed=identity.seed, timeout_s=FETCH_S)
+    swarm = open_manifest(signed)
+    log.warning(
+        "this swarm's manifest is trusted on first use, as is whoever told the address",
+        swarm=swarm.manifest.name,
+        id=swarm.id,
+        founder=peer_id(swarm.manifest.founder),
+        source=peer_id(source),
+    )
+    return swarm
+
+
+def check_wanted(swarm: Swarm, wanted: str) -> None:
+    """Raises OtherSwarm where a home belongs to another swarm than the one that was asked for."""
+    if not of_this(swarm.id, swarm.manifest.name, wanted):
+        raise OtherSwarm(
+            f'this home belongs to the swarm "{swarm.manifest.name}" and cannot join "{wanted}" as well; '
+            "make another home: gossamer init --home FOLDER"
+        )
 
 
 def check_admission(swarm: Swarm, identity: Identity, log: BoundLogger) -> None:

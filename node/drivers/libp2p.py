@@ -37,9 +37,10 @@ import os
 import secrets
 import struct
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import libp2p.network.connection.swarm_connection
@@ -104,6 +105,10 @@ MIB = 1024 * KIB
 ANNOUNCEMENT_BYTES = 64 * KIB
 MANIFEST_BYTES = 64 * KIB
 MANIFEST_PROTOCOL = TProtocol("/gossamer/1/manifest")
+PING_PROTOCOL = TProtocol("/gossamer/1/ping")
+PING = struct.Struct(">8s")  # whatever the asking side says
+PONG = struct.Struct(">8sQ")  # the same, and the answering side's clock in milliseconds of Unix time
+PINGS_MAX = 16  # on one stream
 YAMUX_PROTOCOL = TProtocol(yamux.PROTOCOL_ID)
 YAMUX_HEADER = struct.Struct(yamux.YAMUX_HEADER_FORMAT)
 
@@ -121,8 +126,10 @@ FOREIGNERS_REMEMBERED = 1024  # so that each is logged once
 RESET_S = 1.0  # for telling a peer that a stream is over, also while we are being cancelled
 
 FOREIGN = "belongs to another swarm"
+ANOTHER = "another device answers there"
 
 Log = Callable[[str, Mapping[str, object]], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -159,6 +166,14 @@ class Traffic:
     announcements_received: int = 0
 
 
+@dataclass(frozen=True)
+class Pinged:
+    """How far away a device is, and what its clock says. The clock is the device's own word."""
+
+    round_trips_s: tuple[float, ...]
+    clock_ahead_s: float  # of ours; negative: behind
+
+
 class Inbox(Protocol):
     """Where a transport reports. Called in the trio thread, at times from within `send` and `dial`; must not
     block or raise.
@@ -183,7 +198,11 @@ class PortInUse(GossamerError):
 
 
 class Unreachable(GossamerError):
-    """No manifest came from that address. Check that the device is on, and the address with its peer id."""
+    """No answer came from that address. Check that the device is on, and the address with its peer id."""
+
+
+def unix_time() -> float:
+    return datetime.now(UTC).timestamp()
 
 
 class Libp2pTransport:
@@ -199,6 +218,7 @@ class Libp2pTransport:
         inbox: Inbox,
         manifest: Callable[[], bytes],
         log: Log,
+        clock: Callable[[], float] = unix_time,
     ) -> None:
         if len(swarm) != 32:
             raise MisuseError(f"a swarm's id has 32 bytes, not {len(swarm)}")
@@ -209,11 +229,16 @@ class Libp2pTransport:
         self._limits = limits
         self._inbox = inbox
         self._manifest = manifest
+        self._clock = clock
         self._log = log
         self._messages = TProtocol(f"/gossamer/1/{swarm.hex()[:32]}/messages")
         self._topic = f"gossamer/1/{swarm.hex()}"
         self._traffic = Traffic()
-        handlers = {self._messages: self._receive, MANIFEST_PROTOCOL: self._tell_manifest}
+        handlers = {
+            self._messages: self._receive,
+            MANIFEST_PROTOCOL: self._tell_manifest,
+            PING_PROTOCOL: self._answer_pings,
+        }
         self._host = _Host(identity_seed, limits, self._traffic, handlers, self._blame)
         self._gossip: _Pubsub | None = None
         self._nursery: trio.Nursery | None = None
@@ -303,6 +328,27 @@ class Libp2pTransport:
         if (link := self._host.links.get(_id(peer))) is not None:
             link.close(reason)
 
+    async def ping(self, peer: bytes, count: int) -> Pinged:
+        """Of a neighbour, within Limits.handshake_s. Unreachable."""
+        link = self._host.links.get(_id(peer))
+        if link is None or not link.up.is_set():
+            raise Unreachable(
+                f"{peer_id(peer)} is no neighbour of this device; its neighbours: gossamer peers"
+            )
+        try:
+            with trio.fail_after(self._limits.handshake_s):
+                stream = await self._host.open(link.conn, PING_PROTOCOL)
+                try:
+                    return await _ping(stream, count, self._clock)
+                finally:
+                    await _reset(stream)
+        except trio.TooSlowError as error:
+            raise Unreachable(f"{link.name}: no answer within {self._limits.handshake_s:g} s") from error
+        except ProtocolNotSupportedError as error:
+            raise Unreachable(f"{link.name} runs a release that cannot be pinged") from error
+        except BaseLibp2pError as error:
+            raise Unreachable(f"{link.name}: {_reason(error)}") from error
+
     def traffic(self) -> Traffic:
         return replace(self._traffic)
 
@@ -310,6 +356,14 @@ class Libp2pTransport:
     def peers(self) -> list[tuple[bytes, str]]:
         """Sorted: the neighbours that are up, and the address of each connection's other end."""
         return sorted((link.peer, link.address) for link in self._host.links.values() if link.up.is_set())
+
+    @property
+    def bound(self) -> list[tuple[str, int]]:
+        """The hosts and ports that were asked for; 0.0.0.0 and :: are every address of this device."""
+        return [
+            (listener.socket.getsockname()[0], listener.socket.getsockname()[1])
+            for listener in self._host.tcp.bound.values()
+        ]
 
     # --- a link's life --------------------------------------------------------------------------------------
 
@@ -473,6 +527,13 @@ class Libp2pTransport:
             await cast(NetStream, stream).close_write()
             await stream.read(1)  # ends when the other side has it all, and leaves
 
+    async def _answer_pings(self, stream: INetStream) -> None:
+        """Anybody who can connect may ask."""
+        for _ in range(PINGS_MAX):
+            with trio.fail_after(self._limits.handshake_s):
+                [said] = PING.unpack(await _exactly(stream, PING.size))
+                await stream.write(PONG.pack(said, max(0, round(self._clock() * 1000))))
+
     def _allowance_s(self, size: int) -> float:
         return self._limits.handshake_s + size / self._limits.slowest_bytes_per_s
 
@@ -533,6 +594,36 @@ async def fetch_manifest(address: str, *, identity_seed: bytes, timeout_s: float
     """Ask the device at a multiaddr with /p2p/ for its swarm's manifest. Returns the device's key, and the
     bytes, which nobody has checked. Unreachable.
     """
+
+    async def read(stream: INetStream) -> bytes:
+        decoder = FrameDecoder(MANIFEST_BYTES)
+        while not (messages := decoder.feed(await stream.read(READ_BYTES))):
+            pass
+        return messages[0]
+
+    return await _visit(address, MANIFEST_PROTOCOL, read, identity_seed, timeout_s)
+
+
+async def ping_address(
+    address: str, *, identity_seed: bytes, timeout_s: float, clock: Callable[[], float] = unix_time
+) -> Pinged:
+    """Of the device at a multiaddr with /p2p/, whose key the handshake has then proven. Unreachable."""
+
+    async def ping(stream: INetStream) -> Pinged:
+        return await _ping(stream, 1, clock)
+
+    _, pinged = await _visit(address, PING_PROTOCOL, ping, identity_seed, timeout_s)
+    return pinged
+
+
+async def _visit(
+    address: str,
+    protocol: TProtocol,
+    talk: Callable[[INetStream], Awaitable[T]],
+    identity_seed: bytes,
+    timeout_s: float,
+) -> tuple[bytes, T]:
+    """Connect to a device that need not be of our swarm, for one question. Its key, and its answer. Unreachable."""
     try:
         target, peer = _parsed(address)
     except ValueError as error:
@@ -540,17 +631,14 @@ async def fetch_manifest(address: str, *, identity_seed: bytes, timeout_s: float
     if peer is None:
         raise Unreachable(f"{address}: it must end in /p2p/ and the device's peer id")
     host = _Host(identity_seed, Limits(), Traffic(), {}, lambda muxed, _: muxed.socket.abort())
-    decoder = FrameDecoder(MANIFEST_BYTES)
-    messages: list[bytes] = []
+    answers: list[T] = []
     failure = ""
     with trio.CancelScope() as everything:
         async with background_trio_service(host.swarm):
             try:
                 with trio.fail_after(timeout_s):
                     conn = await host.swarm.dial_addr(target, _id(peer))
-                    stream = await host.open(cast(SwarmConn, conn), MANIFEST_PROTOCOL)
-                    while not messages:
-                        messages = decoder.feed(await stream.read(READ_BYTES))
+                    answers.append(await talk(await host.open(cast(SwarmConn, conn), protocol)))
             except trio.TooSlowError:
                 failure = f"no answer within {timeout_s:g} s"
             except Exception as error:  # noqa: BLE001 - libp2p raises every kind
@@ -560,7 +648,34 @@ async def fetch_manifest(address: str, *, identity_seed: bytes, timeout_s: float
             everything.cancel()
     if failure:
         raise Unreachable(f"{address}: {failure}")
-    return peer, messages[0]
+    return peer, answers[0]
+
+
+async def _ping(stream: INetStream, count: int, clock: Callable[[], float]) -> Pinged:
+    """PeerViolation for an answer to something else."""
+    trips, ahead = [], 0.0
+    for _ in range(min(count, PINGS_MAX)):
+        said, asked, told = secrets.token_bytes(PING.size), trio.current_time(), clock()
+        await stream.write(PING.pack(said))
+        echo, theirs = PONG.unpack(await _exactly(stream, PONG.size))
+        trips.append(trio.current_time() - asked)
+        if echo != said:
+            raise PeerViolation("a ping was answered with something else")
+        if trips[-1] == min(trips):  # the fastest tells the clock best
+            ahead = theirs / 1000 - (told + trips[-1] / 2)
+    return Pinged(tuple(trips), ahead)
+
+
+async def _exactly(stream: INetStream, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += await stream.read(size - len(data))
+    return data
+
+
+async def _reset(stream: INetStream) -> None:
+    with trio.CancelScope(deadline=trio.current_time() + RESET_S, shield=True):
+        await stream.reset()
 
 
 async def _bind(listen: Sequence[str]) -> dict[str, trio.SocketListener]:
@@ -618,7 +733,7 @@ def _reason(error: BaseException | None) -> str:
     reason = "unknown"
     while error is not None:
         if isinstance(error, PeerIDMismatchesPubkey):
-            return "another device answers there"
+            return ANOTHER
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         number = error.errno if isinstance(error, OSError) else None
@@ -977,8 +1092,7 @@ class _Host(BasicHost):
             await self.multiselect_client.handshake(talk)
             await self.multiselect_client.try_select(talk, protocol)
         except BaseException:
-            with trio.CancelScope(deadline=trio.current_time() + RESET_S, shield=True):
-                await stream.reset()
+            await _reset(stream)
             raise
         stream.set_protocol(protocol)
         return stream

@@ -12,7 +12,7 @@ import trio
 
 from node.control import NotAnswering, Refused, call
 from node.drivers import api
-from node.drivers.api import NotYet
+from node.drivers.api import NotYet, Unanswered
 from node.drivers.trainer import TrainerDown
 from node.home import NotRunning, hold, init_home
 
@@ -42,6 +42,9 @@ class Node:
         if steps == 13:
             raise TrainerDown("the trainer is not up")
         return {"accuracy": 0.5}
+
+    async def ping(self, peer, count):
+        raise Unanswered(f"{peer} gave no answer to {count}")
 
 
 @pytest.fixture
@@ -90,6 +93,9 @@ async def test_it_stops_the_node_after_it_has_said_so(home):
         (("POST", "/alone", {"steps": 0}), "/alone: .*>= 1"),
         (("POST", "/alone", {"steps": 5, "more": 1}), "/alone: .*more"),
         (("POST", "/alone", {"steps": 13}), "the trainer is not up"),
+        (("POST", "/ping", {"peer": "abcd", "count": 3}), "abcd gave no answer to 3"),
+        (("POST", "/ping", {"peer": "abc"}), "/ping: .*>= 4"),
+        (("POST", "/ping", {"peer": "abcd", "count": 17}), "/ping: .*<= 16"),
         (("GET", "/peers"), "the node starts"),
         (("GET", "/aggregates"), "a bug: ZeroDivisionError; see daemon.log"),
     ],

@@ -1,5 +1,6 @@
 """The command line without a daemon: what it prints where, and with which exit code it ends."""
 
+import ipaddress
 import json
 import os
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 from crypto.identity import Identity
 from node import cli, commands
 from node.config import load_config
+from node.doctor import Finding
+from node.nearby import Interface, Notice
 
 PEER = Identity(bytes(range(32))).peer_id
 JOIN = f"/ip4/127.0.0.1/tcp/4001/p2p/{PEER}"
@@ -71,7 +74,9 @@ def test_help_is_data(gossamer, words):
     assert "Usage: gossamer" in told.out
 
 
-@pytest.mark.parametrize("command", ["init", "up", "down", "status", "peers", "config check", "swarm"])
+@pytest.mark.parametrize(
+    "command", ["init", "up", "down", "status", "peers", "ping", "nearby", "doctor", "config check", "swarm"]
+)
 def test_every_command_explains_itself(gossamer, command):
     told = gossamer(*command.split(), "--help")
     assert (told.code, told.err) == (0, "")
@@ -178,6 +183,24 @@ def test_a_status_is_for_people_or_for_programs(gossamer, monkeypatch):
     assert json.loads(program.out) == STATUS
 
 
+def test_a_double_is_in_the_status(gossamer, monkeypatch):
+    doubled = STATUS | {"nearby": {"doubles": ["gossamer-0"]}}
+    gossamer("init")
+    monkeypatch.setattr(commands, "call", lambda *_, **__: doubled)
+    assert "WARNING: another device on this network announces this one's key" in gossamer("status").out
+
+
+@pytest.mark.parametrize(("findings", "code"), [([True, True], 0), ([True, False], 1)])
+def test_the_doctor_says_what_is_wrong_and_fails_with_it(gossamer, monkeypatch, findings, code):
+    found = [Finding("port", ok, "seen", "" if ok else "ss -ltnp") for ok in findings]
+    monkeypatch.setattr("node.drivers.checkup.examine", lambda _: found)
+    people, program = gossamer("doctor"), gossamer("doctor", "--json")
+    assert (people.code, program.code) == (code, code)
+    assert people.out.splitlines() == [each.line for each in found]
+    told = json.loads(program.out)
+    assert (told["ok"], [each["ok"] for each in told["findings"]]) == (code == 0, findings)
+
+
 def test_a_starting_node_has_a_status_too(gossamer, monkeypatch):
     starting = dict.fromkeys(STATUS) | {"name": "kitchen", "doing": "starts", "waits_for": "its libraries"}
     gossamer("init")
@@ -196,8 +219,56 @@ def test_what_others_said_cannot_drive_the_terminal(gossamer, monkeypatch):
     assert "\n0 problems" not in told.out
 
 
+PINGED = {
+    "peer_id": PEER, "address": "/ip4/10.0.0.2/tcp/4001", "route": "lan", "count": 5, "min_ms": 0.71, "median_ms": 1.3,
+    "clock_ahead_s": 0.0,
+}  # fmt: skip
+
+
+def test_a_neighbour_is_pinged_by_the_end_of_its_id(gossamer, monkeypatch):
+    asked = []
+    monkeypatch.setattr(commands, "call", lambda *_, json, **__: asked.append(json) or PINGED)
+    gossamer("init")
+    told = gossamer("ping", PEER[-6:])
+    assert (told.code, asked) == (0, [{"peer": PEER[-6:], "count": 5}])
+    assert "0.7 ms at best, 1.3 ms median of 5  lan  /ip4/10.0.0.2/tcp/4001" in told.out
+    assert json.loads(gossamer("ping", PEER, "--json").out) == PINGED
+    assert gossamer("ping", "abc").code == 2
+    assert gossamer("ping", PEER, "--count", "17").code == 2
+
+
+WIFI = Interface("wlan0", (ipaddress.ip_interface("10.0.0.1/24"),))
+AROUND = Notice("ab" * 8, "home", "kitchen", PEER, "open", ("/ip4/10.0.0.2/tcp/4001", "/ip4/8.8.8.8/tcp/1"))
+
+
+@pytest.fixture
+def around(monkeypatch):
+    found = {"x": AROUND}
+    monkeypatch.setattr("node.drivers.interfaces.usable_interfaces", lambda: [WIFI])
+    monkeypatch.setattr("node.drivers.mdns.look_around", lambda *_: found)
+    return found
+
+
+def test_what_is_around_is_seen_without_a_home(gossamer, around, tmp_path):
+    told = gossamer("nearby")
+    assert told.out.split() == [
+        '"home"', "ab" * 8, "kitchen", "admits", "open", f"/ip4/10.0.0.2/tcp/4001/p2p/{PEER}",
+    ]  # fmt: skip
+    assert "gossamer up --nearby" in told.err
+    assert json.loads(gossamer("nearby", "--json").out)["devices"][0]["peer_id"] == PEER
+    assert not (tmp_path / "home").exists()
+
+
+def test_where_nothing_is_around_it_says_why_that_may_be(gossamer, around):
+    around.clear()
+    told = gossamer("nearby", "--seconds", "2")
+    assert (told.code, told.out) == (0, "")
+    for word in ("wlan0 10.0.0.1", "within 2 s", "network.nearby", "multicast", "gossamer doctor"):
+        assert word in told.err
+
+
 def test_the_command_line_loads_nothing_heavy(tmp_path):
-    heavy = ["torch", "libp2p", "trio", "numpy", "starlette", "hypercorn", "sqlite3"]
+    heavy = ["torch", "libp2p", "zeroconf", "trio", "numpy", "starlette", "hypercorn", "sqlite3"]
     script = (
         "import sys; from node import cli; sys.argv = ['gossamer', '--help']\n"
         "try: cli.main()\nexcept SystemExit: pass\n"
