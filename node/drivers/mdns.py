@@ -78,7 +78,7 @@ class Mdns:
         self.close()
 
     def look(self) -> list[tuple[str, Notice | None]]:
-        """What has changed since the last look: instances and their notices, None for one that is gone."""
+        """What has changed since the last look: instances and their notices, None where there is none any more."""
         names = self._names()
         present = set(names)
         gone = [name for name in self._texts if name not in present]
@@ -89,15 +89,17 @@ class Mdns:
         self._turn = start + NAMES_MAX
         questions = ASKED_AT_ONCE
         for name in (names[start:] + names[:start])[:NAMES_MAX]:
-            service = ServiceInfo(SERVICE, name)
+            try:
+                service = ServiceInfo(SERVICE, name)
+            except ZeroconfError:  # a name that no honest device has
+                continue
             service.load_from_cache(self._zeroconf)
             if not service.text and questions and name not in self._asked:
                 questions -= 1
                 self._ask(service)
             if service.text and service.text != self._texts.get(name):
                 _remember(self._texts, name, service.text)
-                with contextlib.suppress(PeerViolation):
-                    seen.append((_instance(name), self._read(service)))
+                seen.append((_instance(name), self._read(service)))
         return seen
 
     def close(self) -> None:
@@ -118,12 +120,12 @@ class Mdns:
         with contextlib.suppress(ZeroconfError, RuntimeError):
             service.request(self._zeroconf, ASK_S * 1000)
 
-    def _read(self, service: ServiceInfo) -> Notice:
+    def _read(self, service: ServiceInfo) -> Notice | None:
         try:
             return notice_of(service.properties)
         except PeerViolation:
             self.refused += 1
-            raise
+            return None
 
 
 def look_around(interfaces: Sequence[Interface], seconds: float) -> dict[str, Notice]:
