@@ -7,7 +7,7 @@ cannot be known from here is said to be unknown, and does not fail.
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -107,6 +107,10 @@ def judge_interfaces(interfaces: Sequence[Interface], usable: Sequence[Interface
     if usable:
         told = ", ".join(f"{each.name} {each.networks[0]}" for each in usable)
         return Finding("interface", True, told)
+    off = [each for each in interfaces if not each.multicast and replace(each, multicast=True).usable]
+    if off:
+        text = f"{off[0].name} is up, and its multicast is switched off: nobody there can be found"
+        return Finding("interface", False, text, f"ip link set {off[0].name} multicast on")
     seen = ", ".join(each.name for each in interfaces) or "none"
     return Finding(
         "interface",

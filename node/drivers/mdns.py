@@ -3,32 +3,31 @@
 Everything here blocks, for a bounded time, and needs no trio: the daemon calls it from a thread (`node.drivers.nearby`), the
 command line directly. libp2p's own mDNS announces addresses that lead nowhere, and is not used.
 
-What zeroconf's thread hears waits in a queue of NAMES_MAX; its own cache is bounded by itself. What does not fit is
-dropped: a flood of names may hide devices from this one, which is all that it can do.
+What zeroconf's thread hears is in its cache, which it bounds (10,000 records). A look reads at most NAMES_MAX names of it,
+others each time, and tells what has changed. A flood of names may hide devices from this one for a while, and that is all.
 """
 
 # ruff: noqa: TID251 - the one file that touches zeroconf
 
 import contextlib
 import logging
-import queue
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from zeroconf import Error as ZeroconfError
-from zeroconf import IPVersion, ServiceBrowser, ServiceInfo, ServiceStateChange, Zeroconf
+from zeroconf import IPVersion, ServiceBrowser, ServiceInfo, Zeroconf
 
 from gossip.errors import GossamerError, PeerViolation
 from node.nearby import Interface, Notice, notice_of, texts_of
 
 SERVICE = "_gossamer._tcp.local."
-NAMES_MAX = 256  # that wait to be looked at
+NAMES_MAX = 256  # read at one look
+REMEMBERED_MAX = 1024  # names
 ASKED_AT_ONCE = 4  # for what did not come along with their names
 ASK_S = 0.3
-TRIES = 3
 LOOK_S = 0.25
 
 logging.getLogger("zeroconf").setLevel(logging.CRITICAL)  # warns of what strangers send, with tracebacks
@@ -50,8 +49,9 @@ class Mdns:
         self, interfaces: Sequence[Interface], notice: Notice | None = None, instance: str = ""
     ) -> None:
         self.refused = 0  # notices that were none
-        self._names: queue.Queue[tuple[str, bool]] = queue.Queue(NAMES_MAX)
-        self._tries: dict[str, int] = {}  # of names that lack their text; at most NAMES_MAX
+        self._texts: dict[str, bytes] = {}  # as they were told last, by name; at most REMEMBERED_MAX
+        self._asked: set[str] = set()  # names that came without a text; at most REMEMBERED_MAX
+        self._turn = 0
         leaving_from = [str(each.ip4) for each in interfaces if each.ip4 is not None]
         if not leaving_from:
             raise NoMulticast("no interface with an IPv4 address is up; next: gossamer doctor")
@@ -62,7 +62,7 @@ class Mdns:
                 f"multicast DNS cannot be used on {', '.join(leaving_from)}: {error}; next: gossamer doctor"
             ) from error
         try:
-            self._browser = ServiceBrowser(self._zeroconf, SERVICE, handlers=[self._hear])
+            self._browser = ServiceBrowser(self._zeroconf, SERVICE, handlers=[_nothing])
             if notice is not None:
                 self._zeroconf.register_service(_service(notice, instance, leaving_from))
         except (OSError, ZeroconfError, RuntimeError) as error:
@@ -78,55 +78,54 @@ class Mdns:
         self.close()
 
     def look(self) -> list[tuple[str, Notice | None]]:
-        """What was heard since the last look: instances and their notices, None for one that said goodbye."""
-        seen: list[tuple[str, Notice | None]] = []
-        for name, here in self._heard():
-            if not here:
-                self._tries.pop(name, None)
-                seen.append((_instance(name), None))
-            elif len(self._tries) < NAMES_MAX:
-                self._tries.setdefault(name, 0)
-        asked = 0
-        for name in list(self._tries):
-            service = ServiceInfo(SERVICE, name)
-            known = service.load_from_cache(self._zeroconf) and service.text
-            if not known and asked < ASKED_AT_ONCE:
-                asked += 1
-                self._tries[name] += 1
-                with contextlib.suppress(ZeroconfError, RuntimeError):
-                    known = service.request(self._zeroconf, ASK_S * 1000) and service.text
-            if known:
-                with contextlib.suppress(PeerViolation):
-                    seen.append((_instance(name), self._read(service)))
-            if known or self._tries[name] >= TRIES:
-                del self._tries[name]
+        """What has changed since the last look: instances and their notices, None where there is none any more."""
+        names = self._names()
+        present = set(names)
+        gone = [name for name in self._texts if name not in present]
+        for name in gone:
+            del self._texts[name]
+        seen: list[tuple[str, Notice | None]] = [(_instance(name), None) for name in gone]
+        start = self._turn % max(len(names), 1)
+        self._turn = start + NAMES_MAX
+        questions = ASKED_AT_ONCE
+        for name in (names[start:] + names[:start])[:NAMES_MAX]:
+            try:
+                service = ServiceInfo(SERVICE, name)
+            except ZeroconfError:  # a name that no honest device has
+                continue
+            service.load_from_cache(self._zeroconf)
+            if not service.text and questions and name not in self._asked:
+                questions -= 1
+                self._ask(service)
+            if service.text and service.text != self._texts.get(name):
+                _remember(self._texts, name, service.text)
+                seen.append((_instance(name), self._read(service)))
         return seen
 
     def close(self) -> None:
         """Says goodbye."""
         self._zeroconf.close()
 
-    def _heard(self) -> Iterator[tuple[str, bool]]:
-        for _ in range(NAMES_MAX):
-            try:
-                yield self._names.get_nowait()
-            except queue.Empty:
-                return
+    def _names(self) -> list[str]:
+        """Of all instances that zeroconf knows now, in one order for as long as they are the same."""
+        records = self._zeroconf.cache.entries_with_name(SERVICE)
+        aliases = [str(getattr(record, "alias", "")) for record in records]  # only pointers have one
+        return sorted(alias for alias in aliases if alias.endswith(f".{SERVICE}"))
 
-    def _read(self, service: ServiceInfo) -> Notice:
+    def _ask(self, service: ServiceInfo) -> None:
+        """Once a name: a text that comes later is found in the cache."""
+        if len(self._asked) >= REMEMBERED_MAX:
+            self._asked.clear()
+        self._asked.add(service.name)
+        with contextlib.suppress(ZeroconfError, RuntimeError):
+            service.request(self._zeroconf, ASK_S * 1000)
+
+    def _read(self, service: ServiceInfo) -> Notice | None:
         try:
             return notice_of(service.properties)
         except PeerViolation:
             self.refused += 1
-            raise
-
-    def _hear(
-        self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
-    ) -> None:
-        """In zeroconf's thread."""
-        del zeroconf, service_type
-        with contextlib.suppress(queue.Full):
-            self._names.put_nowait((name, state_change is not ServiceStateChange.Removed))
+            return None
 
 
 def look_around(interfaces: Sequence[Interface], seconds: float) -> dict[str, Notice]:
@@ -142,6 +141,18 @@ def look_around(interfaces: Sequence[Interface], seconds: float) -> dict[str, No
                 elif len(found) < NAMES_MAX:
                     found[instance] = notice
     return found
+
+
+def _remember(texts: dict[str, bytes], name: str, text: bytes) -> None:
+    """Whoever was remembered first is forgotten first, and told again if it is still there."""
+    texts.pop(name, None)
+    texts[name] = text
+    if len(texts) > REMEMBERED_MAX:
+        del texts[next(iter(texts))]
+
+
+def _nothing(**_: object) -> None:
+    """A browser asks for names for as long as somebody wants to hear of them; they are read from the cache."""
 
 
 def _instance(name: str) -> str:

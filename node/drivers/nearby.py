@@ -22,7 +22,7 @@ from node.drivers.mdns import Mdns, NoMulticast, fresh_instance
 from node.nearby import SWARM_DIGITS, Candidates, Interface, Notice, addresses_to_announce
 
 LOOK_S = 2.0
-RETRY_S = 30.0  # after the system refused to announce
+RETRY_S = 30.0  # after the system refused to announce, or zeroconf failed
 CLOSE_S = 1.5  # for the goodbye when the daemon stops
 
 T = TypeVar("T")
@@ -83,8 +83,14 @@ class Nearby:
         """Until cancelled. Whatever the network does, only finding others suffers."""
         try:
             while True:
-                await self._follow_interfaces()
-                await self._look()
+                try:
+                    await self._follow_interfaces()
+                    await self._look()
+                except Exception as error:  # noqa: BLE001 - zeroconf reads what strangers send
+                    self._log.warning("nearby_failed", error=repr(error))
+                    self._retry_at = trio.current_time() + RETRY_S
+                    self._announced = ((), ())
+                    await self._close()
                 await trio.sleep(LOOK_S)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
@@ -132,7 +138,10 @@ class Nearby:
     async def _close(self) -> None:
         if self._mdns is not None:
             mdns, self._mdns = self._mdns, None
-            await _in_thread(mdns.close)
+            try:
+                await _in_thread(mdns.close)
+            except Exception as error:  # noqa: BLE001 - it is gone for us, whatever zeroconf says
+                self._log.warning("nearby_failed", error=repr(error))
 
 
 async def _in_thread(call: Callable[[], T]) -> T:

@@ -8,7 +8,7 @@ import trio
 import zeroconf
 
 from crypto.identity import Identity
-from node.drivers.mdns import SERVICE, Mdns, NoMulticast, fresh_instance, look_around
+from node.drivers.mdns import NAMES_MAX, SERVICE, Mdns, NoMulticast, fresh_instance, look_around
 from node.drivers.nearby import Nearby
 from node.nearby import Interface, Notice
 
@@ -60,6 +60,39 @@ def test_what_is_no_notice_is_counted_and_nothing_else():
                 until(listener, instance, NOTICE)
             while not listener.refused:
                 listener.look()
+    finally:
+        stranger.close()
+
+
+def test_names_that_no_device_has_end_nothing():
+    instance, odd = fresh_instance(), zeroconf.DNSOutgoing(0x8400)
+    for name in ("\x01\x02", "x" * 63, "-", "a_b", "\u00e9" * 20):
+        odd.add_answer_at_time(zeroconf.DNSPointer(SERVICE, 12, 1, 4500, f"{name}.{SERVICE}"), 0)
+    stranger = zeroconf.Zeroconf(interfaces=["127.0.0.1"], ip_version=zeroconf.IPVersion.V4Only)
+    try:
+        with Mdns([LOOPBACK]) as listener, Mdns([LOOPBACK], NOTICE, instance):
+            stranger.send(odd)
+            while not any("\x01" in name for name in listener._names()):
+                pass
+            until(listener, instance, NOTICE)
+    finally:
+        stranger.close()
+
+
+def test_names_without_a_text_hide_nobody_for_long():
+    instance, empty = fresh_instance(), zeroconf.DNSOutgoing(0x8400)  # a response with authority
+    for number in range(2 * NAMES_MAX):
+        pointer = zeroconf.DNSPointer(SERVICE, 12, 1, 4500, f"empty-{number}.{SERVICE}")
+        empty.add_answer_at_time(pointer, 0)
+    stranger = zeroconf.Zeroconf(interfaces=["127.0.0.1"], ip_version=zeroconf.IPVersion.V4Only)
+    try:
+        with Mdns([LOOPBACK]) as listener, Mdns([LOOPBACK], NOTICE, instance):
+            stranger.send(empty)
+            while len(listener._names()) <= NAMES_MAX:
+                listener.look()
+            listener._texts.clear()
+            seen = [sight for _ in range(4) for sight in listener.look()]
+            assert (instance, NOTICE) in seen
     finally:
         stranger.close()
 
@@ -150,6 +183,17 @@ async def test_interfaces_that_come_and_go_are_followed(nursery):
     await log.until("announced", addresses=["/ip4/127.0.0.1/tcp/4001"])
     here.clear()
     await log.until("announced", addresses=[])
+    assert ann.status()["announced"] == []
+
+
+async def test_a_failure_of_zeroconf_ends_nothing(nursery, monkeypatch):
+    def fail(_):
+        raise RuntimeError("what no stranger should be able to cause")
+
+    monkeypatch.setattr(Mdns, "look", fail)
+    ann, _, log = device(ME, 4001, [LOOPBACK])
+    nursery.start_soon(ann.run)
+    await log.until("nearby_failed")
     assert ann.status()["announced"] == []
 
 

@@ -67,6 +67,8 @@ def test_interfaces():
     assert holds(judge_interfaces([wifi], [wifi]), "wlan0 10.0.0.1/24")
     assert fails(judge_interfaces([replace(wifi, name="docker0")], []), "(up: docker0)")
     assert fails(judge_interfaces([], []), "(up: none)")
+    deaf = replace(wifi, multicast=False)
+    assert fails(judge_interfaces([deaf], []), "switched off", "ip link set wlan0 multicast on")
 
 
 @pytest.mark.parametrize(
