@@ -81,12 +81,12 @@ class Daemon:
     device: Device
     home: Home
     peer_id: str
-    inside: tuple[str, ...] = ()  # what its command begins with: that of its network namespace, if it has one
     process: trio.Process | None = None
     heard: Status | None = None  # of this process
     heard_at: float = 0.0  # or when the process was started
     past: list[Status] = field(default_factory=list)  # the last that was heard of each that a fault has ended
     groups: list[int] = field(default_factory=list)  # of all processes that there ever were
+    inside: tuple[str, ...] = ()  # what its command begins with: that of its network namespace, if it has one
 
     @property
     def stderr(self) -> Path:

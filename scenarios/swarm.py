@@ -206,7 +206,7 @@ class Run:
         self.swarm = found_swarm(settings, plan.task, opened, self.identities[0])
         self.courses = [Course(fault) for fault in plan.faults]
         self.daemons = [
-            Daemon(device, Home(folder / device.name), identity.peer_id, self._inside(index))
+            Daemon(device, Home(folder / device.name), identity.peer_id, inside=self._inside(index))
             for index, (device, identity) in enumerate(zip(plan.devices, self.identities, strict=True))
         ]
         if self.network is not None:

@@ -59,7 +59,8 @@ connection.shutdown(socket.SHUT_WR)
 connection.recv(1)
 """
 HOLD = """
-import subprocess, sys
+import signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the tests in the background may ignore it
 from scenarios.namespaces import built
 from scenarios.spec import HomeTable, NetworkTable
 with built(NetworkTable(home=(HomeTable("north", 1),))) as network:
