@@ -289,11 +289,16 @@ class Rendezvous:
         self._made = [cohort for cohort in self._made if cohort.goes_on_without(message.sender)]
         self._expire(now)
         live = self._live()
-        if len(self._bag) >= self._cohorts.n_max or self._everybody(live):
+        if self._is_full() or self._everybody(live):
             return self._close_if_enough(now)
         if self._closing_at is None:
             return self._wait(now)
         return []
+
+    def _is_full(self) -> bool:
+        """A hub that leads waits for its own READY, at most for the waiting time: else another would have to add up."""
+        takes_part = self._me in self._bag or not (self._is_hub(self._me) and self._known_to_all())
+        return len(self._bag) >= self._cohorts.n_max and takes_part
 
     def _everybody(self, live: list[bytes]) -> bool:
         return len(self._bag) >= self._cohorts.n_min and all(peer in self._bag for peer in live)
@@ -317,8 +322,10 @@ class Rendezvous:
         if len(self._bag) < self._cohorts.n_min or self._made_enough(now):
             return []
         self._formed_at = now
-        # Those who wait longest come first; ties by key, so that equal bags make equal rosters.
-        chosen = sorted(self._bag, key=lambda peer: (self._bag[peer].at, peer))[: self._cohorts.n_max]
+        # This device first, as whoever leads also adds up; then those who wait longest. Ties by key, so that equal bags make
+        # equal rosters.
+        ranked = sorted(self._bag, key=lambda peer: (peer != self._me, self._bag[peer].at, peer))
+        chosen = ranked[: self._cohorts.n_max]
         frames = tuple(self._bag.pop(peer).frame for peer in sorted(chosen))
         if self._known_to_all():
             needed = max(self._cohorts.n_min, threshold(len(chosen)))

@@ -401,8 +401,20 @@ def test_two_leaders_make_those_cohorts_between_them():
     node.machine = Rendezvous(
         SWARM, me, Cohorts(3, 3, 2000, 1000, sums=4), lambda: KEYS, lambda: KEYS, both.__contains__
     )
-    made = sum(len(closed(node.hear(*(ready(who) for who in PEOPLE[at : at + 3])))) for at in range(0, 12, 3))
-    assert made == 2
+    others = [ready(who) for who in PEOPLE if who.public_key != me]
+    assert closed(node.hear(*others)) == [], "a hub that leads takes part, and waits for its own"
+    made = [closed(node.fire(GATHER, at)) for at in (2.0, 4.0, 6.0, 8.0)]
+    assert [len(each) for each in made] == [1, 1, 0, 0]
+
+
+def test_a_hub_that_leads_has_the_first_place_in_its_cohort():
+    me, (mine,) = by_rank()[0], [who for who in PEOPLE if who.public_key == by_rank()[0]]
+    node = Node(me)
+    node.machine = Rendezvous(SWARM, me, ONE_SUM, lambda: KEYS, lambda: KEYS, {me}.__contains__)
+    others = [ready(who) for who in PEOPLE if who is not mine][:3]
+    assert closed(node.hear(*others)) == []
+    (members,) = closed(node.hear(ready(mine)))
+    assert me in members
 
 
 def test_a_cohort_whose_members_ask_again_has_failed_and_makes_way():
