@@ -34,7 +34,7 @@ numbers are as large as the matrix's.
 **Grain.** A sum of n stochastically rounded contributions has a variance of rounding of n / 6 or so, in units of C / S, before anybody
 publishes it. So its last bits are dice, and every device of the swarm would carry them. The aggregator drops them: sums are
 published as multiples of g, the largest power of two with g^2 <= grain * n, which adds g^2 / 12 at most. It is not fed back to
-anybody, and need not be: the dice that are there dither it, so that on average nothing is lost. docs/decisions/0014 has the figures.
+anybody, and need not be: the dice that are there dither it, so that on average nothing is lost (Gray and Stockham, "Dithered quantizers", 1993). docs/decisions/0014 has the figures.
 
 **Codecs** are linear, so that masks cancel. One that looks first runs a secure sum of a sketch before the payload's, and
 plans its payload with what that one showed: `Codec` is made for both.

@@ -75,7 +75,7 @@ class Compression(Wire, frozen=True):
     projections: Annotated[int, Meta(ge=1, le=8)] = 2  # of each block in a sketch
     rank: Annotated[int, Meta(ge=1, le=RANK_MAX)] = 8  # codec lowrank: columns of a factor
     feedback: Annotated[int, Meta(ge=0, le=256)] = (
-        256  # of what a sum did not carry, in 256ths, that its member keeps
+        256  # 256ths that a member keeps of what a sum did not carry
     )
     grain: Annotated[int, Meta(ge=0, le=GRAIN_MAX)] = 0  # how coarsely sums are published; 0: as they are
 

@@ -29,7 +29,8 @@ Who does not win draws again in the next round, as does whoever won and found no
 its READY is withdrawn. In a swarm of at most sums * n_max members p is 1, and READYs are kept.
 
 Devices that come all at once know too little of the swarm to draw well, so the leaders are a bound as well: together they make no
-more cohorts in a round than are aimed at, unless so many members of one ask again that it must have failed. That too many are ready still shows, as full cohorts are more than three quarters of the places.
+more cohorts in a round than are aimed at, unless so many members of one ask again that it must have failed. That too many are
+ready still shows, as full cohorts are more than three quarters of the places.
 
 When the history grows, all ranks change at once: whoever waits asks the new first candidate, and a leader that is no longer
 the first forgets its bag.
@@ -186,9 +187,8 @@ class Rendezvous:
         self._has_link = has_link
         self._gather_s = cohorts.gather_ms / 1000
         self._round = 0  # that READYs are for
-        self._made: list[
-            Made
-        ] = []  # in that round, and not known to have failed; at most as many as are aimed at
+        # Cohorts of that round which are not known to have failed, at most as many as are aimed at.
+        self._made: list[Made] = []
         self._formed_at = 0.0  # the last of them
         self.asked: Asked | None = None
         self._bag: dict[bytes, Bagged] = {}  # by sender, at most BAG_MAX
@@ -321,8 +321,10 @@ class Rendezvous:
     def _close_if_enough(self, now: float) -> list[Action]:
         if len(self._bag) < self._cohorts.n_min or self._made_enough(now):
             return []
+        if now - self._formed_at >= whole_sum_s(self._cohorts):
+            self._made = []  # they had their time
         self._formed_at = now
-        # This device first, as whoever leads also adds up; then those who wait longest. Ties by key, so that equal bags make
+        # This device first, as whoever leads adds up, too; then those who wait longest. Ties by key, so that equal bags make
         # equal rosters.
         ranked = sorted(self._bag, key=lambda peer: (peer != self._me, self._bag[peer].at, peer))
         chosen = ranked[: self._cohorts.n_max]
