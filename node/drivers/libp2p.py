@@ -351,7 +351,9 @@ class Libp2pTransport:
         message.signature = self._host.get_private_key().sign(signed)
         frame = encode_varint_prefixed(rpc_pb2.RPC(publish=[message]).SerializeToString())
         for link, visit in listening:
-            if not visit.tell(frame):
+            if visit.tell(frame):
+                self._traffic.announcements_sent += len(data)
+            else:
                 link.close("does not read what it is told")
 
     def dial(self, peer: bytes, addresses: Sequence[str]) -> None:
@@ -532,7 +534,6 @@ class Libp2pTransport:
             while True:
                 with trio.fail_after(self._limits.handshake_s):
                     await stream.write(frame)
-                self._traffic.announcements_sent += len(frame)
                 frame = await visit.next()
         link.close("its time is over")
 
