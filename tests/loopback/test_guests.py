@@ -242,7 +242,8 @@ async def test_what_a_guest_says_reaches_neither_the_core_nor_the_swarm_nor_othe
     await nursery.start(neighbour.transport.run)
     neighbour.transport.dial(node.key, node.transport.addresses)
     await node.until("up", neighbour.key)
-    async with guest(node) as ann, guest(node, b"\xdd" * 32) as bob:
+    higher = b"\xcc" * 32  # its key: this node chooses the connection, and has it in its books at first
+    async with guest(node, higher) as ann, guest(node, b"\xdd" * 32) as bob:
         await bob.subscribe()
         for number, topic in enumerate((TOPIC, PUBLIC, "another")):
             await ann.said.write(frame(announcement(ann.host, b"hear me", topics=[topic], number=number)))
@@ -251,6 +252,7 @@ async def test_what_a_guest_says_reaches_neither_the_core_nor_the_swarm_nor_othe
         await ann.subscribe()
         gossip = node.transport._gossip
         assert set(gossip.peers) | gossip.router.mesh[TOPIC] == {ID(victim_id(neighbour))}
+        assert set(node.transport._host.links) == {ID(victim_id(neighbour))}
         node.transport.publish(b"for the swarm")
         await neighbour.until("heard", node.key, b"for the swarm")
         node.transport.tell_guests(b"for guests")
