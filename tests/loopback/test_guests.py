@@ -82,6 +82,9 @@ class Guest:
     async def subscribe(self, *, on: bool = True) -> None:
         """Returns once the node has read this, and so all that was said before on this stream."""
         await self.said.write(subscription(PUBLIC, on=on))
+        await self.until_subscribed(on=on)
+
+    async def until_subscribed(self, *, on: bool) -> None:
         with trio.fail_after(PATIENCE_S):
             while self.visit.subscribed != on:  # noqa: ASYNC110 - a visit tells nobody
                 await trio.sleep(0.01)
@@ -224,10 +227,11 @@ async def test_a_guest_hears_what_is_public_signed_and_in_order(started):
 async def test_of_another_topic_a_guest_hears_nothing(started):
     node = await started()
     async with guest(node) as ann:
-        await ann.said.write(subscription(TOPIC))
-        await ann.said.write(subscription("another"))
         await ann.subscribe()
-        await ann.subscribe(on=False)
+        topics = [(PUBLIC, False), (TOPIC, True), ("another", True)]
+        options = [rpc_pb2.RPC.SubOpts(subscribe=on, topicid=topic) for topic, on in topics]
+        await ann.said.write(frame(subscriptions=options))
+        await ann.until_subscribed(on=False)
         node.transport.tell_guests(b"to nobody")
         node.transport.publish(b"the swarm's own")
         await ann.subscribe()
