@@ -624,7 +624,7 @@ class Libp2pTransport:
                 await stream.write(PONG.pack(said, max(0, round(self._clock() * 1000))))
 
     async def _identify(self, stream: INetStream) -> None:
-        """Nothing that the asker could not know: the address is the one under which it has called."""
+        """The one address told is that under which the asker has called, as this end of the connection has it."""
         if (link := self._meet(cast(SwarmConn, cast(NetStream, stream).swarm_conn))) is None:
             return
         told = identify_pb2.Identify(
