@@ -165,6 +165,12 @@ class Publish(Word, frozen=True):
     data: bytes
 
 
+class TellGuests(Word, frozen=True):
+    """To strangers that listen in public (`gossip.public`), if there are any."""
+
+    data: bytes
+
+
 class Dial(Word, frozen=True):
     peer: Peer
     addresses: tuple[str, ...]
@@ -230,6 +236,7 @@ class Report(Word, frozen=True):
 Action: TypeAlias = (
     Send
     | Publish
+    | TellGuests
     | Dial
     | Disconnect
     | SetTimer

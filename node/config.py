@@ -169,6 +169,7 @@ class NetworkSettings(Section, frozen=True):
     neighbours: Annotated[int, Meta(ge=2, le=32)] = 8
     hub: bool = False
     nearby: bool = True  # says nothing while listening is on loopback alone, as it is by default
+    public: bool = False
 
     def __post_init__(self) -> None:
         for key, addresses, parse in (
@@ -368,6 +369,7 @@ COMMENTS = {
     "network.neighbours": "Connections to keep.",
     "network.hub": "true for a device that is always on and well connected: others let it lead and add up.",
     "network.nearby": "Announce this device on its networks, if it listens there, and find others. false: by address alone.",
+    "network.public": "true: ANYBODY who can connect may watch which sums this device learns of, and when. It costs bytes.",
     "trainer": "The process that trains.",
     "trainer.threads": "Processor cores that training may take.",
     "swarm": "What this device founds when it has nobody to join. A swarm that it joins brings its own.",
