@@ -13,7 +13,7 @@ number neither of them belongs. A renewal repeats the number and the device.
 What is known is a grow-only set of statements. A statement is taken in if its signature holds and its signer is, by what is held or
 comes along, somebody who could sign it; so who was never invited can fill nothing, and a device and those that it
 brought (its *line*, by the founder's invitee) fill at most LINE_MAX. Below the bounds, sets that were told the same are the
-same in whatever order: of two renewals the one that permits more, and then longer, is kept. At a bound what came first stays.
+same in whatever order: of two renewals the one that lasts longer is kept. At a bound what came first stays.
 
 Two questions are asked of the set, and they differ on purpose:
 
@@ -95,17 +95,18 @@ class Held:
 
     @cached_property
     def slot(self) -> bytes:
-        """Under which a renewal replaces what it renews."""
+        """Under which a renewal replaces what it renews: it lasts longer, and no chain over it is ever lost."""
         said = self.said
         if isinstance(said, Certificate):
-            return digest("certificate", said.inviter, said.serial.to_bytes(2, "big"), said.device)
+            numbers = said.serial.to_bytes(2, "big") + bytes([said.depth])
+            return digest("certificate", said.inviter, numbers, said.device)
         return digest("revocation", said.by, said.device)
 
     @property
-    def worth(self) -> tuple[int, int, int]:
-        """Of two renewals the higher is kept. Depth first: nobody who was admitted below it ever loses its chain."""
+    def worth(self) -> tuple[int, int]:
+        """Of two renewals the higher is kept."""
         said = self.said
-        return (said.depth, said.expires_s, said.issued_s) if isinstance(said, Certificate) else (0, 0, 0)
+        return (said.expires_s, said.issued_s) if isinstance(said, Certificate) else (0, 0)
 
 
 class Why(IntEnum):
@@ -314,11 +315,12 @@ class Admission:
         """All that belong, ascending."""
         return [peer for peer in sorted({self._founder, *self._of}) if self.belongs(peer, unix_s)]
 
-    def depth_left(self, peer: bytes) -> int:
-        """How many generations it may admit by its best chain."""
-        best = self._best(peer)
-        said = best[-1].said if best else None
-        return said.depth if isinstance(said, Certificate) else self._depth(peer)
+    def depth_left(self, peer: bytes, unix_s: int) -> int:
+        """How many generations it may admit now; -1 for a device that does not belong."""
+        if peer == self._founder:
+            return self._invitations.depth_max
+        whole = [path[-1].said for path in self._paths(peer) if self._fault(path, unix_s) is None]
+        return max((said.depth for said in whole if isinstance(said, Certificate)), default=-1)
 
     def serial_for(self, device: bytes, taken: Iterable[int] = ()) -> int | None:
         """The number under which this device admits another: its own again, else the lowest that is free; None: all used."""

@@ -94,7 +94,7 @@ class Cohorts(Wire, frozen=True):
 class Invitations(Wire, frozen=True):
     """Where certificates admit (`gossip.admission`)."""
 
-    invites_max: Annotated[int, Meta(ge=1, le=INVITES_MAX)] = 16  # of each device; the founder's are not limited
+    invites_max: Annotated[int, Meta(ge=1, le=INVITES_MAX)] = 16  # of each device but the founder
     depth_max: Annotated[int, Meta(ge=1, le=DEPTH_MAX)] = 3  # generations: 1 where only the founder invites
 
 
@@ -105,7 +105,7 @@ class Manifest(Wire, frozen=True):
     training: Training
     compression: Compression
     cohorts: Cohorts
-    admit: Literal["open", "members", "invite", "ask"]  # the last two: who has a certificate, see gossip.admission
+    admit: Literal["open", "members", "invite", "ask"]  # the last two: by certificate, see gossip.admission
     members: Annotated[tuple[PeerKey, ...], Meta(max_length=MEMBERS_MAX)]  # admit = "members": exactly these
     founder: PeerKey
     invitations: Invitations = Invitations()

@@ -86,8 +86,14 @@ def test_nobody_gives_as_much_as_it_has():
 
 def test_who_was_admitted_before_an_inviter_was_given_less_stays():
     admission = knowing(*LINE)
-    assert admission.add([invite(FOUNDER, ANA, depth=0, days=1000)]) == ()
-    assert why(admission, CAT, NOW + YEAR // 2) is None
+    admission.add([invite(FOUNDER, ANA, depth=0, days=1000)])
+    assert [why(admission, who, NOW + YEAR // 2) for who in (ANA, CAT)] == [None, None]
+    assert [why(admission, who, NOW + 2 * YEAR) for who in (ANA, CAT)] == [None, Why.EXPIRED]
+    assert [admission.depth_left(ANA.public_key, at) for at in (NOW, NOW + 2 * YEAR, NOW + 4 * YEAR)] == [
+        2,
+        0,
+        -1,
+    ]
 
 
 def test_an_inviter_has_so_many_numbers_and_the_founder_as_many_as_it_likes():
@@ -201,8 +207,8 @@ def test_a_number_is_used_again_for_a_renewal_alone():
     assert admission.serial_for(BEN.public_key) == 0
     assert admission.serial_for(EVA.public_key) == 1
     assert admission.serial_for(EVA.public_key, taken=[1]) is None
-    assert admission.depth_left(ANA.public_key) == 2
-    assert admission.depth_left(STRANGER.public_key) == -1
+    who = (FOUNDER, ANA, BEN, STRANGER)
+    assert [admission.depth_left(each.public_key, NOW) for each in who] == [3, 2, 1, -1]
 
 
 def test_two_sets_tell_each_other_what_the_other_lacks():
