@@ -1,5 +1,6 @@
 """What a daemon tells of itself, from the first moment of its life to the last (`node.drivers.api.Node`)."""
 
+import contextlib
 import os
 import resource
 from collections.abc import Callable
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 import trio  # noqa: TID251 - the drivers are trio's room
 
-from crypto.identity import Identity, peer_id
+from crypto.identity import Identity, peer_id, public_key_of
 from gossip.errors import PeerViolation
-from gossip.events import Floats
+from gossip.events import Block, Floats, Revoke
 from gossip.manifest import Swarm
 from node.config import Config
 from node.core import NodeCore
-from node.drivers.api import NotYet, Unanswered
+from node.drivers.api import NotDone, NotYet, Unanswered, Wish
 from node.drivers.daemon import Daemon
 from node.drivers.interfaces import interfaces
 from node.drivers.mailbox import Mailbox
@@ -166,6 +167,25 @@ class Account:
             "median_ms": round(1000 * median(pinged.round_trips_s), 3),
             "clock_ahead_s": round(pinged.clock_ahead_s, 3),
         }
+
+    async def wish(self, wish: Wish, peer: str) -> dict[str, object]:
+        """Of a device, by its peer id or how that ends. Raises NotDone."""
+        running = self._up()
+        device = self._device(running.core, peer)
+        question = Revoke(device) if wish == "remove" else Block(device, blocked=wish == "block")
+        answered = await running.daemon.ask(question)
+        if answered.refusal:
+            raise NotDone(answered.refusal)
+        return {"peer_id": peer_id(device), "wish": wish}
+
+    def _device(self, core: NodeCore, peer: str) -> bytes:
+        with contextlib.suppress(ValueError):
+            return public_key_of(peer)
+        meant = [device for device in core.devices() if peer_id(device).endswith(peer)]
+        if len(meant) != 1:
+            which = "several devices' ids end" if meant else "no known device's id ends"
+            raise NotDone(f"{which} in {peer}; see: gossamer peers")
+        return meant[0]
 
     def aggregates(self) -> dict[str, object]:
         return {"aggregates": self._up().core.aggregates()}

@@ -1,16 +1,17 @@
 """The local control API: JSON over HTTP on a unix socket in the home, which nobody but its owner can open.
 
     GET /status  /peers  /aggregates        POST /evaluate  /alone {"steps": 100}  /ping {"peer": "12D3KooW..."}  /down
+    POST /peers {"peer": "12D3KooW...", "wish": "block"}; or "allow", "remove"
 
 It answers from the first moment of a daemon's life, also while the slow parts of the start are still under way. An error
-is {"error": "one line"}: 400 for a question that makes no sense, 503 for one that cannot be answered now, 504 for one that
+is {"error": "one line"}: 400 for a question that makes no sense, 409 for a wish that is refused, 503 for one that cannot be answered now, 504 for one that
 took too long.
 """
 
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar, cast
+from typing import Annotated, Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import hypercorn
 import hypercorn.trio
@@ -33,12 +34,14 @@ from node.drivers.trainer import TrainerDown
 EVALUATE_S = 120.0
 ALONE_S = 600.0
 PING_S = 15.0
+WISH_S = 10.0  # for a fact to be durable
 PINGS_MAX = 16
 PEER_CHARACTERS_MIN = 4
 CLOSE_S = 0.5  # for answers under way when the daemon stops
 PRIVATE = 0o177  # umask: the socket is for its owner alone
 
 T = TypeVar("T")
+Wish: TypeAlias = Literal["block", "allow", "remove"]
 
 
 class NotYet(GossamerError):
@@ -54,8 +57,13 @@ class Node(Protocol):
     async def evaluate(self) -> dict[str, object]: ...
     async def alone(self, steps: int) -> dict[str, object]: ...
     async def ping(self, peer: str, count: int) -> dict[str, object]: ...
+    async def wish(self, wish: Wish, peer: str) -> dict[str, object]: ...
     @property
     def stop(self) -> Callable[[], None]: ...
+
+
+class NotDone(GossamerError):
+    """What this device's owner wants cannot be, and why."""
 
 
 class Unanswered(GossamerError):
@@ -69,6 +77,11 @@ class AloneRequest(msgspec.Struct, forbid_unknown_fields=True):
 class PingRequest(msgspec.Struct, forbid_unknown_fields=True):
     peer: Annotated[str, Meta(min_length=PEER_CHARACTERS_MIN, max_length=64)]  # a peer id, or how it ends
     count: Annotated[int, Meta(ge=1, le=PINGS_MAX)] = 5
+
+
+class WishRequest(msgspec.Struct, forbid_unknown_fields=True):
+    peer: Annotated[str, Meta(min_length=PEER_CHARACTERS_MIN, max_length=64)]  # a peer id, or how it ends
+    wish: Wish
 
 
 async def serve(
@@ -107,6 +120,10 @@ def _app(node: Node, log: BoundLogger) -> Starlette:
         asked = await _asked(request, PingRequest)
         return await _within(PING_S, partial(node.ping, asked.peer, asked.count))
 
+    async def wish(request: Request) -> Response:
+        asked = await _asked(request, WishRequest)
+        return await _within(WISH_S, partial(node.wish, asked.wish, asked.peer))
+
     async def stop() -> None:  # not in a thread, where a plain function would be run
         node.stop()
 
@@ -116,6 +133,9 @@ def _app(node: Node, log: BoundLogger) -> Starlette:
     async def refused(_request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return JSONResponse({"error": error.detail}, error.status_code)
+
+    async def not_done(_request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, 409)
 
     async def unavailable(_request: Request, error: Exception) -> Response:
         return JSONResponse({"error": str(error)}, 503)
@@ -127,6 +147,7 @@ def _app(node: Node, log: BoundLogger) -> Starlette:
     routes = [
         get("/status", node.status),
         get("/peers", node.peers),
+        Route("/peers", wish, methods=["POST"]),
         get("/aggregates", node.aggregates),
         Route("/evaluate", evaluate, methods=["POST"]),
         Route("/alone", alone, methods=["POST"]),
@@ -135,6 +156,7 @@ def _app(node: Node, log: BoundLogger) -> Starlette:
     ]
     handlers: dict[Any, Any] = {
         HTTPException: refused,
+        NotDone: not_done,
         NotYet: unavailable,
         TrainerDown: unavailable,
         Unanswered: unavailable,

@@ -17,6 +17,9 @@ from structlog.stdlib import BoundLogger
 
 from gossip.events import (
     Action,
+    Admit,
+    Answered,
+    Block,
     CancelTimer,
     Compute,
     Computed,
@@ -30,6 +33,7 @@ from gossip.events import (
     Publish,
     Rebase,
     Report,
+    Revoke,
     Send,
     SetTimer,
     TellGuests,
@@ -51,7 +55,9 @@ JOBS_AT_ONCE = 2
 FLUSH_LOOK_S = 0.01
 
 QUIET = {"phase", "send_failed"}  # reports that are only for debugging
-ALARMING = {"masks_off", "violation", "persist_failed", "trainer_failed", "delta_dropped"}
+ALARMING = {
+    "masks_off", "violation", "persist_failed", "trainer_failed", "delta_dropped", "denied", "refused", "declined",
+}  # fmt: skip
 
 
 class Sent(Protocol):
@@ -97,8 +103,18 @@ class Daemon:
         self._faults = faults
         self._timers = Timers()
         self._said_bytes = 0  # of direct messages, to the transport
+        self._questions: dict[
+            Admit | Revoke | Block, list[trio.MemorySendChannel[Answered]]
+        ] = {}  # of the owner of the control socket
         self._to_persist, self._persists = trio.open_memory_channel[Persist](PERSISTS_WAITING)
         self._to_compute, self._jobs = trio.open_memory_channel[Compute](JOBS_WAITING)
+
+    async def ask(self, question: Admit | Revoke | Block) -> Answered:
+        """What the core makes of a wish of this device's owner; once it is durable, or refused."""
+        tell, told = trio.open_memory_channel[Answered](1)
+        self._questions.setdefault(question, []).append(tell)
+        self._mailbox.put(question)
+        return await told.receive()
 
     async def run(self) -> None:
         """Until cancelled. Whatever the core, a job or a failing disk raises comes out of here."""
@@ -159,6 +175,9 @@ class Daemon:
                     self._trainer.apply(action)
                 case Report():
                     await self._report(action)
+                case Answered(question):
+                    for tell in self._questions.pop(question, ()):
+                        tell.send_nowait(action)
 
     # --- what takes time --------------------------------------------------------------------------------------
 

@@ -16,10 +16,13 @@ import numpy as np
 
 from crypto.hashing import digest
 from crypto.identity import Identity
+from gossip.admission import issue
 from gossip.aggregate import Body, Verified, read_members, unpack_members
 from gossip.cohort import seal_hash
 from gossip.events import (
+    Answered,
     CancelTimer,
+    Clock,
     Compute,
     Computed,
     Dial,
@@ -47,7 +50,18 @@ from gossip.events import (
     TrainerReady,
 )
 from gossip.fold import fold_all
-from gossip.manifest import Cohorts, Compression, Manifest, Model, Step, Swarm, Tensor, Training, found
+from gossip.manifest import (
+    Cohorts,
+    Compression,
+    Invitations,
+    Manifest,
+    Model,
+    Step,
+    Swarm,
+    Tensor,
+    Training,
+    found,
+)
 from gossip.membership import Settings
 from gossip.messages import (
     Kind,
@@ -63,6 +77,9 @@ from gossip.secure_sum import MaskJob, phase_place, vote_key
 from gossip.wire import pack
 from node import core as node_core
 
+INVITATIONS = Invitations()
+EPOCH_S = 1_800_000_000  # unix time at the start of virtual time
+CLOCK_S = 60.0
 STEP_S = 1.0
 GATHER_S = 0.5
 TRAIN_S = (0.5, 3.0)
@@ -109,6 +126,8 @@ def tiny_swarm(
     n_max: int = 16,
     codec: str = "dense",
     sums: int = 8,
+    admit: str = "members",
+    invitations: Invitations = INVITATIONS,
 ) -> Swarm:
     initial = tiny_initial()
     return found(
@@ -127,12 +146,19 @@ def tiny_swarm(
                 codec, 4, 1000 if codec in {"dense", "lowrank"} else 500, 7, 8, -2, 64, rank=2
             ),
             cohorts=Cohorts(n_min, n_max, int(GATHER_S * 1000), int(STEP_S * 1000), sums),
-            admit="members",
-            members=tuple(sorted(members)),
+            admit=admit,
+            members=tuple(sorted(members)) if admit == "members" else (),
             founder=founder.public_key,
+            invitations=invitations,
         ),
         founder,
     )
+
+
+def certificate(
+    swarm: Swarm, inviter: Identity, device: bytes, serial: int, *, depth: int = 0, days: float = 365
+) -> bytes:
+    return issue(inviter, swarm.id, device, serial, EPOCH_S, EPOCH_S + round(days * 86_400), depth)
 
 
 def tiny_initial() -> np.ndarray:
@@ -152,6 +178,7 @@ class Device:
         self.timers: dict[object, int] = {}
         self.phase = 0
         self.pending_commits: list[Persist] = []
+        self.credential: tuple[bytes, ...] = ()
 
     @property
     def alive(self) -> bool:
@@ -171,7 +198,9 @@ class World:
         n_max: int = 16,
         sums: int = 8,
         hubs: int = 0,
+        admit: str = "members",
     ) -> None:
+        """`admit` = "invite": the first device has certified the others, each of whom knows its own certificate alone."""
         self.seed = seed
         self.rng = random.Random(seed)
         self.faults = faults or Faults(until=0.0)
@@ -179,8 +208,21 @@ class World:
         self.devices = [Device(i, Identity(digest("device", bytes([i])))) for i in range(n)]
         self.by_key = {device.key: device for device in self.devices}
         self.swarm = tiny_swarm(
-            self.devices[0].identity, list(self.by_key), n_min=n_min, n_max=n_max, codec=codec, sums=sums
+            self.devices[0].identity,
+            list(self.by_key),
+            n_min=n_min,
+            n_max=n_max,
+            codec=codec,
+            sums=sums,
+            admit=admit,
         )
+        if admit == "invite":
+            founder = self.devices[0].identity
+            for serial, device in enumerate(self.devices[1:]):
+                device.credential = (certificate(self.swarm, founder, device.key, serial),)
+                # It knows the numbers that it has given.
+                self.devices[0].credential += device.credential
+        self.answers: list[Answered] = []
         self.hubs = hubs  # the first so many
         self.core_codec = core_codec
         self.trace = hashlib.sha256()
@@ -247,13 +289,33 @@ class World:
             settings=settings,
             entropy=stream.randbytes,
             read=lambda table: sorted(device.disk[table].items()),
+            credential=device.credential,
         )
         self._perform(device, device.core.start(self.now))
+        if self.swarm.manifest.certifies:
+            self._tell_time(device, device.incarnation)
         for other in self.devices:
             if other is not device and other.alive and self._linked(device, other):
                 self._later(0.01, self._deliver, other, other.incarnation, PeerUp(device.key))
                 self._later(0.01, self._deliver, device, device.incarnation, PeerUp(other.key))
         self._later(0.02, self._deliver, device, device.incarnation, TrainerReady(20 + 3 * device.index))
+
+    def join(self, identity: Identity, credential: tuple[bytes, ...]) -> Device:
+        """A new device, which knows where all the others are."""
+        device = Device(len(self.devices), identity)
+        device.credential = credential
+        self.devices.append(device)
+        self.by_key[device.key] = device
+        self.boot(device)
+        return device
+
+    def ask(self, device: Device, question: object) -> None:
+        self._tell(device, 0.0, question)
+
+    def _tell_time(self, device: Device, incarnation: int) -> None:
+        if device.incarnation == incarnation and device.alive:
+            self._deliver(device, incarnation, Clock(EPOCH_S + int(self.now)))
+            self._later(CLOCK_S, self._tell_time, device, incarnation)
 
     def partition(self, *groups: set[int]) -> None:
         self.cut = [{self.devices[i].key for i in group} for group in groups]
@@ -360,6 +422,8 @@ class World:
                 self._maybe_crash(device, action)
             case Rebase():
                 pass
+            case Answered():
+                self.answers.append(action)
             case _:
                 raise InvariantBroken(f"no driver for {action}")
 
