@@ -133,6 +133,12 @@ class Evaluated(Word, frozen=True):
     loss: float
 
 
+class Readdressed(Word, frozen=True):
+    """All addresses at which this device can be reached from now on."""
+
+    addresses: tuple[str, ...]
+
+
 Event: TypeAlias = (
     Received
     | Heard
@@ -148,6 +154,7 @@ Event: TypeAlias = (
     | Frozen
     | TrainerFailed
     | Evaluated
+    | Readdressed
 )
 
 

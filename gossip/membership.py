@@ -21,7 +21,7 @@ new. It is a device's own word, and gives power over availability alone: of that
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from crypto.hashing import digest
@@ -35,6 +35,7 @@ from gossip.events import (
     PeerUp,
     Persist,
     Put,
+    Readdressed,
     Record,
     Report,
     Send,
@@ -43,6 +44,7 @@ from gossip.events import (
 )
 from gossip.manifest import Swarm
 from gossip.messages import (
+    ADDRESSES_MAX,
     CENSUS_BYTES,
     PRESENCES_MAX,
     Alive,
@@ -307,7 +309,9 @@ class Membership:
         if neighbour is not None:
             neighbour.told_at = neighbour.used_at = now
 
-    def handle(self, event: Message | PeerUp | PeerDown | TimerFired, now: float) -> list[Action]:
+    def handle(
+        self, event: Message | PeerUp | PeerDown | TimerFired | Readdressed, now: float
+    ) -> list[Action]:
         match event:
             case PeerUp(peer):
                 return self._on_up(peer, now)
@@ -318,11 +322,10 @@ class Membership:
             case TimerFired(("membership", "news")):
                 return self._tell_news()
             case TimerFired(("membership", "presence")):
-                self._sequence += 1
-                self._presence = self._sign_presence()
-                renewal = channel_frame(Greeting((self._presence,)))
-                told = [Send(peer, renewal) for peer in sorted(self.neighbours)]
-                return [SetTimer(("membership", "presence"), now + PRESENCE_S), *told]
+                return [SetTimer(("membership", "presence"), now + PRESENCE_S), *self._renew_presence()]
+            case Readdressed(addresses):
+                self._settings = replace(self._settings, addresses=addresses[:ADDRESSES_MAX])
+                return [*self._renew_presence()]
             case Message(body=Presence()):
                 return self._learn([event], event.sender, now)
             case Message(body=Greeting(presences, census, wanted)):
@@ -330,6 +333,12 @@ class Membership:
                     self._census_news = True
                 return [*self.meet(presences, event.sender, now), *self._answer(event.sender, wanted)]
         return []
+
+    def _renew_presence(self) -> list[Send]:
+        self._sequence += 1
+        self._presence = self._sign_presence()
+        renewal = channel_frame(Greeting((self._presence,)))
+        return [Send(peer, renewal) for peer in sorted(self.neighbours)]
 
     def _on_up(self, peer: bytes, now: float) -> list[Action]:
         if not self.belongs(peer):
@@ -516,7 +525,7 @@ class Membership:
                 continue  # a replayed presence is no sign of life
             rank = self._rank(peer) if known is None else known.rank
             self.known[peer] = Known(rank, presence, message.raw, now)
-            strangers += known is None
+            strangers += known is None or known.presence.addresses != presence.addresses
             if len(self._news) < NEWS_MAX:
                 self._news[peer] = teller
             if known is None or known.presence.addresses != presence.addresses:

@@ -56,6 +56,7 @@ from gossip.events import (
     Persist,
     Persisted,
     PersistFailed,
+    Readdressed,
     Rebase,
     Received,
     Report,
@@ -329,6 +330,8 @@ class NodeCore:
                 return self._to_cohort(cohort, event, now)
             case TimerFired(("rendezvous", *_)):
                 return [*self._rendezvous.handle(event, now)]
+            case Readdressed():
+                return [*self._membership.handle(event, now)]
             case TimerFired(("membership", *_)):
                 return [*self._membership.handle(event, now), *self._consider(now)]
             case TimerFired(("phase", int(number))):
@@ -872,6 +875,10 @@ class NodeCore:
         return actions
 
     # --- what a person asks ----------------------------------------------------------------------------------
+
+    def belongs(self, peer: bytes) -> bool:
+        """Whether a device is a member of this swarm."""
+        return self._membership.belongs(peer)
 
     def model(self) -> NDArray[np.float32]:
         """The replica as the trainer sees it, float32 of shape (parameters,), read-only."""

@@ -181,7 +181,8 @@ def _written(path: Path) -> float:
 def _try_ports(device: Device, here: Sequence[Interface], usable: Sequence[Interface]) -> list[Port]:
     """Of a running node its own; else each that the settings name, bound for the moment of the test."""
     if device.status is not None and device.status["addresses"]:
-        addresses = [address.partition("/p2p/")[0] for address in device.status["addresses"]]
+        own = [address for address in device.status["addresses"] if "/p2p-circuit" not in address]
+        addresses = [address.partition("/p2p/")[0] for address in own]
         return [_reach(address, [listen_address(address)]) for address in addresses]
     listen = device.config.network.listen if device.config is not None else NetworkSettings().listen
     return [_bind_and_reach(address, usable or here) for address in listen]
