@@ -36,9 +36,8 @@ from typing import TypeAlias
 RESERVATION_S = 3600.0
 RESERVATIONS_MAX = 64
 CIRCUITS_MAX = 256
-CIRCUITS_OF_ONE = (
-    8  # a member, whichever end it is: each is a stream on the one connection that it has to the relay
-)
+CIRCUITS_OF_ONE = 8  # whichever end it is: each is a stream on its one connection to the relay
+CIRCUITS_OF_PAIR = 2  # one that is ending, and its successor
 RELAYED_BYTES_PER_S = 4 * 1024 * 1024  # over all circuits
 RELAYED_BURST_BYTES = 4 * 1024 * 1024
 RELAYS_MAX = 2  # at which one device reserves
@@ -110,6 +109,7 @@ class Relay:
     def __init__(self) -> None:
         self._reserved: dict[bytes, float] = {}  # until when
         self._circuits: Counter[bytes] = Counter()  # by either end
+        self._pairs: Counter[tuple[bytes, bytes]] = Counter()
         self._open = 0
 
     @property
@@ -130,6 +130,7 @@ class Relay:
             case Ended(source, target):
                 self._open -= 1
                 self._circuits -= Counter((source, target))  # drops those at nought
+                self._pairs -= Counter([(source, target)])
             case Gone(peer):
                 self._reserved.pop(peer, None)
         return []
@@ -145,6 +146,8 @@ class Relay:
             return Refused(Status.MALFORMED_MESSAGE, "a circuit from a device to itself")
         if target not in self._reserved:
             return Refused(Status.NO_RESERVATION, "that device has not reserved here")
+        if self._pairs[source, target] >= CIRCUITS_OF_PAIR:
+            return Refused(Status.RESOURCE_LIMIT_EXCEEDED, "as many circuits as two may have are open")
         if (
             self._open >= CIRCUITS_MAX
             or max(self._circuits[source], self._circuits[target]) >= CIRCUITS_OF_ONE
@@ -152,6 +155,7 @@ class Relay:
             return Refused(Status.RESOURCE_LIMIT_EXCEEDED, "as many circuits as there may be are open")
         self._open += 1
         self._circuits.update((source, target))
+        self._pairs.update([(source, target)])
         return Open(source, target)
 
 
@@ -241,6 +245,14 @@ class Seeker:
     def is_relay(self, peer: bytes) -> bool:
         """Whether this device has reserved there."""
         return peer in self._relays
+
+    @property
+    def relays(self) -> list[bytes]:
+        return list(self._relays)
+
+    @property
+    def candidates(self) -> int:
+        return len(self._candidates)
 
     @property
     def due_at(self) -> float:

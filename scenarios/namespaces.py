@@ -113,24 +113,29 @@ def layout(network: NetworkTable, run: str) -> Layout:
     kinds: set[str] = set()
     commands: list[Command] = [("ip", "netns", "add", switches), *_bridge(switches, "street")]
     routers: list[Command] = []
+    # Behind a router is the world, which is no network of anybody's own.
+    street_prefix = 24 if any(home.nat is not None for home in network.home) else SUBNET.prefixlen
     for number, home in enumerate(network.home):
         commands += _bridge(switches, f"home{number}")
         if home.nat is None:
             commands += _uplink(switches, number)
-            subnet, first = SUBNET, 256 * (number + 1) + 1
+            subnet, first, prefix = SUBNET, 256 * (number + 1) + 1, street_prefix
         else:
             router = f"{run}-router{number}"
             outer = str(SUBNET[256 * (number + 1) + 1])
             commands += _router(switches, router, number, outer)
             routers.append(_nat(router, outer, home))
-            subnet, first = HOME, 2
+            subnet, first, prefix = HOME, 2, HOME.prefixlen
         line = network.line_of(home)
         for position in range(home.devices):
             place = Place(f"{run}-{len(places)}", str(subnet[first + position]))
             port = f"port{len(places)}"
-            commands += _device(switches, place, port, f"home{number}", subnet.prefixlen)
+            commands += _device(switches, place, port, f"home{number}", prefix)
+            route = ("ip", "-n", place.namespace, "route", "add")
             if home.nat is not None:
-                commands.append(("ip", "-n", place.namespace, "route", "add", "default", "via", str(HOME[1])))
+                commands.append((*route, "default", "via", str(HOME[1])))
+            elif prefix != SUBNET.prefixlen:
+                commands.append((*route, str(SUBNET), "dev", INTERFACE))
             if line is not None:
                 commands += _queues(place.namespace, INTERFACE, line.up_mbit, line.loss)
                 commands += _queues(switches, port, line.down_mbit, line.loss)

@@ -78,7 +78,7 @@ DCUTR_PROTOCOL = TProtocol("/libp2p/dcutr")
 
 CIRCUIT = "/p2p-circuit"
 MESSAGE_BYTES = 4096  # as the specifications have it
-OBSERVED_MAX = 4  # addresses taken from one message
+OBSERVED_MAX = 2  # addresses taken from one message
 PUMP_BYTES = 64 * 1024  # of a circuit, at once
 TALK_S = 10.0  # for a question and its answer
 PUNCH_S = 6.0  # for the two dials to meet
@@ -126,6 +126,7 @@ class Link(Protocol):
     name: str
     address: str
     relayed: bool
+    punches: int  # that the other end has asked for
     ended: trio.Event
 
     @property
@@ -216,6 +217,7 @@ class Circuits:
         self._ground = ground
         self._relaying = relaying
         self._relay = Relay()
+        self._relayed_bytes = 0
         self._meter = Meter(0.0)
         self._seeker = Seeker()
         self._woken = trio.Event()
@@ -234,7 +236,10 @@ class Circuits:
             "serves": self._relaying.serves,
             "reservations": self._relay.reservations,
             "circuits": self._relay.circuits,
-            "relays": [peer_id(peer) for peer in self._seen if self._seeker.is_relay(peer)],
+            "relayed_bytes": self._relayed_bytes,
+            "reached": self._seeker.reached,
+            "asked": self._seeker.candidates,
+            "relays": [peer_id(peer) for peer in self._seeker.relays],
         }
 
     # --- links come and go ------------------------------------------------------------------------------------
@@ -354,6 +359,7 @@ class Circuits:
             while chunk := await one.read(PUMP_BYTES):
                 await trio.sleep(self._meter.wait_s(len(chunk), trio.current_time()))
                 await other.write(chunk)
+                self._relayed_bytes += len(chunk)
         both.cancel()
 
     # --- the device behind a router ----------------------------------------------------------------------------
@@ -439,6 +445,9 @@ class Circuits:
                 return
             seen = self._seen_by(link)
             if seen is None:
+                self._ground.log(
+                    "not_punched", {"peer": link.name, "reason": "no relay sees the port that holes need"}
+                )
                 return
             try:
                 stream = await self._ground.open(link, DCUTR_PROTOCOL)
@@ -461,6 +470,9 @@ class Circuits:
         link = self._link_of(stream)
         if link is None or not link.relayed or link.socket.inbound:
             raise PeerViolation("a hole to be made where there is no circuit of ours")
+        link.punches += 1
+        if link.punches > len(PUNCH_PAUSES_S):
+            raise PeerViolation(f"more than {len(PUNCH_PAUSES_S)} holes to be made for one circuit")
         with trio.fail_after(TALK_S):
             theirs = await _read(stream, HolePunch)
             if theirs.type != HolePunch.CONNECT:
@@ -490,6 +502,9 @@ class Circuits:
                 continue
             line = self._ground.tcp_line(stream, inbound=not initiator)
             line.punched = True
+            if line.inbound and not self._ground.admits(line):
+                line.abort()
+                return
             await self._ground.upgrade(line, link.peer, initiator=initiator)
             return
 

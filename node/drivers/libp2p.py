@@ -120,6 +120,9 @@ YAMUX_HEADER = struct.Struct(yamux.YAMUX_HEADER_FORMAT)
 CIRCUITS_AFTER_S = 3.0  # that a dial gives direct addresses before it tries circuits as well
 RELAY_LOOK_S = 0.05  # between two looks whether a relay that is being dialled is up
 SIMULTANEOUS_S = 12.0  # longer than a dial, so that dials that cross are not taken for a reconnection
+SUCCESSION_S = (
+    4.0  # for a circuit to be written and read to its end: libp2p 0.8.1's streams bear 5 s without a reader
+)
 ADDRESSES_TRIED = 8  # by one dial; a peer's addresses are its own claim
 NEGOTIATION_BYTES = KIB  # of one line of multistream-select
 READ_BYTES = MIB  # at once
@@ -473,7 +476,7 @@ class Libp2pTransport:
             self._nursery.start_soon(self._retire, old)
 
     async def _retire(self, old: _Link) -> None:
-        with trio.move_on_after(self._limits.handshake_s):
+        with trio.move_on_after(SUCCESSION_S):
             await old.said.wait()
             await old.heard.wait()
         old.close("a direct connection took its place")
@@ -925,6 +928,7 @@ class _Link:
         self.socket = muxed.socket
         self.address = self.socket.address
         self.relayed = self.socket.relayed
+        self.punches = 0
         self.heir: _Link | None = None  # the direct one that took its place
         self.predecessor: _Link | None = None  # whose place it took
         self.said = trio.Event()  # all that this one will say

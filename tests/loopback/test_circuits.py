@@ -76,6 +76,11 @@ class Device:
         await self.until(lambda: self.address_of(other) != "" or self.of("down"))
         assert self.address_of(other), self.of("down")
 
+    async def carries_nothing(self) -> None:
+        with trio.fail_after(PATIENCE_S):
+            while self.transport.circuits.status()["circuits"]:  # noqa: ASYNC110 - nobody is told of it
+                await trio.sleep(0.05)
+
     @property
     def circuits_to(self) -> list[str]:
         return [address for address in self.transport.addresses if "/p2p-circuit" in address]
@@ -117,9 +122,7 @@ async def test_whom_nobody_has_dialled_reserves_and_is_reached_through_the_relay
         assert relay.of("received") == []
         ada.transport.disconnect(bruno.key, "enough")
         await bruno.until(lambda: bool(bruno.of("down")))
-        with trio.fail_after(PATIENCE_S):
-            while relay.transport.circuits.status()["circuits"]:
-                await trio.sleep(0.05)
+        await relay.carries_nothing()
 
 
 async def test_two_dials_that_meet_take_the_circuits_place_and_nothing_is_lost():
@@ -144,6 +147,4 @@ async def test_two_dials_that_meet_take_the_circuits_place_and_nothing_is_lost()
             assert not device.of("down")
             assert not device.of("failed")
             assert len([peer for (peer,) in device.of("up") if peer == other.key]) == 1
-        with trio.fail_after(PATIENCE_S):
-            while relay.transport.circuits.status()["circuits"]:
-                await trio.sleep(0.05)
+        await relay.carries_nothing()
