@@ -12,8 +12,8 @@ connection on which it was asked for.
 
     Reserve -> Granted | Refused        Connect -> Open | Refused        Ended, Gone: forget
 
-`Seeker` is the side that needs help, and decides whether it does. A device learns that it can be dialled when somebody from
-beyond its own networks has dialled it; until then it takes itself for one that cannot, and reserves at up to RELAYS_MAX members.
+`Seeker` is the side that needs help, and decides whether it does. A device knows that it can be dialled while somebody from
+beyond its own networks has dialled it; otherwise it takes itself for one that cannot, and reserves at up to RELAYS_MAX members.
 Whom does it ask? Those that it has dialled itself, beyond its own networks: it is the proof that others can. So no device
 needs to be told that it is a relay, or that it needs one.
 
@@ -40,6 +40,7 @@ CIRCUITS_OF_ONE = 8  # whichever end it is: each is a stream on its one connecti
 CIRCUITS_OF_PAIR = 2  # one that is ending, and its successor
 RELAYED_BYTES_PER_S = 4 * 1024 * 1024  # over all circuits
 RELAYED_BURST_BYTES = 4 * 1024 * 1024
+REACHED_S = 600.0  # that a device takes itself for one that can be dialled, after the last who did has gone
 RELAYS_MAX = 2  # at which one device reserves
 CANDIDATES_MAX = 64  # connections at which it could
 PUNCH_PAUSES_S = (0.5, 5.0, 30.0)  # before each try, from when the circuit is up
@@ -191,7 +192,9 @@ class Dialled:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Somebody from beyond its own networks has dialled this device."""
+    """A neighbour from beyond this device's own networks, that has dialled it."""
+
+    peer: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +237,9 @@ SeekerEvent: TypeAlias = Dialled | Accepted | Reserved | Denied | Lost | Due
 
 class Seeker:
     def __init__(self) -> None:
-        self.reached = False  # by somebody beyond this device's own networks
+        self.reached = False  # by somebody beyond this device's own networks, now or within REACHED_S
+        self._callers: set[bytes] = set()  # as many as there are connections
+        self._called_at = 0.0  # when the last of them went
         self._candidates: dict[
             bytes, str
         ] = {}  # not asked, or it has denied; in the order in which they came
@@ -256,7 +261,8 @@ class Seeker:
 
     @property
     def due_at(self) -> float:
-        return min((renew for _, renew, _ in self._relays.values()), default=float("inf"))
+        forget = self._called_at + REACHED_S if self.reached and not self._callers else float("inf")
+        return min((renew for _, renew, _ in self._relays.values()), default=forget)
 
     def handle(self, event: SeekerEvent, now: float) -> list[Ask | Announce]:
         before = tuple(self._relays)
@@ -265,8 +271,9 @@ class Seeker:
             case Dialled(peer, address):
                 if len(self._candidates) < CANDIDATES_MAX:
                     self._candidates[peer] = address
-            case Accepted():
+            case Accepted(peer):
                 self.reached = True
+                self._callers.add(peer)
                 self._relays = {}
             case Reserved(peer, lasts_s):
                 self._asked.discard(peer)
@@ -277,11 +284,14 @@ class Seeker:
                 self._denied.add(peer)
                 self._relays.pop(peer, None)
             case Lost(peer):
+                self._callers.discard(peer)
+                self._called_at = now
                 for each in (self._asked, self._denied):
                     each.discard(peer)
                 self._candidates.pop(peer, None)
                 self._relays.pop(peer, None)
             case Due():
+                self.reached = bool(self._callers) or (self.reached and now < self._called_at + REACHED_S)
                 renewed = self._renew(now)
         changed = before != tuple(self._relays)
         return [*([self._announced()] if changed else []), *renewed, *self._ask()]

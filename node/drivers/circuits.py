@@ -250,7 +250,7 @@ class Circuits:
                 self._ground.start_soon(self._punch, link)
         elif not link.socket.punched and self._relaying.far(link.address):
             arrived = link.socket.inbound
-            self._seek(Accepted() if arrived else Dialled(link.peer, link.address))
+            self._seek(Accepted(link.peer) if arrived else Dialled(link.peer, link.address))
 
     def down(self, peer: bytes) -> None:
         """No connection is left."""
