@@ -133,6 +133,12 @@ class Evaluated(Word, frozen=True):
     loss: float
 
 
+class Kept(Word, frozen=True):
+    """The link to this neighbour is needed, however idle it is, for as long as it lasts."""
+
+    peer: Peer
+
+
 class Readdressed(Word, frozen=True):
     """All addresses at which this device can be reached from now on."""
 
@@ -154,6 +160,7 @@ Event: TypeAlias = (
     | Frozen
     | TrainerFailed
     | Evaluated
+    | Kept
     | Readdressed
 )
 

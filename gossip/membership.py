@@ -31,6 +31,7 @@ from gossip.events import (
     Dial,
     Disconnect,
     Drop,
+    Kept,
     PeerDown,
     PeerUp,
     Persist,
@@ -123,6 +124,7 @@ class Neighbour:
     used_at: float  # for more than ALIVE, either way
     asked: bool = False  # to be told of others
     wants: int = 0  # others that it was not told of yet
+    kept: bool = False  # however idle: one of the two relays for the other
 
 
 def _census_hash(swarm: bytes, peer: bytes) -> bytes:
@@ -310,7 +312,7 @@ class Membership:
             neighbour.told_at = neighbour.used_at = now
 
     def handle(
-        self, event: Message | PeerUp | PeerDown | TimerFired | Readdressed, now: float
+        self, event: Message | PeerUp | PeerDown | TimerFired | Readdressed | Kept, now: float
     ) -> list[Action]:
         match event:
             case PeerUp(peer):
@@ -323,6 +325,8 @@ class Membership:
                 return self._tell_news()
             case TimerFired(("membership", "presence")):
                 return [SetTimer(("membership", "presence"), now + PRESENCE_S), *self._renew_presence()]
+            case Kept(peer) if peer in self.neighbours:
+                self.neighbours[peer].kept = True
             case Readdressed(addresses):
                 self._settings = replace(self._settings, addresses=addresses[:ADDRESSES_MAX])
                 return [*self._renew_presence()]
@@ -427,7 +431,7 @@ class Membership:
         idle = [
             peer
             for peer, neighbour in self.neighbours.items()
-            if now - neighbour.used_at > IDLE_S and peer not in self._let_go
+            if now - neighbour.used_at > IDLE_S and peer not in self._let_go and not neighbour.kept
         ]
         idle.sort(key=lambda peer: (-self.neighbours[peer].since, peer))
         self._let_go |= dict.fromkeys(idle[:surplus])

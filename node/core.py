@@ -51,6 +51,7 @@ from gossip.events import (
     Freeze,
     Frozen,
     Heard,
+    Kept,
     PeerDown,
     PeerUp,
     Persist,
@@ -330,7 +331,7 @@ class NodeCore:
                 return self._to_cohort(cohort, event, now)
             case TimerFired(("rendezvous", *_)):
                 return [*self._rendezvous.handle(event, now)]
-            case Readdressed():
+            case Readdressed() | Kept():
                 return [*self._membership.handle(event, now)]
             case TimerFired(("membership", *_)):
                 return [*self._membership.handle(event, now), *self._consider(now)]

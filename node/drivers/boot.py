@@ -26,7 +26,7 @@ from structlog.stdlib import BoundLogger
 
 from crypto.identity import Identity
 from gossip.errors import GossamerError, MisuseError
-from gossip.events import Put, Readdressed
+from gossip.events import Kept, Put, Readdressed
 from gossip.fold import UNIT
 from gossip.manifest import Swarm
 from gossip.membership import Settings
@@ -292,6 +292,7 @@ class Life:
             relaying=Relaying(
                 belongs=self._belongs,
                 reachable=lambda addresses: self._mailbox.put(Readdressed(tuple(addresses))),
+                kept=lambda peer: self._mailbox.put(Kept(peer)),
                 serves=self._config.network.relay,
             ),
         )

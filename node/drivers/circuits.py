@@ -103,6 +103,7 @@ class Relaying:
 
     belongs: Callable[[bytes], bool]  # to the swarm
     reachable: Callable[[Sequence[str]], None]  # told of all addresses at which this device can be reached
+    kept: Callable[[bytes], None] = lambda _peer: None  # told whose link is needed, for as long as it lasts
     serves: bool = True  # as a relay
     far: Callable[[str], bool] = is_far
 
@@ -294,6 +295,7 @@ class Circuits:
             if isinstance(decided, Refused):
                 answer = _hop_status(decided.status)
             else:
+                self._relaying.kept(link.peer)
                 answer.reservation.CopyFrom(self._reservation(RESERVATION_S))
                 answer.peer.CopyFrom(PeerId(id=_named(link.peer), addrs=[Multiaddr(link.address).to_bytes()]))
                 answer.limit.CopyFrom(Limit())  # neither seconds nor bytes in all
@@ -381,6 +383,7 @@ class Circuits:
                         self._seen[peer] = _address(answer.peer.addrs[0])
                     # It is a moment of Unix time, and devices' clocks differ.
                     lasts_s = answer.reservation.expire - self._ground.unix_time()
+                    self._relaying.kept(peer)
                     self._seek(Reserved(peer, min(max(lasts_s, RESERVATION_MIN_S), RESERVATION_S)))
                     return
                 reason = f"it answered {answer.status}"
