@@ -31,6 +31,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from pathlib import Path
 
 from gossip.errors import GossamerError
 from scenarios import sweeper
@@ -38,6 +39,7 @@ from scenarios.spec import HomeTable, Line, NetworkTable, OptionError
 
 SUBNET = IPv4Network("10.213.0.0/16")  # seen by the run's devices alone
 HOME = IPv4Network("192.168.1.0/24")  # behind every router that translates
+TUN = Path("/dev/net/tun")
 TABLE = "100"  # of a router: what comes from its home
 PORT = 4001  # of each device: nobody else has its address
 INTERFACE = "eth0"
@@ -267,6 +269,10 @@ def refuse_unable(network: NetworkTable, scenario: str) -> None:
     for tool in ("ip", "tc"):
         if shutil.which(tool) is None:
             raise OptionError(f"--namespaces: there is no `{tool}`; install iproute2")
+    if any(home.nat is not None for home in network.home) and not TUN.exists():
+        raise OptionError(
+            f"--namespaces: scenario {scenario} has a home with nat, for which {TUN} is missing; run `modprobe tun`"
+        )
 
 
 @contextlib.contextmanager

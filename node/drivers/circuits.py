@@ -10,10 +10,10 @@ them the same outer port, which a relay then sees. The end that was called write
 both dial: the caller at once, the called after half a round trip. Who arrives first may find that the other has not dialled yet; so
 meanwhile the port listens as well, for the one expected address. The caller speaks first in the handshakes, whichever SYN arrived.
 
-**libp2p 0.8.1**'s own classes for either are not used. `CircuitV2Protocol` takes the peer that reserves by its own word, resets both
-circuits of a device when a third ends (`_active_relays` has one entry a peer), limits a circuit to bytes in all instead of bytes a
-second, and upgrades through the host's dial, which this transport has closed; `DCUtRProtocol` dials from the listening port, finds
-its addresses by identify, and leaves two connections to one peer, to be told apart by later releases. Their messages are used.
+**libp2p 0.8.1**'s own classes for either are not used, their messages are. `CircuitV2Protocol` lets anyone reserve for anyone, by the
+peer that the message names; knows one circuit a device (`_active_relays`), so that the end of one ends another; and limits a circuit
+in bytes and in time, not in bytes a second. `DCUtRProtocol` dials the addresses that identify and `host.get_addrs` tell, from
+the listening port, which here is bound so that nobody shares it, and closes the circuit some seconds later, whatever is on it.
 """
 
 # ruff: noqa: TID251 - beside node/drivers/libp2p.py the one file that touches libp2p; the drivers are trio's room

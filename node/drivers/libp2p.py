@@ -528,13 +528,15 @@ class Libp2pTransport:
         if link.ended.is_set():
             return
         link.ended.set()
+        # What its successor is writing meanwhile is not lost with it.
+        lost = [] if link.heir is None or link.said.is_set() else link.outbox.lost()
         link.said.set()
         link.heard.set()
         del self._links[cast(_Yamux, link.conn.muxed_conn)]
         if self._host.links.get(link.id) is link:
             del self._host.links[link.id]
         if link.heir is not None:
-            for message in link.outbox.lost():
+            for message in lost:
                 self._inbox.send_failed(link.peer, message, link.reason)
         elif link.up.is_set():
             if self._gossip is not None:
