@@ -268,7 +268,7 @@ def test_root_on_linux_with_iproute2_may(able):
 def test_a_router_takes_a_tun_device(able, monkeypatch, tmp_path):
     monkeypatch.setattr(namespaces, "TUN", tmp_path / "tun")
     refuse_unable(TWO_HOMES, "apart")
-    with pytest.raises(OptionError, match="has a home with nat, for which .* is missing"):
+    with pytest.raises(OptionError, match=r"has a home with nat, for which .* is missing"):
         refuse_unable(NAT, "apart")
     (tmp_path / "tun").touch()
     refuse_unable(NAT, "apart")
