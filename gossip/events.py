@@ -179,6 +179,12 @@ class Publish(Word, frozen=True):
     data: bytes
 
 
+class TellGuests(Word, frozen=True):
+    """To strangers that listen in public (`gossip.public`), if there are any."""
+
+    data: bytes
+
+
 class Dial(Word, frozen=True):
     peer: Peer
     addresses: tuple[str, ...]
@@ -244,6 +250,7 @@ class Report(Word, frozen=True):
 Action: TypeAlias = (
     Send
     | Publish
+    | TellGuests
     | Dial
     | Disconnect
     | SetTimer

@@ -112,6 +112,7 @@ class Settings:
     remembered: tuple[bytes, ...] = ()  # presences of an earlier run, as their authors signed them
     sequence: int = 0  # of the first presence; ascends from start to start of this device
     hub: bool = False  # well connected, and there to stay
+    public: bool = False  # strangers are told what this device learns (gossip.public)
 
 
 @dataclass(slots=True)

@@ -170,6 +170,7 @@ class NetworkSettings(Section, frozen=True):
     hub: bool = False
     relay: bool = True  # carry connections to members that nobody can dial, if they can dial this device
     nearby: bool = True  # says nothing while listening is on loopback alone, as it is by default
+    public: bool = False
 
     def __post_init__(self) -> None:
         for key, addresses, parse in (
@@ -370,6 +371,7 @@ COMMENTS = {
     "network.relay": "false for a device that shall carry nothing between members that cannot dial each other.",
     "network.hub": "true for a device that is always on and well connected: others let it lead and add up.",
     "network.nearby": "Announce this device on its networks, if it listens there, and find others. false: by address alone.",
+    "network.public": "true: ANYBODY who can connect may watch which sums this device learns of, and when. It costs bytes.",
     "trainer": "The process that trains.",
     "trainer.threads": "Processor cores that training may take.",
     "swarm": "What this device founds when it has nobody to join. A swarm that it joins brings its own.",

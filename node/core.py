@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from crypto.hashing import digest
 from crypto.identity import Identity, peer_id
-from gossip import checkpoint, ledger
+from gossip import checkpoint, ledger, public
 from gossip.aggregate import (
     STATE_EVERY,
     Verified,
@@ -64,6 +64,7 @@ from gossip.events import (
     Send,
     SendFailed,
     SetTimer,
+    TellGuests,
     TimerFired,
     Train,
     TrainerFailed,
@@ -185,6 +186,7 @@ class NodeCore:
         self._me = identity.public_key
         self._swarm = swarm
         self._entropy = entropy
+        self._public = settings.public
         self._layout = Layout.of(manifest.model, manifest.compression.block_size)
         self._history = History(manifest, swarm.id)
         self._replica: Replica = (opener or Plain()).replica(manifest, self._layout, initial)
@@ -815,6 +817,9 @@ class NodeCore:
         for known in learned.aggregates:
             actions += self._inform_members(known)
             actions.append(Report("folded", {"round": known.body.round, "aggregate": known.id.hex()[:16]}))
+        if self._public:
+            ids = [known.id for known in learned.aggregates]
+            actions += [TellGuests(data) for data in public.announcements(learned.round, ids)]
         if self._pending is not None:
             leader = self._pending.message.sender
             try:

@@ -16,6 +16,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -38,6 +39,7 @@ from node.drivers import api
 from node.drivers.account import Account, Running
 from node.drivers.daemon import Daemon
 from node.drivers.faults import Faults, read_faults
+from node.drivers.guests import GuestLimits
 from node.drivers.joining import (
     check_admission,
     check_wanted,
@@ -62,6 +64,7 @@ PARENT_LOOK_S = 1.0
 HUB_CONNECTIONS = 256
 HUB_INBOUND_CONNECTIONS = 240
 STOP_S = 4  # whole seconds, as alarm(2) has them
+PUBLIC = "network.public is on: anybody who can connect may watch which sums this device learns of, and when"
 BOOT_SHIFT = 32  # presences count from boot << 32 on, so that each boot's come after all earlier ones
 
 Announce = Callable[[Sequence[str]], None]
@@ -280,6 +283,8 @@ class Life:
         limits = Limits(message_bytes=FRAME_BYTES)
         if self._config.network.hub:
             limits = replace(limits, connections=HUB_CONNECTIONS, inbound_connections=HUB_INBOUND_CONNECTIONS)
+        if self._config.network.public:
+            self._log.warning("public", warning=PUBLIC)
         self._account.starting("its port")
         transport = Libp2pTransport(
             identity_seed=self._identity.seed,
@@ -295,6 +300,8 @@ class Life:
                 kept=lambda peer: self._mailbox.put(Kept(peer)),
                 serves=self._config.network.relay,
             ),
+            guests=GuestLimits() if self._config.network.public else None,
+            agent=f"gossamer/{version('gossamer')}",
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(transport.run)
@@ -305,7 +312,8 @@ class Life:
         return self._account.running is not None and self._account.running.core.belongs(peer)
 
     def _log_transport(self, name: str, fields: Mapping[str, object]) -> None:
-        quiet = name in {"peer_up", "peer_down"}  # the core reports those, too
+        # The core reports the first two as well; guests come and go as they like.
+        quiet = name in {"peer_up", "peer_down", "guest_up", "guest_down"}
         usual = name in {"relays", "route_changed", "not_punched"}
         (self._log.debug if quiet else self._log.info if usual else self._log.warning)(name, **fields)
 
@@ -326,6 +334,7 @@ class Life:
             neighbours=self._config.network.neighbours,
             sequence=boot << BOOT_SHIFT,
             hub=self._config.network.hub,
+            public=self._config.network.public,
         )
         compose = partial(
             NodeCore,

@@ -154,11 +154,13 @@ class Circuit(ReadWriteCloser):
     """One end of a circuit, as a line that can be cut off at once. Its bytes are counted on the relay's line."""
 
     relayed = True
+    end = "connection lost"
 
     def __init__(self, stream: NetStream, relay: Link, *, inbound: bool) -> None:
         self.stream = stream
         self.relay = relay.peer
         self.host, self.port = relay.socket.host, relay.socket.port
+        self.local: tuple[str, int] = relay.socket.local
         self.address = f"{relay.address}/p2p/{relay.name}{CIRCUIT}"
         self.inbound = inbound
         self.neighbour = False

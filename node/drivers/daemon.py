@@ -32,6 +32,7 @@ from gossip.events import (
     Report,
     Send,
     SetTimer,
+    TellGuests,
     TimerFired,
     Train,
 )
@@ -64,6 +65,7 @@ class Transport(Protocol):
 
     def send(self, peer: bytes, data: bytes) -> None: ...
     def publish(self, data: bytes) -> None: ...
+    def tell_guests(self, data: bytes) -> None: ...
     def dial(self, peer: bytes, addresses: Sequence[str]) -> None: ...
     def disconnect(self, peer: bytes, reason: str) -> None: ...
     def traffic(self) -> Sent: ...
@@ -139,6 +141,8 @@ class Daemon:
                 case Publish(data):
                     self._mailbox.traffic_of(data).sent += len(data)
                     self._transport.publish(data)
+                case TellGuests(data):
+                    self._transport.tell_guests(data)
                 case Dial(peer, addresses):
                     self._transport.dial(peer, addresses)
                 case Disconnect(peer, reason):

@@ -22,9 +22,12 @@ reads the new one when it has read the old one to its end.
 **What a peer can take** is bounded by `Limits` and the constants below, whatever it sends. Whoever breaks a
 rule loses its connection.
 
+**Guests** (`node.drivers.guests`) are strangers that may identify, ping and listen to one topic. There are none,
+and no handlers for any of it, unless `guests` is given.
+
 **libp2p 0.8.1** has faults, some of which let any stranger end the process. Each guard begins with "libp2p
 0.8.1:" and names its fault, so that a later release can shed it. Left out, being open doors or bytes without
-a use here: identify, ping, signed peer records, peer exchange, libp2p's own dialling, its resource manager.
+a use here: libp2p's own identify and ping, signed peer records, peer exchange, its dialling, its resource manager.
 Gossipsub signs: its ids are (origin, number), so without signatures anyone could use up another's next ids
 and silence it; that costs 100 bytes, one signature at the origin and one verification a node.
 """
@@ -42,6 +45,7 @@ import secrets
 import struct
 from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar, cast
@@ -65,6 +69,8 @@ from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import StreamHandlerFn, THandler, TProtocol
 from libp2p.exceptions import BaseLibp2pError, ParseError
 from libp2p.host.basic_host import BasicHost
+from libp2p.identity.identify.identify import ID as IDENTIFY_PROTOCOL
+from libp2p.identity.identify.pb import identify_pb2
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.exceptions import ConnectionClosedError, IOException
 from libp2p.io.trio import TrioTCPStream
@@ -72,6 +78,7 @@ from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.exceptions import SwarmException
+from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.network.stream.net_stream import NetStream
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
@@ -86,6 +93,7 @@ from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicat
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.validators import PUBSUB_SIGNING_PREFIX
 from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
 from libp2p.security.noise.io import MAX_NOISE_MESSAGE_LEN
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
@@ -95,14 +103,16 @@ from libp2p.tools.anyio_service import background_trio_service
 from libp2p.transport.exceptions import MuxerUpgradeFailure
 from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
-from libp2p.utils.varint import read_varint_prefixed_bytes_limited
+from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 from multiaddr.utils import get_thin_waist_addresses
 
 from crypto.identity import Identity, peer_id, public_key_of
 from gossip.errors import GossamerError, MisuseError, PeerViolation
+from gossip.public import topic_of
 from node.drivers.circuits import Circuits, Holes, Relaying, split
 from node.drivers.framing import SIGN_OF_LIFE, FrameDecoder, Outbox, framed, pieces
+from node.drivers.guests import GuestLimits, Visit, has_place
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -114,6 +124,9 @@ PING_PROTOCOL = TProtocol("/gossamer/1/ping")
 PING = struct.Struct(">8s")  # whatever the asking side says
 PONG = struct.Struct(">8sQ")  # the same, and the answering side's clock in milliseconds of Unix time
 PINGS_MAX = 16  # on one stream
+LIBP2P_PING_PROTOCOL = TProtocol("/ipfs/ping/1.0.0")  # a guest's
+LIBP2P_PING_BYTES = 32
+IDENTIFIES_AS = "gossamer/1"
 YAMUX_PROTOCOL = TProtocol(yamux.PROTOCOL_ID)
 YAMUX_HEADER = struct.Struct(yamux.YAMUX_HEADER_FORMAT)
 
@@ -229,9 +242,11 @@ class Libp2pTransport:
         manifest: Callable[[], bytes],
         log: Log,
         clock: Callable[[], float] = unix_time,
+        guests: GuestLimits | None = None,
+        agent: str = "gossamer",
         relaying: Relaying | None = None,
     ) -> None:
-        """Without `relaying`, there are no circuits."""
+        """`guests`: strangers may listen in public; they are told that this is `agent`. Without `relaying`, there are no circuits."""
         if len(swarm) != 32:
             raise MisuseError(f"a swarm's id has 32 bytes, not {len(swarm)}")
         if limits.queue_bytes < limits.message_bytes:
@@ -245,6 +260,10 @@ class Libp2pTransport:
         self._log = log
         self._messages = TProtocol(f"/gossamer/1/{swarm.hex()[:32]}/messages")
         self._topic = f"gossamer/1/{swarm.hex()}"
+        self._public_topic = topic_of(swarm)
+        self._guests = guests
+        self._agent = agent
+        self._told = secrets.randbits(62)  # announcements, counted from where no earlier start was
         self._traffic = Traffic()
         handlers = {
             self._messages: self._receive,
@@ -256,6 +275,8 @@ class Libp2pTransport:
             self.circuits = Circuits(_Ground(self), replace(relaying, reachable=self._reachable))
             self._told_reachable = relaying.reachable
             handlers |= self.circuits.handlers
+        if guests is not None:
+            handlers |= {IDENTIFY_PROTOCOL: self._identify, LIBP2P_PING_PROTOCOL: self._echo}
         self._host = _Host(identity_seed, limits, self._traffic, handlers, self._blame)
         self._host.tcp.holes = self.circuits.holes if self.circuits is not None else None
         self._gossip: _Pubsub | None = None
@@ -279,6 +300,8 @@ class Libp2pTransport:
         host.tcp.bound = await _bind(self._listen)
         router = _Router(self._topic, host, self._inbox.heard, self._log)
         gossip = self._gossip = _Pubsub(host, router, self._topic, self._limits, self._traffic)
+        if self._guests is not None:
+            host.set_stream_handler(PROTOCOL_ID_V11, self._receive_gossip)
         # libp2p 0.8.1: pubsub hears of connections, too, and opens a stream of its own beside that of `join`.
         host.swarm.notifees.clear()
         host.swarm.register_notifee(_Observer(self._meet, self._lose))
@@ -327,6 +350,30 @@ class Libp2pTransport:
             self._announce.send_nowait(data)
         except trio.WouldBlock:
             self._log("announcement_dropped", {"waiting": ANNOUNCEMENTS_WAITING})
+
+    def tell_guests(self, data: bytes) -> None:
+        """Announce at most 64 KiB, under our signature, to those guests that have subscribed."""
+        if len(data) > ANNOUNCEMENT_BYTES:
+            raise MisuseError(f"an announcement of {len(data)} bytes; {ANNOUNCEMENT_BYTES} are allowed")
+        visits = [(link, link.visit) for link in self._links.values() if link.visit is not None]
+        listening = [(link, visit) for link, visit in visits if visit.subscribed]
+        if not listening:
+            return
+        self._told += 1
+        message = rpc_pb2.Message(
+            data=data,
+            topicIDs=[self._public_topic],
+            from_id=_id(self._me.public_key).to_bytes(),
+            seqno=self._told.to_bytes(8, "big"),
+        )
+        signed = PUBSUB_SIGNING_PREFIX.encode() + message.SerializeToString()
+        message.signature = self._host.get_private_key().sign(signed)
+        frame = encode_varint_prefixed(rpc_pb2.RPC(publish=[message]).SerializeToString())
+        for link, visit in listening:
+            if visit.tell(frame):
+                self._traffic.announcements_sent += len(data)
+            else:
+                link.close("does not read what it is told")
 
     def dial(self, peer: bytes, addresses: Sequence[str]) -> None:
         """Try the addresses one by one; within `Limits.dial_s` comes `peer_up`, or `peer_down` with what was
@@ -431,28 +478,39 @@ class Libp2pTransport:
     async def _live(self, link: _Link) -> None:
         with link.scope:
             try:
-                with trio.fail_after(self._limits.handshake_s):
-                    stream = await self._host.open(link.conn, self._messages)
-                    await link.inbound.wait()
-                self._welcome(link)
-                await self._write(link, stream)
-            except ProtocolNotSupportedError:
-                await self._part_from_foreigner(link)
+                await self._talk(link)
             except trio.TooSlowError:
                 link.close(
-                    "too slow" if link.up.is_set() else f"no answer within {self._limits.handshake_s:g} s"
+                    "too slow"
+                    if link.settled.is_set()
+                    else f"no answer within {self._limits.handshake_s:g} s"
                 )
             except Exception as error:  # noqa: BLE001 - whatever libp2p raises, only a link ends
                 if not isinstance(error, BaseLibp2pError):
                     self._log("link_failed", {"peer": link.name, "error": repr(error)})
-        link.close("connection lost")
+        link.close(link.socket.end)
         self._end(link)
+
+    async def _talk(self, link: _Link) -> None:
+        try:
+            with trio.fail_after(self._limits.handshake_s):
+                stream = await self._host.open(link.conn, self._messages)
+                await link.inbound.wait()
+        except ProtocolNotSupportedError:
+            if (visit := self._visit_of(link)) is not None:
+                await self._host_guest(link, visit)
+            else:
+                await self._part_from_foreigner(link)
+        else:
+            self._welcome(link)
+            await self._write(link, stream)
 
     def _welcome(self, link: _Link) -> None:
         old = self._host.links.get(link.id)
         self._host.links[link.id] = link
         link.socket.neighbour = True
         link.up.set()
+        link.settled.set()
         if old is not None and old is not link:
             self._succeed(old, link)
         else:
@@ -512,11 +570,43 @@ class Libp2pTransport:
                 await link.socket.closed.wait()
         link.close(FOREIGN)
 
+    def _visit_of(self, link: _Link) -> Visit | None:
+        """A stranger's that called, and does not half speak the swarm's protocol; while there are places."""
+        limits = self._guests
+        if (
+            limits is None
+            or link.relayed
+            or not link.socket.inbound
+            or link.inbound.is_set()
+            or link.peer in self._dials
+        ):
+            return None
+        visits = [other.visit for other in self._links.values() if other.visit is not None]
+        return Visit(link.socket.host, limits) if has_place(link.socket.host, limits, visits) else None
+
+    async def _host_guest(self, link: _Link, visit: Visit) -> None:
+        """Tell it what is public, until its visit is over. From here on it stands in no book but `_links`."""
+        if self._host.links.get(link.id) is link:
+            del self._host.links[link.id]
+        link.visit = visit
+        link.socket.allowance = visit.limits.visit_bytes
+        link.settled.set()
+        self._log("guest_up", {"peer": link.name, "address": link.address})
+        with trio.move_on_after(visit.limits.visit_s):
+            frame = await visit.next()
+            with trio.fail_after(self._limits.handshake_s):
+                stream = await self._host.open(link.conn, PROTOCOL_ID_V11)
+            while True:
+                with trio.fail_after(self._limits.handshake_s):
+                    await stream.write(frame)
+                frame = await visit.next()
+        link.close("its time is over")
+
     def _lose(self, conn: SwarmConn) -> None:
         # libp2p 0.8.1: a connection that dies while it is being added stays in its table for ever.
         self._host.swarm.remove_conn(conn)
         if (link := cast(_Yamux, conn.muxed_conn).link) is not None:
-            link.close("connection lost")
+            link.close(link.socket.end)
 
     def _blame(self, muxed: _Yamux, reason: str) -> None:
         self._log("peer_violation", {"peer": muxed.peer_id.to_base58(), "reason": reason})
@@ -547,6 +637,8 @@ class Libp2pTransport:
             for message in link.outbox.empty():
                 self._inbox.send_failed(link.peer, message, link.reason)
             self._inbox.peer_down(link.peer, link.reason)
+        elif link.visit is not None:
+            self._log("guest_down", {"peer": link.name, "reason": link.reason})
 
     # --- what peers open ------------------------------------------------------------------------------------
 
@@ -561,6 +653,8 @@ class Libp2pTransport:
             return
         if link.inbound.is_set():
             raise PeerViolation("a second messages stream")
+        if link.visit is not None:
+            raise PeerViolation("a messages stream of a guest")
         link.inbound.set()
         if self._me.public_key > link.peer and not self._succeeds(link):
             self._choose(link)
@@ -574,7 +668,7 @@ class Libp2pTransport:
             link.close(f"silent for {self._limits.silence_s:g} s, or too slow")
         except BaseLibp2pError:
             if not await self._succeeded(link):
-                link.close("connection lost")
+                link.close(link.socket.end)
         finally:
             link.heard.set()
 
@@ -615,6 +709,49 @@ class Libp2pTransport:
             with trio.fail_after(self._limits.handshake_s):
                 [said] = PING.unpack(await _exactly(stream, PING.size))
                 await stream.write(PONG.pack(said, max(0, round(self._clock() * 1000))))
+
+    async def _identify(self, stream: INetStream) -> None:
+        """The one address told is that under which the asker has called, as this end of the connection has it."""
+        if (link := self._meet(cast(SwarmConn, cast(NetStream, stream).swarm_conn))) is None:
+            return
+        told = identify_pb2.Identify(
+            protocol_version=IDENTIFIES_AS,
+            agent_version=self._agent,
+            public_key=self._host.get_public_key().serialize(),
+            listen_addrs=[_multiaddr(*link.socket.local).to_bytes()] if link.socket.inbound else [],
+            observed_addr=Multiaddr(link.address).to_bytes(),
+            protocols=sorted(str(each) for each in self._host.get_mux().get_protocols() if each),
+        )
+        with trio.fail_after(self._limits.handshake_s):
+            await stream.write(encode_varint_prefixed(told.SerializeToString()))
+
+    async def _echo(self, stream: INetStream) -> None:
+        """libp2p's ping, until the other side has done."""
+        with suppress(StreamEOF):
+            while True:
+                with trio.fail_after(self._limits.handshake_s):
+                    await stream.write(await _exactly(stream, LIBP2P_PING_BYTES))
+
+    async def _receive_gossip(self, stream: INetStream) -> None:
+        """A neighbour's goes to gossipsub. A guest's is never in its hands."""
+        link = self._meet(cast(SwarmConn, cast(NetStream, stream).swarm_conn))
+        if link is None or self._gossip is None:
+            return
+        with trio.fail_after(self._limits.handshake_s):
+            await link.settled.wait()
+        if link.visit is None:
+            await self._gossip.stream_handler(stream)
+        else:
+            await self._hear_guest(link.visit, stream)
+
+    async def _hear_guest(self, visit: Visit, stream: INetStream) -> None:
+        """It may subscribe. Whatever else it says is dropped."""
+        while True:
+            rpc = rpc_pb2.RPC()
+            rpc.ParseFromString(await read_varint_prefixed_bytes_limited(stream, visit.limits.frame_bytes))
+            for subscription in rpc.subscriptions:
+                if subscription.topicid == self._public_topic:
+                    visit.subscribed = subscription.subscribe
 
     def _allowance_s(self, size: int) -> float:
         return self._limits.handshake_s + size / self._limits.slowest_bytes_per_s
@@ -938,6 +1075,8 @@ class _Link:
         self.born = now
         self.inbound = trio.Event()  # the peer has opened its messages stream
         self.up = trio.Event()  # and we have opened ours
+        self.visit: Visit | None = None  # a guest's
+        self.settled = trio.Event()  # that it is a neighbour, or a guest
         self.ended = trio.Event()
         self.reason = ""
         self.scope = trio.CancelScope()
@@ -991,12 +1130,16 @@ class _Socket(ReadWriteCloser):
         self._arrived = bytearray()
         self.inbound = inbound
         self.neighbour = False
+        self.allowance: int | None = None  # bytes that a guest may still take, both ways together
         self.closed = trio.Event()
+        self.end = "connection lost"
         # libp2p 0.8.1: its own stream does not know an IPv6 peer's address.
         self.host, self.port = stream.socket.getpeername()[:2]
         self.address = str(_multiaddr(self.host, self.port))
         self.hole_port = False  # dialled from the port that `circuits.Holes` dials from
         self.punched = False  # by two dials that met
+        host, port = stream.socket.getsockname()[:2]
+        self.local: tuple[str, int] = (host.partition("%")[0], port)
 
     async def read(self, n: int | None = None) -> bytes:
         """Exactly `n` bytes; ConnectionClosedError if they do not come. One system call fetches many small
@@ -1017,17 +1160,28 @@ class _Socket(ReadWriteCloser):
             if not chunk:
                 raise ConnectionClosedError("closed by the other side", transport="tcp")
             self._traffic.socket_received += len(chunk)
+            self._take(len(chunk))
             self._arrived += chunk
         data = bytes(self._arrived[:wanted])
         del self._arrived[:wanted]
         return data
 
     async def write(self, data: bytes) -> None:
+        self._take(len(data))
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ConnectionClosedError("connection lost", transport="tcp") from error
         self._traffic.socket_sent += len(data)
+
+    def _take(self, size: int) -> None:
+        if self.allowance is None:
+            return
+        self.allowance -= size
+        if self.allowance < 0:
+            self.end = "it has used up its bytes"
+            self.abort()
+            raise ConnectionClosedError(self.end, transport="tcp")
 
     def abort(self) -> None:
         """libp2p 0.8.1: a polite end waits for ever behind a peer that does not read. When its socket is
