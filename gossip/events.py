@@ -160,6 +160,18 @@ class Block(Word, frozen=True):
     blocked: bool
 
 
+class Kept(Word, frozen=True):
+    """The link to this neighbour is needed, however idle it is, for as long as it lasts."""
+
+    peer: Peer
+
+
+class Readdressed(Word, frozen=True):
+    """All addresses at which this device can be reached from now on."""
+
+    addresses: tuple[str, ...]
+
+
 Event: TypeAlias = (
     Received
     | Heard
@@ -179,6 +191,8 @@ Event: TypeAlias = (
     | Admit
     | Revoke
     | Block
+    | Kept
+    | Readdressed
 )
 
 

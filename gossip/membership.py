@@ -21,7 +21,7 @@ new. It is a device's own word, and gives power over availability alone: of that
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from crypto.hashing import digest
@@ -31,10 +31,12 @@ from gossip.events import (
     Dial,
     Disconnect,
     Drop,
+    Kept,
     PeerDown,
     PeerUp,
     Persist,
     Put,
+    Readdressed,
     Record,
     Report,
     Send,
@@ -43,6 +45,7 @@ from gossip.events import (
 )
 from gossip.manifest import Swarm
 from gossip.messages import (
+    ADDRESSES_MAX,
     CENSUS_BYTES,
     PRESENCES_MAX,
     Alive,
@@ -122,6 +125,7 @@ class Neighbour:
     used_at: float  # for more than ALIVE, either way
     asked: bool = False  # to be told of others
     wants: int = 0  # others that it was not told of yet
+    kept: bool = False  # however idle: one of the two relays for the other
 
 
 def _census_hash(swarm: bytes, peer: bytes) -> bytes:
@@ -313,7 +317,9 @@ class Membership:
         if neighbour is not None:
             neighbour.told_at = neighbour.used_at = now
 
-    def handle(self, event: Message | PeerUp | PeerDown | TimerFired, now: float) -> list[Action]:
+    def handle(
+        self, event: Message | PeerUp | PeerDown | TimerFired | Readdressed | Kept, now: float
+    ) -> list[Action]:
         match event:
             case PeerUp(peer):
                 return self._on_up(peer, now)
@@ -324,11 +330,12 @@ class Membership:
             case TimerFired(("membership", "news")):
                 return self._tell_news()
             case TimerFired(("membership", "presence")):
-                self._sequence += 1
-                self._presence = self._sign_presence()
-                renewal = channel_frame(Greeting((self._presence,)))
-                told = [Send(peer, renewal) for peer in sorted(self.neighbours)]
-                return [SetTimer(("membership", "presence"), now + PRESENCE_S), *told]
+                return [SetTimer(("membership", "presence"), now + PRESENCE_S), *self._renew_presence()]
+            case Kept(peer) if peer in self.neighbours:
+                self.neighbours[peer].kept = True
+            case Readdressed(addresses):
+                self._settings = replace(self._settings, addresses=addresses[:ADDRESSES_MAX])
+                return [*self._renew_presence()]
             case Message(body=Presence()):
                 return self._learn([event], event.sender, now)
             case Message(body=Greeting(presences, census, wanted)):
@@ -336,6 +343,12 @@ class Membership:
                     self._census_news = True
                 return [*self.meet(presences, event.sender, now), *self._answer(event.sender, wanted)]
         return []
+
+    def _renew_presence(self) -> list[Send]:
+        self._sequence += 1
+        self._presence = self._sign_presence()
+        renewal = channel_frame(Greeting((self._presence,)))
+        return [Send(peer, renewal) for peer in sorted(self.neighbours)]
 
     def _on_up(self, peer: bytes, now: float) -> list[Action]:
         if not self.belongs(peer):
@@ -424,7 +437,7 @@ class Membership:
         idle = [
             peer
             for peer, neighbour in self.neighbours.items()
-            if now - neighbour.used_at > IDLE_S and peer not in self._let_go
+            if now - neighbour.used_at > IDLE_S and peer not in self._let_go and not neighbour.kept
         ]
         idle.sort(key=lambda peer: (-self.neighbours[peer].since, peer))
         self._let_go |= dict.fromkeys(idle[:surplus])
@@ -522,7 +535,7 @@ class Membership:
                 continue  # a replayed presence is no sign of life
             rank = self._rank(peer) if known is None else known.rank
             self.known[peer] = Known(rank, presence, message.raw, now)
-            strangers += known is None
+            strangers += known is None or known.presence.addresses != presence.addresses
             if len(self._news) < NEWS_MAX:
                 self._news[peer] = teller
             if known is None or known.presence.addresses != presence.addresses:

@@ -171,6 +171,7 @@ class NetworkSettings(Section, frozen=True):
     bootstrap: Annotated[tuple[str, ...], Meta(max_length=ADDRESSES_MAX)] = ()
     neighbours: Annotated[int, Meta(ge=2, le=32)] = 8
     hub: bool = False
+    relay: bool = True  # carry connections to members that nobody can dial, if they can dial this device
     nearby: bool = True  # says nothing while listening is on loopback alone, as it is by default
     public: bool = False
 
@@ -377,6 +378,7 @@ COMMENTS = {
     "network.listen": "Port 0 takes any free port.",
     "network.bootstrap": "Devices to join through, each as /ip4/ADDRESS/tcp/PORT/p2p/PEER_ID. None: found a swarm.",
     "network.neighbours": "Connections to keep.",
+    "network.relay": "false for a device that shall carry nothing between members that cannot dial each other.",
     "network.hub": "true for a device that is always on and well connected: others let it lead and add up.",
     "network.nearby": "Announce this device on its networks, if it listens there, and find others. false: by address alone.",
     "network.public": "true: ANYBODY who can connect may watch which sums this device learns of, and when. It costs bytes.",

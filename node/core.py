@@ -56,11 +56,13 @@ from gossip.events import (
     Freeze,
     Frozen,
     Heard,
+    Kept,
     PeerDown,
     PeerUp,
     Persist,
     Persisted,
     PersistFailed,
+    Readdressed,
     Rebase,
     Received,
     Report,
@@ -386,6 +388,8 @@ class NodeCore:
                 return self._to_cohort(cohort, event, now)
             case TimerFired(("rendezvous", *_)):
                 return [*self._rendezvous.handle(event, now)]
+            case Readdressed() | Kept():
+                return [*self._membership.handle(event, now)]
             case TimerFired(("membership", *_)):
                 return [*self._membership.handle(event, now), *self._consider(now)]
             case TimerFired(("phase", int(number))):
@@ -973,6 +977,10 @@ class NodeCore:
         return actions
 
     # --- what a person asks ----------------------------------------------------------------------------------
+
+    def belongs(self, peer: bytes) -> bool:
+        """Whether a device is a member of this swarm."""
+        return self._membership.belongs(peer)
 
     def model(self) -> NDArray[np.float32]:
         """The replica as the trainer sees it, float32 of shape (parameters,), read-only."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 from node.config import listen_address
 from node.nearby import Interface, Notice
@@ -118,6 +118,26 @@ def judge_interfaces(interfaces: Sequence[Interface], usable: Sequence[Interface
         f"no interface is up behind which other devices can be (up: {seen})",
         "ip -brief address",
     )
+
+
+def judge_relaying(relaying: Mapping[str, Any] | None) -> list[Finding]:
+    """Whether members beyond this device's own networks can reach it; nothing where its node does not tell."""
+    if relaying is None:
+        return []
+    if relaying["relays"]:
+        text = f"behind a router that lets nobody in, as far as is known; reached through {', '.join(relaying['relays'])}"
+    elif relaying["reached"]:
+        text = (
+            f"members beyond its own networks dial it; it carries {relaying['circuits']} circuits for others"
+        )
+    elif relaying["asked"]:
+        text = (
+            "nobody beyond its own networks has dialled this device, and none of its neighbours relays for it"
+        )
+        return [Finding("relay", False, text, "gossamer peers")]
+    else:
+        text = "it has dialled no member beyond its own networks, and needs none"
+    return [Finding("relay", True, text)]
 
 
 def judge_port(port: Port, settings: Path | None) -> Finding:

@@ -43,7 +43,7 @@ _SWARM = re.compile(rf"[0-9a-f]{{{SWARM_DIGITS}}}")
 _ADMITS = re.compile(r"[a-z]{1,16}")  # a later release may admit in other ways
 
 Network: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
-Route: TypeAlias = Literal["lan", "direct"]
+Route: TypeAlias = Literal["lan", "direct", "relay"]
 
 
 class NotOne(GossamerError):
@@ -172,7 +172,9 @@ def addresses_to_announce(
 
 
 def route_of(address: str, interfaces: Iterable[Interface]) -> Route:
-    """How the other end of a connection is reached: on a network of our own, or through others'."""
+    """How the other end of a connection is reached: on a network of our own, through others', or through another device."""
+    if "/p2p-circuit" in address:
+        return "relay"
     networks = [network for interface in interfaces for network in interface.networks]
     return "lan" if _on_link(address, networks) else "direct"
 

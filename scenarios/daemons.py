@@ -53,6 +53,10 @@ class Traffic(msgspec.Struct, frozen=True):
     by_kind: dict[str, Bytes]
 
 
+class Relaying(msgspec.Struct, frozen=True):
+    relayed_bytes: int
+
+
 class Status(msgspec.Struct, frozen=True):
     """What the run needs of a daemon's status."""
 
@@ -72,6 +76,7 @@ class Status(msgspec.Struct, frozen=True):
     cpu_s: Parts
     pss_mb: Parts
     times_s: dict[str, float]
+    relaying: Relaying | None
 
 
 @dataclass(slots=True, eq=False)

@@ -10,8 +10,16 @@ r"""Each device of a run in a network namespace of its own, as a scenario's [net
 removes everything when this one is gone (`scenarios.sweeper`). Nothing is ever made in the machine's own namespace, so nothing
 there can clash, and whatever is made goes with the run's namespaces.
 
-A home that is cut off has its uplink down: no device sees its own link go, as in a real outage behind the next box. Later, a
-router that translates addresses can stand where an uplink is.
+A home that is cut off has its uplink down: no device sees its own link go, as in a real outage behind the next box.
+
+Where a home has `nat`, a router stands on that way, in the namespace RUN-routerN, with a process that translates addresses
+(`scenarios.nat`):
+
+    home0 - uplink0 = lan  RUN-router0  wan = street0 - street
+
+Such a home has addresses of its own, the same as any other such home, as real ones do. The router's kernel hands to the process, by
+its interface nat0, what comes from the home (by a rule) and what comes for its outer address (by a route), answers for that
+address on the street, and forwards what the process writes.
 """
 
 import contextlib
@@ -23,12 +31,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from pathlib import Path
 
 from gossip.errors import GossamerError
 from scenarios import sweeper
-from scenarios.spec import Line, NetworkTable, OptionError
+from scenarios.spec import HomeTable, Line, NetworkTable, OptionError
 
 SUBNET = IPv4Network("10.213.0.0/16")  # seen by the run's devices alone
+HOME = IPv4Network("192.168.1.0/24")  # behind every router that translates
+TUN = Path("/dev/net/tun")
+TABLE = "100"  # of a router: what comes from its home
 PORT = 4001  # of each device: nobody else has its address
 INTERFACE = "eth0"
 READY_S = 10.0  # for the sweeper to be there
@@ -80,6 +92,7 @@ class Layout:
     places: tuple[Place, ...]  # by device
     kinds: tuple[str, ...]  # queueing disciplines that the kernel must have
     commands: tuple[Command, ...]
+    routers: tuple[Command, ...] = ()  # what runs for as long as the network stands
 
     @property
     def switches(self) -> str:
@@ -101,14 +114,30 @@ def layout(network: NetworkTable, run: str) -> Layout:
     home_of: list[int] = []
     kinds: set[str] = set()
     commands: list[Command] = [("ip", "netns", "add", switches), *_bridge(switches, "street")]
+    routers: list[Command] = []
+    # Behind a router is the world, which is no network of anybody's own.
+    street_prefix = 24 if any(home.nat is not None for home in network.home) else SUBNET.prefixlen
     for number, home in enumerate(network.home):
         commands += _bridge(switches, f"home{number}")
-        commands += _uplink(switches, number)
+        if home.nat is None:
+            commands += _uplink(switches, number)
+            subnet, first, prefix = SUBNET, 256 * (number + 1) + 1, street_prefix
+        else:
+            router = f"{run}-router{number}"
+            outer = str(SUBNET[256 * (number + 1) + 1])
+            commands += _router(switches, router, number, outer)
+            routers.append(_nat(router, outer, home))
+            subnet, first, prefix = HOME, 2, HOME.prefixlen
         line = network.line_of(home)
         for position in range(home.devices):
-            place = Place(f"{run}-{len(places)}", str(SUBNET[256 * (number + 1) + position + 1]))
+            place = Place(f"{run}-{len(places)}", str(subnet[first + position]))
             port = f"port{len(places)}"
-            commands += _device(switches, place, port, f"home{number}")
+            commands += _device(switches, place, port, f"home{number}", prefix)
+            route = ("ip", "-n", place.namespace, "route", "add")
+            if home.nat is not None:
+                commands.append((*route, "default", "via", str(HOME[1])))
+            elif prefix != SUBNET.prefixlen:
+                commands.append((*route, str(SUBNET), "dev", INTERFACE))
             if line is not None:
                 commands += _queues(place.namespace, INTERFACE, line.up_mbit, line.loss)
                 commands += _queues(switches, port, line.down_mbit, line.loss)
@@ -122,6 +151,7 @@ def layout(network: NetworkTable, run: str) -> Layout:
         places=tuple(places),
         kinds=tuple(sorted(kinds)),
         commands=tuple(commands),
+        routers=tuple(routers),
     )
 
 
@@ -142,9 +172,42 @@ def _uplink(switches: str, number: int) -> list[Command]:
     ]
 
 
-def _device(switches: str, place: Place, port: str, bridge: str) -> list[Command]:
+def _router(switches: str, own: str, number: int, outer: str) -> list[Command]:
+    """The way of a home behind one address. What the process writes comes from nat0, so the rule does not send it back."""
+    set_up = ("ip", "-n", own, "link", "set")
+    commands: list[Command] = [("ip", "netns", "add", own)]
+    for leg, bridge, port in (("lan", f"home{number}", "uplink"), ("wan", "street", "street")):
+        peer = ("type", "veth", "peer", "name", leg, "netns", own)
+        commands += [
+            ("ip", "-n", switches, "link", "add", f"{port}{number}", *peer),
+            ("ip", "-n", switches, "link", "set", f"{port}{number}", "master", bridge, "up"),
+        ]
+    street = f"{SUBNET[256 * (number + 1) + 254]}/{SUBNET.prefixlen}"
+    return [
+        *commands,
+        ("ip", "-n", own, "address", "add", f"{HOME[1]}/{HOME.prefixlen}", "dev", "lan"),
+        ("ip", "-n", own, "address", "add", street, "dev", "wan"),
+        ("ip", "-n", own, "tuntap", "add", "nat0", "mode", "tun"),
+        *((*set_up, name, "up") for name in ("lo", "lan", "wan", "nat0")),
+        ("ip", "-n", own, "route", "add", f"{outer}/32", "dev", "nat0"),
+        ("ip", "-n", own, "neighbour", "add", "proxy", outer, "dev", "wan"),
+        ("ip", "-n", own, "route", "add", "default", "dev", "nat0", "table", TABLE),
+        ("ip", "-n", own, "rule", "add", "iif", "lan", "table", TABLE),
+    ]
+
+
+def _nat(router: str, outer: str, home: HomeTable) -> Command:
+    assert home.nat is not None
+    program = (sys.executable, "-P", "-m", "scenarios.nat")
+    return (
+        *("ip", "netns", "exec", router, *program),
+        *("nat0", str(HOME), outer, home.nat, f"{home.delay_ms:g}"),
+    )
+
+
+def _device(switches: str, place: Place, port: str, bridge: str, prefix: int) -> list[Command]:
     own = place.namespace
-    address = f"{place.address}/{SUBNET.prefixlen}"
+    address = f"{place.address}/{prefix}"
     peer = ("peer", "name", INTERFACE, "netns", own)
     return [
         ("ip", "netns", "add", own),
@@ -206,6 +269,10 @@ def refuse_unable(network: NetworkTable, scenario: str) -> None:
     for tool in ("ip", "tc"):
         if shutil.which(tool) is None:
             raise OptionError(f"--namespaces: there is no `{tool}`; install iproute2")
+    if any(home.nat is not None for home in network.home) and not TUN.exists():
+        raise OptionError(
+            f"--namespaces: scenario {scenario} has a home with nat, for which {TUN} is missing; run `modprobe tun`"
+        )
 
 
 @contextlib.contextmanager
@@ -216,33 +283,61 @@ def built(network: NetworkTable) -> Iterator[Network]:
     """
     sweeper.sweep_leftovers()
     plan = layout(network, sweeper.run_of(os.getpid()))
-    with _swept(plan.run):
+    with _swept(plan.run), contextlib.ExitStack() as routers:
         _carry_out(plan.commands[0])
         for kind in plan.kinds:
             _refuse_lacking(plan, kind)
         for command in plan.commands[1:]:
             _carry_out(command)
+        for router in plan.routers:
+            routers.enter_context(_routing(router))
         yield Network(plan)
 
 
 @contextlib.contextmanager
-def _swept(run: str) -> Iterator[None]:
-    """With a process beside this one that removes the run's namespaces at the end. Raises NamespaceError."""
-    beside = subprocess.Popen(
-        [sys.executable, "-P", "-m", "scenarios.sweeper", run],
+def _routing(command: Command) -> Iterator[None]:
+    """With a router's process; the sweeper ends it, too, as it runs in a namespace of the run. Raises NamespaceError."""
+    process = _beside(command)
+    try:
+        _await_ready(process, "a router's process did not start: is there /dev/net/tun?")
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        _close(process)
+
+
+def _beside(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def _await_ready(process: subprocess.Popen[bytes], otherwise: str) -> None:
+    """Until it has said that it is. Raises NamespaceError with these words."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], READY_S)
+    if not ready or os.read(process.stdout.fileno(), len(sweeper.READY)) != sweeper.READY:
+        raise NamespaceError(otherwise)
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+@contextlib.contextmanager
+def _swept(run: str) -> Iterator[None]:
+    """With a process beside this one that removes the run's namespaces at the end. Raises NamespaceError."""
+    beside = _beside([sys.executable, "-P", "-m", "scenarios.sweeper", run])
     assert beside.stdin is not None
-    assert beside.stdout is not None
     try:
-        ready, _, _ = select.select([beside.stdout], [], [], READY_S)
-        if not ready or os.read(beside.stdout.fileno(), len(sweeper.READY)) != sweeper.READY:
-            raise NamespaceError(
-                "the process that removes a run's namespaces did not start; nothing was made"
-            )
+        _await_ready(beside, "the process that removes a run's namespaces did not start; nothing was made")
         yield
     finally:
         beside.stdin.close()
@@ -251,7 +346,7 @@ def _swept(run: str) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             beside.kill()
             beside.wait()
-        beside.stdout.close()
+        _close(beside)
         sweeper.sweep(run)  # if that process was killed
         left = [name for name in sweeper.namespaces() if name.startswith(f"{run}-")]
         if left:

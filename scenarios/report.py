@@ -8,6 +8,7 @@ sums of a device, then over the devices. What a crashed process had counted is a
 import contextlib
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -53,6 +54,8 @@ class NodeReport(msgspec.Struct, frozen=True):
     cohorts_aborted: int
     cpu_s: Parts
     pss_mb: Parts  # 10^6 bytes; shared pages count in shares
+    routes: dict[str, str] = {}  # at the end, by neighbour: "lan", "direct" or "relay"
+    relayed_bytes: int = 0  # that it carried between others
 
 
 class AggregateReport(msgspec.Struct, frozen=True):
@@ -209,6 +212,11 @@ def statements(report: SwarmReport) -> list[str]:
         rest = _sent(report.nodes) / shares / 1000 - sum(size for _, size in kinds)
         shown = "  ".join(f"{kind} {size:.1f}" for kind, size in kinds)
         lines.append(f"KB that a device sends a round: {shown}  encryption and libp2p {rest:.1f}.")
+    routes = Counter(route for node in report.nodes for route in node.routes.values())
+    if set(routes) - {"lan"}:
+        shown = ", ".join(f"{count / 2:g} {route}" for route, count in sorted(routes.items()))
+        relayed = sum(node.relayed_bytes for node in report.nodes)
+        lines.append(f"Connections at the end: {shown}. Relays carried {relayed / 1e6:.1f} MB.")
     for each in report.faults:
         if each.device is not None:
             over = "" if each.over_s is None else f", on again at {each.over_s:.0f} s"

@@ -49,6 +49,8 @@
     name = "north"             # in the order in which the file has them
     devices = 3
     line = "dsl"
+    nat = "independent"        # behind a router that translates addresses, and for each device spoken to alike ("dependent":
+    delay_ms = 15.0            # differently); the router holds each packet for so long, in either direction
 
     [[network.line]]           # what the link of each device in such a home carries; what is left out has no bound
     name = "dsl"
@@ -173,6 +175,7 @@ StepSeconds = Annotated[float, Meta(ge=1e-6, le=3600)]
 Mbit = Annotated[float, Meta(ge=1e-3, le=1e6)]
 Delay = Annotated[float, Meta(ge=0, le=60)]
 Loss = Annotated[float, Meta(ge=0, le=0.5)]
+DelayMs = Annotated[float, Meta(ge=0, le=1000)]
 Limit = Annotated[float, Meta(ge=1, le=1e7)]
 Spread = Annotated[float, Meta(ge=0, le=0.9)]
 Away = Annotated[float, Meta(ge=0, le=0.9)]
@@ -237,6 +240,10 @@ class HomeTable(Section, frozen=True):
     name: Name
     devices: Annotated[int, Meta(ge=1, le=HOME_DEVICES_MAX)]
     line: Name | None = None
+    nat: Literal["independent", "dependent"] | None = (
+        None  # the mapping of its router's ports, see scenarios.nat
+    )
+    delay_ms: DelayMs = 0.0  # each way; needs a router
 
 
 class Cut(Section, frozen=True):
@@ -583,6 +590,8 @@ def _refuse_network(network: NetworkTable, devices: int, rounds: int) -> None:
     for position, home in enumerate(network.home):
         if home.line is not None:
             _refuse_unknown(f"network.home[{position}].line", "line", home.line, lines)
+        if home.delay_ms and home.nat is None:
+            raise Unworkable(f"network.home[{position}].delay_ms: it is the router's; give the home a nat")
     for position, cut in enumerate(network.cut):
         try:
             _refuse_cut(cut, homes, rounds)

@@ -166,12 +166,24 @@ class Aggregates:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    peer_id: str
+    route: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    peers: list[Peer]
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """By device, in the order of those that are up."""
 
     daemons: list[Daemon]
     in_swarm: list[float]
     alone: list[float]
+    routes: list[dict[str, str]]  # by neighbour
     aggregates: list[AggregateReport]
 
 
@@ -446,8 +458,14 @@ class Run:
             in_swarm = await _of_each(up, partial(_evaluation, path="/evaluate"), _cores())
             alone = await _of_each(up, _alone, _cores())
             listed = await up[0].ask("GET", "/aggregates", Aggregates)
+            routes = await _of_each(up, self._routes)
             await _of_each(up, Daemon.refresh)
-        return Results(up, in_swarm, alone, listed.aggregates)
+        return Results(up, in_swarm, alone, routes, listed.aggregates)
+
+    async def _routes(self, daemon: Daemon) -> dict[str, str]:
+        told = await daemon.ask("GET", "/peers", Peers)
+        names = {each.peer_id: each.device.name for each in self.daemons}
+        return {names[peer.peer_id]: peer.route for peer in told.peers if peer.route is not None}
 
     @contextlib.asynccontextmanager
     async def _watched(self) -> AsyncIterator[None]:
@@ -495,9 +513,9 @@ class Run:
             n_min=plan.swarm.cohorts.n_min,
             masks=plan.swarm.cohorts.masks,
             nodes=[
-                _node_report(daemon, alone, in_swarm)
-                for daemon, alone, in_swarm in zip(
-                    results.daemons, results.alone, results.in_swarm, strict=True
+                _node_report(daemon, alone, in_swarm, routes)
+                for daemon, alone, in_swarm, routes in zip(
+                    results.daemons, results.alone, results.in_swarm, results.routes, strict=True
                 )
             ],
             aggregates=results.aggregates,
@@ -580,7 +598,7 @@ async def _alone(daemon: Daemon) -> float:
     return await _evaluation(daemon, "/alone", {"steps": steps})
 
 
-def _node_report(daemon: Daemon, alone: float, in_swarm: float) -> NodeReport:
+def _node_report(daemon: Daemon, alone: float, in_swarm: float, routes: dict[str, str]) -> NodeReport:
     every = daemon.all_heard()
     last = every[-1]
     return NodeReport(
@@ -600,6 +618,8 @@ def _node_report(daemon: Daemon, alone: float, in_swarm: float) -> NodeReport:
             _total([status.cpu_s.trainer for status in every]),
         ),
         pss_mb=last.pss_mb,
+        routes=routes,
+        relayed_bytes=sum(status.relaying.relayed_bytes for status in every if status.relaying),
     )
 
 

@@ -101,6 +101,9 @@ class Account:
             "state": "running" if running is not None and self._state != "stopping" else self._state,
             **of_core,
             "addresses": [] if running is None else running.transport.addresses,
+            "relaying": running.transport.circuits.status()
+            if running is not None and running.transport.circuits is not None
+            else None,
             "nearby": running.nearby.status() if running is not None and running.nearby is not None else None,
             "traffic": self._traffic(),
             "cpu_s": {
@@ -123,7 +126,7 @@ class Account:
     def peers(self) -> dict[str, object]:
         """The other members that are believed to be up; `address` is the other end of a neighbour's connection.
 
-        `route`: to a neighbour, "lan" or "direct". `state`: "neighbour", or "member", of whom others told.
+        `route`: to a neighbour, "lan", "direct", or "relay" through another member. `state`: "neighbour", or "member", of whom others told.
         """
         running = self._up()
         ends = {peer_id(peer): address for peer, address in running.transport.peers}

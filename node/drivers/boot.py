@@ -28,7 +28,7 @@ from structlog.stdlib import BoundLogger
 from crypto.identity import Identity
 from gossip.admission import TABLE as STATEMENTS_TABLE
 from gossip.errors import GossamerError, MisuseError
-from gossip.events import Clock, Put
+from gossip.events import Clock, Kept, Put, Readdressed
 from gossip.fold import UNIT
 from gossip.manifest import Swarm
 from gossip.membership import Settings
@@ -293,7 +293,8 @@ class Life:
         *,
         task_status: "trio.TaskStatus[Libp2pTransport]" = trio.TASK_STATUS_IGNORED,  # type: ignore[name-defined] # old stubs
     ) -> None:
-        from node.drivers.libp2p import Libp2pTransport, Limits  # noqa: PLC0415 - see _live
+        from node.drivers.circuits import Relaying  # noqa: PLC0415 - see _live
+        from node.drivers.libp2p import Libp2pTransport, Limits  # noqa: PLC0415 - the same
 
         limits = Limits(message_bytes=FRAME_BYTES)
         if self._config.network.hub:
@@ -309,6 +310,12 @@ class Life:
             inbox=self._mailbox,
             manifest=lambda: swarm.signed,
             log=self._log_transport,
+            relaying=Relaying(
+                belongs=self._belongs,
+                reachable=lambda addresses: self._mailbox.put(Readdressed(tuple(addresses))),
+                kept=lambda peer: self._mailbox.put(Kept(peer)),
+                serves=self._config.network.relay,
+            ),
             guests=GuestLimits() if self._config.network.public else None,
             agent=f"gossamer/{version('gossamer')}",
         )
@@ -316,10 +323,15 @@ class Life:
             await nursery.start(transport.run)
             task_status.started(transport)
 
+    def _belongs(self, peer: bytes) -> bool:
+        """Nobody does while this device has no core to ask."""
+        return self._account.running is not None and self._account.running.core.belongs(peer)
+
     def _log_transport(self, name: str, fields: Mapping[str, object]) -> None:
         # The core reports the first two as well; guests come and go as they like.
         quiet = name in {"peer_up", "peer_down", "guest_up", "guest_down"}
-        (self._log.debug if quiet else self._log.warning)(name, **fields)
+        usual = name in {"relays", "route_changed", "not_punched"}
+        (self._log.debug if quiet else self._log.info if usual else self._log.warning)(name, **fields)
 
     async def _compose(
         self,

@@ -37,6 +37,7 @@ from node.doctor import (
     judge_interfaces,
     judge_multicast,
     judge_port,
+    judge_relaying,
     judge_versions,
 )
 from node.drivers.interfaces import interfaces as all_interfaces
@@ -116,6 +117,7 @@ async def _examine(path: Path) -> list[Finding]:
         judge_versions(sys.version_info[:2], {name: _release(name) for name in RELEASES}),
         judge_home(path, made=device.made, problem=device.problem),
         device.node,
+        *judge_relaying((device.status or {}).get("relaying")),
         judge_interfaces(here, usable),
         *(judge_port(port, settings) for port in ports),
         *(judge_multicast(heard[name]) for name in sorted(heard)),
@@ -159,7 +161,8 @@ def _ask_device(path: Path) -> Device:
 def _hosts(device: Device) -> list[str]:
     """Where devices were seen that multicast need not know of."""
     network = device.config.network if device.config is not None else NetworkSettings()
-    ends = [listen_address(peer["address"])[0] for peer in device.peers if peer["address"]]
+    direct = [peer["address"] for peer in device.peers if peer["address"] and peer["route"] != "relay"]
+    ends = [listen_address(address)[0] for address in direct]
     return [*ends, *(host for each in network.bootstrap if (host := bootstrap_host(each)) is not None)]
 
 
@@ -181,7 +184,8 @@ def _written(path: Path) -> float:
 def _try_ports(device: Device, here: Sequence[Interface], usable: Sequence[Interface]) -> list[Port]:
     """Of a running node its own; else each that the settings name, bound for the moment of the test."""
     if device.status is not None and device.status["addresses"]:
-        addresses = [address.partition("/p2p/")[0] for address in device.status["addresses"]]
+        own = [address for address in device.status["addresses"] if "/p2p-circuit" not in address]
+        addresses = [address.partition("/p2p/")[0] for address in own]
         return [_reach(address, [listen_address(address)]) for address in addresses]
     listen = device.config.network.listen if device.config is not None else NetworkSettings().listen
     return [_bind_and_reach(address, usable or here) for address in listen]

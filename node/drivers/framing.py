@@ -108,6 +108,11 @@ class Outbox:
         """What was taken has left this process."""
         self._taken = []
 
+    def lost(self) -> list[bytes]:
+        """What was taken and may not have left; what waits stays."""
+        taken, self._taken = self._taken, []
+        return taken
+
     def empty(self) -> list[bytes]:
         """All that has not left this process for certain, in order."""
         left = [*self._taken, *self._waiting]

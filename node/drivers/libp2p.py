@@ -15,6 +15,10 @@ connection each side opens one stream for what it says; `peer_up` comes when bot
 ends, all of it does. The streams' protocol holds the swarm's id: with a node of another swarm the negotiation
 fails, and the link ends for that reason.
 
+**Relayed, then direct.** A link may run on a circuit (`node.drivers.circuits`). A direct connection that comes up beside it
+succeeds it, and the peer stays up: what waits goes on on the new one, once what was being written is written; each side
+reads the new one when it has read the old one to its end.
+
 **What a peer can take** is bounded by `Limits` and the constants below, whatever it sends. Whoever breaks a
 rule loses its connection.
 
@@ -106,6 +110,7 @@ from multiaddr.utils import get_thin_waist_addresses
 from crypto.identity import Identity, peer_id, public_key_of
 from gossip.errors import GossamerError, MisuseError, PeerViolation
 from gossip.public import topic_of
+from node.drivers.circuits import Circuits, Holes, Relaying, split
 from node.drivers.framing import SIGN_OF_LIFE, FrameDecoder, Outbox, framed, pieces
 from node.drivers.guests import GuestLimits, Visit, has_place
 
@@ -125,7 +130,12 @@ IDENTIFIES_AS = "gossamer/1"
 YAMUX_PROTOCOL = TProtocol(yamux.PROTOCOL_ID)
 YAMUX_HEADER = struct.Struct(yamux.YAMUX_HEADER_FORMAT)
 
+CIRCUITS_AFTER_S = 3.0  # that a dial gives direct addresses before it tries circuits as well
+RELAY_LOOK_S = 0.05  # between two looks whether a relay that is being dialled is up
 SIMULTANEOUS_S = 12.0  # longer than a dial, so that dials that cross are not taken for a reconnection
+SUCCESSION_S = (
+    4.0  # for a circuit to be written and read to its end: libp2p 0.8.1's streams bear 5 s without a reader
+)
 ADDRESSES_TRIED = 8  # by one dial; a peer's addresses are its own claim
 NEGOTIATION_BYTES = KIB  # of one line of multistream-select
 READ_BYTES = MIB  # at once
@@ -234,8 +244,9 @@ class Libp2pTransport:
         clock: Callable[[], float] = unix_time,
         guests: GuestLimits | None = None,
         agent: str = "gossamer",
+        relaying: Relaying | None = None,
     ) -> None:
-        """`guests`: strangers may listen in public; they are told that this is `agent`."""
+        """`guests`: strangers may listen in public; they are told that this is `agent`. Without `relaying`, there are no circuits."""
         if len(swarm) != 32:
             raise MisuseError(f"a swarm's id has 32 bytes, not {len(swarm)}")
         if limits.queue_bytes < limits.message_bytes:
@@ -259,9 +270,15 @@ class Libp2pTransport:
             MANIFEST_PROTOCOL: self._tell_manifest,
             PING_PROTOCOL: self._answer_pings,
         }
+        self.circuits: Circuits | None = None
+        if relaying is not None:
+            self.circuits = Circuits(_Ground(self), replace(relaying, reachable=self._reachable))
+            self._told_reachable = relaying.reachable
+            handlers |= self.circuits.handlers
         if guests is not None:
             handlers |= {IDENTIFY_PROTOCOL: self._identify, LIBP2P_PING_PROTOCOL: self._echo}
         self._host = _Host(identity_seed, limits, self._traffic, handlers, self._blame)
+        self._host.tcp.holes = self.circuits.holes if self.circuits is not None else None
         self._gossip: _Pubsub | None = None
         self._nursery: trio.Nursery | None = None
         self._links: dict[_Yamux, _Link] = {}  # those in self._host.links, and those that are not chosen yet
@@ -302,6 +319,8 @@ class Libp2pTransport:
                     # libp2p 0.8.1: announces 0.0.0.0, under which other devices then find themselves.
                     concrete = [each for wildcard in listening for each in get_thin_waist_addresses(wildcard)]
                     self.addresses = [f"{address}/p2p/{self._me.peer_id}" for address in concrete]
+                    if self.circuits is not None:
+                        nursery.start_soon(self.circuits.run)
                     task_status.started(self.addresses)
                     await trio.sleep_forever()
         finally:
@@ -429,13 +448,24 @@ class Libp2pTransport:
             return None
         if self._me.public_key < link.peer:
             chosen = self._host.links.get(link.id)
-            if chosen is not None and link.born - chosen.born < SIMULTANEOUS_S:
+            if self._succeeds(link):
+                refused = any(other.peer == link.peer and not other.relayed for other in self._links.values())
+            else:
+                better = chosen is not None and chosen.relayed and not link.relayed
+                refused = chosen is not None and link.born - chosen.born < SIMULTANEOUS_S and not better
+                if not refused:
+                    self._choose(link)
+            if refused:
                 muxed.socket.abort()
                 return None
-            self._choose(link)
         muxed.link = self._links[muxed] = link
         self._nursery.start_soon(self._live, link)
         return link
+
+    def _succeeds(self, link: _Link) -> bool:
+        """Whether it will take the place of a relayed one, as soon as it is up."""
+        chosen = self._host.links.get(link.id)
+        return chosen is not None and chosen.up.is_set() and chosen.relayed and not link.relayed
 
     def _choose(self, link: _Link) -> None:
         for other in [
@@ -476,18 +506,47 @@ class Libp2pTransport:
             await self._write(link, stream)
 
     def _welcome(self, link: _Link) -> None:
+        old = self._host.links.get(link.id)
+        self._host.links[link.id] = link
         link.socket.neighbour = True
         link.up.set()
         link.settled.set()
-        self._log("peer_up", {"peer": link.name, "address": link.address})
-        self._inbox.peer_up(link.peer)
+        if old is not None and old is not link:
+            self._succeed(old, link)
+        else:
+            self._log("peer_up", {"peer": link.name, "address": link.address})
+            self._inbox.peer_up(link.peer)
+        if self.circuits is not None:
+            self.circuits.up(link)
         if (dial := self._dials.get(link.peer)) is not None:
             dial.cancel()
         if self._nursery is not None and self._gossip is not None:
             self._nursery.start_soon(self._join_gossip, self._gossip, link)
 
+    def _succeed(self, old: _Link, link: _Link) -> None:
+        self._log("route_changed", {"peer": link.name, "address": link.address})
+        link.predecessor, old.heir = old, link
+        link.outbox = old.outbox
+        old.wake.set()
+        if self._gossip is not None:
+            self._gossip.part(old)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._retire, old)
+
+    async def _retire(self, old: _Link) -> None:
+        with trio.move_on_after(SUCCESSION_S):
+            await old.said.wait()
+            await old.heard.wait()
+        old.close("a direct connection took its place")
+
     async def _write(self, link: _Link, stream: NetStream) -> None:
+        if link.predecessor is not None:
+            await link.predecessor.said.wait()
         while True:
+            if link.heir is not None:
+                await stream.close_write()
+                link.said.set()
+                await trio.sleep_forever()
             link.wake = trio.Event()
             if not link.outbox:
                 with trio.move_on_after(self._limits.keepalive_s):
@@ -514,7 +573,13 @@ class Libp2pTransport:
     def _visit_of(self, link: _Link) -> Visit | None:
         """A stranger's that called, and does not half speak the swarm's protocol; while there are places."""
         limits = self._guests
-        if limits is None or not link.socket.inbound or link.inbound.is_set() or link.peer in self._dials:
+        if (
+            limits is None
+            or link.relayed
+            or not link.socket.inbound
+            or link.inbound.is_set()
+            or link.peer in self._dials
+        ):
             return None
         visits = [other.visit for other in self._links.values() if other.visit is not None]
         return Visit(link.socket.host, limits) if has_place(link.socket.host, limits, visits) else None
@@ -553,12 +618,21 @@ class Libp2pTransport:
         if link.ended.is_set():
             return
         link.ended.set()
+        # What its successor is writing meanwhile is not lost with it.
+        lost = [] if link.heir is None or link.said.is_set() else link.outbox.lost()
+        link.said.set()
+        link.heard.set()
         del self._links[cast(_Yamux, link.conn.muxed_conn)]
         if self._host.links.get(link.id) is link:
             del self._host.links[link.id]
-        if link.up.is_set():
+        if link.heir is not None:
+            for message in lost:
+                self._inbox.send_failed(link.peer, message, link.reason)
+        elif link.up.is_set():
             if self._gossip is not None:
                 self._gossip.part(link)
+            if self.circuits is not None:
+                self.circuits.down(link.peer)
             self._log("peer_down", {"peer": link.name, "reason": link.reason})
             for message in link.outbox.empty():
                 self._inbox.send_failed(link.peer, message, link.reason)
@@ -582,16 +656,29 @@ class Libp2pTransport:
         if link.visit is not None:
             raise PeerViolation("a messages stream of a guest")
         link.inbound.set()
-        if self._me.public_key > link.peer:
+        if self._me.public_key > link.peer and not self._succeeds(link):
             self._choose(link)
         try:
             with trio.fail_after(self._limits.handshake_s):
                 await link.up.wait()
+            if link.predecessor is not None:
+                await link.predecessor.heard.wait()
             await self._read(link, stream)
         except trio.TooSlowError:
             link.close(f"silent for {self._limits.silence_s:g} s, or too slow")
         except BaseLibp2pError:
-            link.close("connection lost")
+            if not await self._succeeded(link):
+                link.close(link.socket.end)
+        finally:
+            link.heard.set()
+
+    async def _succeeded(self, link: _Link) -> bool:
+        """Whether the peer closed a stream because it goes on on another connection, which may not be up here yet."""
+        for other in list(self._links.values()):
+            if other.peer == link.peer and link.relayed and not other.relayed:
+                with trio.move_on_after(self._limits.handshake_s):
+                    await other.up.wait()
+        return link.heir is not None
 
     async def _read(self, link: _Link, stream: INetStream) -> None:
         decoder = FrameDecoder(self._limits.message_bytes)
@@ -673,11 +760,27 @@ class Libp2pTransport:
 
     async def _dial(self, peer: bytes, addresses: Sequence[str]) -> None:
         failures: list[str] = []
-        with self._dials[peer]:
+        direct = [address for address in addresses if split(address) is None]
+        relayed = [address for address in addresses if address not in direct]
+        tried = trio.Event()
+
+        async def try_each(some: Sequence[str], patience_s: float) -> None:
             # libp2p 0.8.1: tries only one of them.
-            for address in addresses:
-                reason = await self._try(peer, address, self._limits.dial_s / len(addresses))
+            for address in some:
+                reason = await self._try(peer, address, patience_s / len(some))
                 failures.append(f"{address}: {reason}")
+
+        async def try_circuits() -> None:
+            with trio.move_on_after(CIRCUITS_AFTER_S):
+                await tried.wait()
+            await try_each(relayed, self._limits.dial_s)
+
+        with self._dials[peer]:
+            async with trio.open_nursery() as nursery:
+                if relayed:
+                    nursery.start_soon(try_circuits)
+                await try_each(direct, self._limits.dial_s)
+                tried.set()
             for link in [link for link in self._links.values() if link.peer == peer]:
                 await link.ended.wait()
         del self._dials[peer]
@@ -689,15 +792,21 @@ class Libp2pTransport:
 
     async def _try(self, peer: bytes, text: str, patience_s: float) -> str:
         """Connect, and stay with the connection until it ends; returns why it did, or why there was none."""
+        circuit = split(text)
         try:
-            address, named = _parsed(text)
+            address, named = _parsed(text if circuit is None else circuit[0])
+            if circuit is not None and (named is None or circuit[1] not in ("", f"/p2p/{peer_id(peer)}")):
+                return "this address does not lead to that device through another one"
         except ValueError as error:
             return str(error)
-        if named not in (None, peer):
+        if circuit is None and named not in (None, peer):
             return "this address names another device"
         try:
             with trio.fail_after(patience_s):
-                conn = await self._host.swarm.dial_addr(address, _id(peer))
+                if circuit is None or named is None:
+                    conn = await self._host.swarm.dial_addr(address, _id(peer))
+                else:
+                    conn = await self._dial_through(named, circuit[0], peer)
         except trio.TooSlowError:
             return f"no answer within {patience_s:g} s"
         except Exception as error:  # noqa: BLE001 - libp2p raises every kind
@@ -707,6 +816,43 @@ class Libp2pTransport:
             return "there is another connection"
         await link.ended.wait()
         return link.reason
+
+    async def _dial_through(self, relay: bytes, address: str, peer: bytes) -> INetConn:
+        if self.circuits is None or self._me.public_key in (relay, peer):
+            raise SwarmException("there are no circuits from here")
+        link = self._link_to(relay)
+        if link is None:
+            self.dial(relay, [address])
+            while (link := self._link_to(relay)) is None:
+                if relay not in self._dials:
+                    raise SwarmException("the relay cannot be reached")
+                await trio.sleep(RELAY_LOOK_S)
+        return cast(INetConn, await self.circuits.through(link, peer))
+
+    def _link_to(self, peer: bytes) -> _Link | None:
+        link = self._host.links.get(_id(peer))
+        return link if link is not None and link.up.is_set() else None
+
+    def _reachable(self, circuits: Sequence[str]) -> None:
+        own = [address for address in self.addresses if split(address) is None]
+        self.addresses = own + [f"{address}/p2p/{self._me.peer_id}" for address in circuits]
+        self._told_reachable(self.addresses)
+
+    async def upgrade(self, line: _Socket, peer: bytes, *, initiator: bool) -> INetConn | None:
+        """Noise and yamux on a line that did not come by a dial or a listener. SwarmException."""
+        raw, self._host.tcp.sockets[line] = RawConnection(line, initiator=initiator), None
+        try:
+            with trio.fail_after(self._limits.handshake_s):
+                if initiator:
+                    return await self._host.swarm.upgrade_outbound_raw_conn(raw, _id(peer))
+                await self._host.swarm.upgrade_inbound_raw_conn(raw, _multiaddr(line.host, line.port))
+                return None
+        except Exception as error:
+            line.abort()
+            raise SwarmException(_reason(error)) from error
+        except BaseException:
+            line.abort()
+            raise
 
     async def _join_gossip(self, gossip: _Pubsub, link: _Link) -> None:
         try:
@@ -874,6 +1020,41 @@ def _reason(error: BaseException | None) -> str:
     return reason
 
 
+class _Ground:
+    """What circuits stand on."""
+
+    def __init__(self, transport: Libp2pTransport) -> None:
+        self._transport = transport
+
+    def link_to(self, peer: bytes) -> _Link | None:
+        return self._transport._link_to(peer)  # noqa: SLF001
+
+    async def open(self, link: _Link, protocol: TProtocol) -> NetStream:
+        return await self._transport._host.open(link.conn, protocol)  # noqa: SLF001
+
+    async def upgrade(self, line: _Socket, peer: bytes, *, initiator: bool) -> INetConn | None:
+        return await self._transport.upgrade(line, peer, initiator=initiator)
+
+    def admits(self, line: _Socket) -> bool:
+        return self._transport._host.tcp.admits(line)  # noqa: SLF001
+
+    def own_addresses(self) -> list[str]:
+        return [address for address in self._transport.addresses if split(address) is None]
+
+    def unix_time(self) -> float:
+        return self._transport._clock()  # noqa: SLF001
+
+    def start_soon(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        if self._transport._nursery is not None:  # noqa: SLF001
+            self._transport._nursery.start_soon(work, *arguments)  # noqa: SLF001
+
+    def tcp_line(self, stream: trio.SocketStream, *, inbound: bool) -> _Socket:
+        return _Socket(stream, self._transport._traffic, inbound=inbound)  # noqa: SLF001
+
+    def log(self, name: str, fields: Mapping[str, object]) -> None:
+        self._transport._log(name, fields)  # noqa: SLF001
+
+
 class _Link:
     """One connection to one peer, from its handshake to its end."""
 
@@ -884,7 +1065,13 @@ class _Link:
         self.peer = _public_key(muxed.peer_id)
         self.name = muxed.peer_id.to_base58()
         self.socket = muxed.socket
-        self.address = str(_multiaddr(self.socket.host, self.socket.port))
+        self.address = self.socket.address
+        self.relayed = self.socket.relayed
+        self.punches = 0
+        self.heir: _Link | None = None  # the direct one that took its place
+        self.predecessor: _Link | None = None  # whose place it took
+        self.said = trio.Event()  # all that this one will say
+        self.heard = trio.Event()  # all that it will hear
         self.born = now
         self.inbound = trio.Event()  # the peer has opened its messages stream
         self.up = trio.Event()  # and we have opened ours
@@ -935,6 +1122,8 @@ libp2p.network.connection.swarm_connection.__dict__["logging"] = _silence()
 class _Socket(ReadWriteCloser):
     """A TCP connection that counts its bytes and can be cut off at once."""
 
+    relayed = False
+
     def __init__(self, stream: trio.SocketStream, traffic: Traffic, *, inbound: bool) -> None:
         self._stream = stream
         self._traffic = traffic
@@ -946,6 +1135,9 @@ class _Socket(ReadWriteCloser):
         self.end = "connection lost"
         # libp2p 0.8.1: its own stream does not know an IPv6 peer's address.
         self.host, self.port = stream.socket.getpeername()[:2]
+        self.address = str(_multiaddr(self.host, self.port))
+        self.hole_port = False  # dialled from the port that `circuits.Holes` dials from
+        self.punched = False  # by two dials that met
         host, port = stream.socket.getsockname()[:2]
         self.local: tuple[str, int] = (host.partition("%")[0], port)
 
@@ -1060,6 +1252,7 @@ class _Tcp(ITransport):
         self._limits = limits
         self._tcp = TCP()
         self.traffic = traffic
+        self.holes: Holes | None = None
         self.bound: dict[str, trio.SocketListener] = {}
         self.sockets: WeakKeyDictionary[_Socket, None] = WeakKeyDictionary()
 
@@ -1070,10 +1263,16 @@ class _Tcp(ITransport):
         return len(inbound) < self._limits.inbound_connections and strangers < self._limits.strangers_per_host
 
     async def dial(self, maddr: Multiaddr) -> IRawConnection:
-        raw = cast(RawConnection, await self._tcp.dial(maddr))
-        stream = cast(TrioTCPStream, raw.stream).stream
+        address = str(maddr).partition("/p2p/")[0]
+        from_hole = await self.holes.dial(address) if self.holes is not None else None
+        if from_hole is None:
+            raw = cast(RawConnection, await self._tcp.dial(maddr))
+            stream = cast(TrioTCPStream, raw.stream).stream
+        else:
+            stream = from_hole
         try:
             socket = _Socket(stream, self.traffic, inbound=False)
+            socket.hole_port = from_hole is not None
         except OSError:  # gone already
             stream.socket.close()
             raise

@@ -19,6 +19,7 @@ from node.doctor import (
     judge_interfaces,
     judge_multicast,
     judge_port,
+    judge_relaying,
     judge_versions,
 )
 from node.nearby import Interface, Notice
@@ -87,6 +88,20 @@ def test_a_port_that_does_not_open(port, words):
 def test_a_port_that_opens():
     assert holds(judge_port(Port("/ip4/0.0.0.0/tcp/4001"), None), "reached")
     assert holds(judge_port(Port("/ip4/127.0.0.1/tcp/0"), None), "this machine alone", "--listen")
+
+
+def test_relaying():
+    status = {"relays": [], "reached": False, "asked": 0, "circuits": 0}
+    assert judge_relaying(None) == []
+    for changes, words in (
+        ({}, "needs none"),
+        ({"relays": ["12D3KooWRosa"], "asked": 1}, "reached through 12D3KooWRosa"),
+        ({"reached": True, "circuits": 3}, "carries 3 circuits"),
+    ):
+        [finding] = judge_relaying(status | changes)
+        assert holds(finding, words)
+    [finding] = judge_relaying(status | {"asked": 2})
+    assert fails(finding, "none of its neighbours relays for it", "gossamer peers")
 
 
 def test_multicast():

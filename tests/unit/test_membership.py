@@ -13,9 +13,11 @@ from gossip.events import (
     Dial,
     Disconnect,
     Drop,
+    Kept,
     PeerDown,
     PeerUp,
     Persist,
+    Readdressed,
     Report,
     Send,
     SetTimer,
@@ -235,6 +237,39 @@ def test_a_beat_goes_to_neighbours_that_nothing_else_went_to_and_at_times_to_all
     assert beats == [[KEYS[1]], [KEYS[1]], [KEYS[1], KEYS[3]], [KEYS[1]]], (
         "all in PULSE_S: it tells the history"
     )
+
+
+def test_an_idle_link_that_is_kept_is_not_let_go(monkeypatch):
+    monkeypatch.setattr(membership_module, "LINKS_MAX", 2)
+    membership = machine()
+    for i in range(1, 6):
+        membership.handle(PeerUp(KEYS[i]), float(i))
+    membership.handle(Kept(KEYS[5]), 6.0)
+    membership.handle(Kept(KEYS[9]), 6.0)  # it has just gone
+    now = IDLE_S + 20
+    for i in range(1, 6):
+        membership.heard_from(KEYS[i], now, alive=True)
+    gone = [action.peer for action in membership.handle(BEAT, now) if isinstance(action, Disconnect)]
+    assert gone == [KEYS[i] for i in (4, 3, 2)]
+    membership.handle(PeerDown(KEYS[5], "gone"), now)
+    membership.handle(PeerUp(KEYS[5]), now)
+    assert not membership.neighbours[KEYS[5]].kept, "it lasts as long as the link"
+
+
+def test_new_addresses_are_told_under_the_next_sequence_and_those_told_dial_at_once():
+    membership = machine(sequence=7)
+    membership.handle(PeerUp(KEYS[1]), 0.0)
+    told_now = sent(membership.handle(Readdressed(("at/0", "via/1")), 1.0), Greeting)
+    [(peer, greeting)] = told_now
+    assert peer == KEYS[1]
+    renewed = open_frame(SWARM.id, greeting.presences[0], ME).body
+    assert renewed == Presence(8, ("at/0", "via/1"), hub=False)
+    assert open_frame(SWARM.id, membership.presences_of([ME])[0], ME).body == renewed
+    other = machine()
+    other.handle(PeerUp(KEYS[1]), 0.0)
+    assert dialled(told(other, presence(2))) == [(KEYS[2], ("at/2",))]
+    other.handle(PeerDown(KEYS[2], "nobody answers"), 1.0)
+    assert dialled(told(other, presence(2, 2, "at/2", "via/1"), 1.5)) == [(KEYS[2], ("at/2", "via/1"))]
 
 
 def test_of_too_many_neighbours_the_idle_ones_are_let_go_and_not_taken_for_down(monkeypatch):

@@ -207,6 +207,50 @@ def test_a_loss_comes_before_the_cap_and_takes_netem():
     ]
 
 
+NAT = NetworkTable(home=(HomeTable("street", 1), HomeTable("north", 2, nat="independent", delay_ms=12.5)))
+
+
+def test_a_home_behind_a_router_has_the_addresses_of_any_such_home_and_the_router_for_its_way_out():
+    planned = layout(NAT, RUN)
+    assert [place.address for place in planned.places] == ["10.213.1.1", "192.168.1.2", "192.168.1.3"]
+    ways = {
+        command[2]: " ".join(command[5:])
+        for command in planned.commands
+        if command[3:5] == ("route", "add") and "router" not in command[2]
+    }
+    # To whom nobody is near but its own home, all that is beyond is far.
+    assert ways == {
+        f"{RUN}-0": "10.213.0.0/16 dev eth0",
+        f"{RUN}-1": "default via 192.168.1.1",
+        f"{RUN}-2": "default via 192.168.1.1",
+    }
+    assert ("ip", "-n", f"{RUN}-0", "address", "add", "10.213.1.1/24", "dev", "eth0") in planned.commands
+    assert layout(TWO_HOMES, RUN).routers == ()
+
+
+def test_a_router_translates_in_a_namespace_of_the_run_and_its_home_can_be_cut_off():
+    planned = layout(NAT, RUN)
+    own = f"{RUN}-router1"
+    [router] = planned.routers
+    assert router[:4] == ("ip", "netns", "exec", own)
+    assert router[4:8] == (sys.executable, "-P", "-m", "scenarios.nat")
+    assert router[8:] == ("nat0", "192.168.1.0/24", "10.213.2.1", "independent", "12.5")
+    for command in planned.commands:
+        place = command[3] if command[:3] == ("ip", "netns", "add") else command[2]
+        assert place.startswith(f"{RUN}-")
+    legs = {command[5]: command[-3:] for command in planned.commands if command[3:5] == ("link", "add")}
+    assert legs["uplink1"] == ("lan", "netns", own)
+    assert legs["street1"] == ("wan", "netns", own)
+    assert planned.uplink("north", "down")[-2:] == ("uplink1", "down")
+
+
+def test_a_delay_is_a_routers(written):
+    with pytest.raises(
+        GossamerError, match=r"network\.home\[0\]\.delay_ms: it is the router's; give the home"
+    ):
+        plan(written(FILE.replace("devices = 4", "devices = 4\ndelay_ms = 5.0")))
+
+
 # --- who may ---------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +263,15 @@ def able(monkeypatch):
 
 def test_root_on_linux_with_iproute2_may(able):
     refuse_unable(TWO_HOMES, "apart")
+
+
+def test_a_router_takes_a_tun_device(able, monkeypatch, tmp_path):
+    monkeypatch.setattr(namespaces, "TUN", tmp_path / "tun")
+    refuse_unable(TWO_HOMES, "apart")
+    with pytest.raises(OptionError, match=r"has a home with nat, for which .* is missing"):
+        refuse_unable(NAT, "apart")
+    (tmp_path / "tun").touch()
+    refuse_unable(NAT, "apart")
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,7 @@ def test_a_route_is_lan_or_direct():
     assert route_of("/ip4/192.168.1.9/tcp/4001", [WIFI]) == "lan"
     assert route_of("/ip4/203.0.113.9/tcp/4001", [WIFI]) == "direct"
     assert route_of("/ip4/127.0.0.1/tcp/4001", [WIFI, LOOPBACK]) == "lan"
+    assert route_of("/ip4/192.168.1.9/tcp/4001/p2p/12D3KooW/p2p-circuit", [WIFI]) == "relay"
 
 
 # --- whom to join ---------------------------------------------------------------------------------------------

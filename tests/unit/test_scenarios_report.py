@@ -112,6 +112,18 @@ def test_bytes_a_round_are_told_by_kind_with_libp2ps_part_as_the_rest():
     assert "MASKED 15.0  READY 0.5  encryption and libp2p 4.5." in line
 
 
+def test_connections_are_told_by_route_where_some_leave_the_local_network():
+    nodes = [
+        node(0, routes={"Bruno": "direct", "Chidi": "relay"}),
+        node(1, routes={"Ada": "direct", "Chidi": "lan"}, relayed_bytes=1_200_000),
+        node(2, routes={"Ada": "relay", "Bruno": "lan"}),
+    ]
+    told = "Connections at the end: 1 direct, 1 lan, 1 relay. Relays carried 1.2 MB."
+    assert told in statements(report(nodes=nodes))
+    at_home = [node(0, routes={"Bruno": "lan"}), node(1, routes={"Ada": "lan"})]
+    assert not [line for line in statements(report(nodes=at_home)) if "Connections" in line]
+
+
 def test_a_sums_phases_are_told_without_its_detours():
     assert "Seconds of a secure sum by phase: READY to SHARES 0.50  SHARES to KEYS_SET 0.25." in statements(
         report()

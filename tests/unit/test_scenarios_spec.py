@@ -82,6 +82,7 @@ def test_the_known_scenarios_are_those_that_the_manual_names():
         "scale",
         "split",
         "truth",
+        "two-homes",
         "watch",
     ]
 
