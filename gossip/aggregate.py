@@ -55,7 +55,7 @@ MEMBERSHIP_OF_MANIFEST = bytes(32)  # the cohort met under the manifest's own li
 
 INDEX_BYTES = 2  # of a place in the manifest's list of members, big-endian
 
-# In a swarm that lists its members, a member's place in the list; in an open one, its key. Only that one spelling is valid.
+# In a swarm that lists its members, a member's place in the list; in any other, its key. Only that one spelling is valid.
 MemberName = Annotated[bytes, Meta(min_length=INDEX_BYTES, max_length=32)]
 LaneBytes = Annotated[bytes, Meta(min_length=1, max_length=4 * PARAMETERS_MAX)]
 Bitmap = Annotated[bytes, Meta(min_length=1, max_length=COHORT_MAX // 8)]
@@ -142,17 +142,17 @@ def spell_members(keys: Sequence[bytes], manifest: Manifest) -> tuple[bytes, ...
 
     ValueError for a key that a swarm which lists its members does not list.
     """
-    if manifest.admit == "open":
+    if manifest.admit != "members":
         return tuple(keys)
     return tuple(manifest.members.index(key).to_bytes(INDEX_BYTES, "big") for key in keys)
 
 
 def read_members(names: Sequence[bytes], manifest: Manifest) -> tuple[PeerKey, ...]:
     """The keys that these names stand for; PeerViolation for names of the other kind and for places beyond the list."""
-    size = 32 if manifest.admit == "open" else INDEX_BYTES
+    size = INDEX_BYTES if manifest.admit == "members" else 32
     if any(len(name) != size for name in names):
         raise PeerViolation(f"a member's name in this swarm is {size} bytes")
-    if manifest.admit == "open":
+    if manifest.admit != "members":
         return tuple(names)
     places = [int.from_bytes(name, "big") for name in names]
     if any(place >= len(manifest.members) for place in places):

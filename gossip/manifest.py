@@ -25,6 +25,8 @@ SCHEDULE_MAX = 16
 RANK_MAX = 64
 GRAIN_MAX = 64
 MASKS_OFF = "masks are off: members' updates are visible to their aggregator"
+INVITES_MAX = 1 << 12  # of one inviter, whatever the manifest says, and of the founder
+DEPTH_MAX = 4  # generations
 SIDE_MAX = 1 << 16  # rows or columns of a matrix, for the integers of its basis
 
 
@@ -89,6 +91,13 @@ class Cohorts(Wire, frozen=True):
     masks: bool = True  # without, each update is in the clear for its cohort's aggregators: MASKS_OFF
 
 
+class Invitations(Wire, frozen=True):
+    """Where certificates admit (`gossip.admission`)."""
+
+    invites_max: Annotated[int, Meta(ge=1, le=INVITES_MAX)] = 16  # of each device but the founder
+    depth_max: Annotated[int, Meta(ge=1, le=DEPTH_MAX)] = 3  # generations: 1 where only the founder invites
+
+
 class Manifest(Wire, frozen=True):
     version: Literal[1]
     name: Name
@@ -96,9 +105,15 @@ class Manifest(Wire, frozen=True):
     training: Training
     compression: Compression
     cohorts: Cohorts
-    admit: Literal["open", "members"]
+    admit: Literal["open", "members", "invite", "ask"]  # the last two: by certificate, see gossip.admission
     members: Annotated[tuple[PeerKey, ...], Meta(max_length=MEMBERS_MAX)]  # admit = "members": exactly these
     founder: PeerKey
+    invitations: Invitations = Invitations()
+
+    @property
+    def certifies(self) -> bool:
+        """Whether certificates say who belongs."""
+        return self.admit in {"invite", "ask"}
 
 
 MANIFEST_BYTES = 1 << 18
@@ -117,9 +132,9 @@ class Swarm:
     manifest: Manifest
     signed: bytes
 
-    def admits(self, peer: bytes) -> bool:
-        """Whether messages of this device may be acted upon, and cohorts may count it in."""
-        return self.manifest.admit == "open" or peer in self.manifest.members
+    def may_admit(self, peer: bytes) -> bool:
+        """Whether the manifest alone leaves room for this device; where certificates admit, they have the last word."""
+        return self.manifest.admit != "members" or peer in self.manifest.members
 
 
 def found(manifest: Manifest, founder: Identity) -> Swarm:

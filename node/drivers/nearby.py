@@ -130,7 +130,7 @@ class Nearby:
         self._known_doubles = set(self._candidates.doubles)
         connected = {peer for peer, _ in self._transport.peers}
         for peer, addresses in self._candidates.due(connected, self._enough, self._announced[0], now):
-            if not self._swarm.admits(peer):
+            if not self._swarm.may_admit(peer):
                 continue
             self._log.info("nearby", peer=peer.hex()[:16], addresses=list(addresses))
             self._transport.dial(peer, addresses)

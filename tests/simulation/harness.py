@@ -47,7 +47,18 @@ from gossip.events import (
     TrainerReady,
 )
 from gossip.fold import fold_all
-from gossip.manifest import Cohorts, Compression, Manifest, Model, Step, Swarm, Tensor, Training, found
+from gossip.manifest import (
+    Cohorts,
+    Compression,
+    Invitations,
+    Manifest,
+    Model,
+    Step,
+    Swarm,
+    Tensor,
+    Training,
+    found,
+)
 from gossip.membership import Settings
 from gossip.messages import (
     Kind,
@@ -63,6 +74,7 @@ from gossip.secure_sum import MaskJob, phase_place, vote_key
 from gossip.wire import pack
 from node import core as node_core
 
+INVITATIONS = Invitations()
 STEP_S = 1.0
 GATHER_S = 0.5
 TRAIN_S = (0.5, 3.0)
@@ -109,6 +121,8 @@ def tiny_swarm(
     n_max: int = 16,
     codec: str = "dense",
     sums: int = 8,
+    admit: str = "members",
+    invitations: Invitations = INVITATIONS,
 ) -> Swarm:
     initial = tiny_initial()
     return found(
@@ -127,9 +141,10 @@ def tiny_swarm(
                 codec, 4, 1000 if codec in {"dense", "lowrank"} else 500, 7, 8, -2, 64, rank=2
             ),
             cohorts=Cohorts(n_min, n_max, int(GATHER_S * 1000), int(STEP_S * 1000), sums),
-            admit="members",
-            members=tuple(sorted(members)),
+            admit=admit,
+            members=tuple(sorted(members)) if admit == "members" else (),
             founder=founder.public_key,
+            invitations=invitations,
         ),
         founder,
     )

@@ -1,0 +1,394 @@
+"""Who belongs to a swarm, where certificates say so: an invitation is a signed statement, and so is taking it back.
+
+A **certificate** names a device and the *inviter* that answers for it. The founder, whose key the manifest holds, needs none;
+whoever has one may sign others for as many generations (`depth`) as its own leaves it. A device belongs while a **chain** of
+certificates leads from the founder to it of which none has expired and nobody was **revoked** by somebody above it in that same
+chain: who vouched can take back what it vouched for, and nobody else's (SPKI: Ellison et al., RFC 2693; revocation lists are
+signed by who issued, RFC 5280). Whoever is invited twice belongs by either chain.
+
+Inviters number their invitations, and the manifest bounds the numbers: a thousand names cost their owner a thousand invitations
+(Douceur, "The Sybil attack", IPTPS 2002). Two devices under one number of one inviter are proof that it cheated: by that
+number neither of them belongs. A renewal repeats the number and the device.
+
+What is known is a grow-only set of statements. A statement is taken in if its signature holds and its signer is, by what is held or
+comes along, somebody who could sign it; so who was never invited can fill nothing, and a device and those that it
+brought (its *line*, by the founder's invitee) fill at most LINE_MAX. Below the bounds, sets that were told the same are the
+same in whatever order: of two renewals the one that lasts longer is kept. At a bound what came first stays.
+
+Two questions are asked of the set, and they differ on purpose:
+
+    certified   was it ever admitted?     monotone, no clock: may its part in an aggregate be taken in
+    belongs     is it a member now?       by this device's clock: may it speak, and be counted into a cohort
+
+An aggregate is for ever (`gossip.aggregate`): a later revocation bars a device from what is to come, and never from what was.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import IntEnum
+from functools import cached_property
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta
+
+from crypto.hashing import digest
+from crypto.identity import Identity, verify
+from gossip.errors import PeerViolation
+from gossip.events import Put
+from gossip.manifest import DEPTH_MAX, INVITES_MAX, Hash, PeerKey, Swarm
+from gossip.wire import Wire, pack, unpack
+
+STATEMENTS_MAX = 8192
+LINE_MAX = 512  # of them about one line; a line that cheats leaves room for the others
+RIVALS_MAX = 2  # devices kept under one number of one inviter: that is the proof
+STATEMENT_BYTES = 320
+SHORT_BYTES = 8  # of an id
+CLOCK_SLACK_S = 600  # by which clocks of honest devices may differ
+TABLE = "statement"  # of the store
+
+Seconds = Annotated[int, Meta(ge=0, lt=1 << 40)]  # unix time
+
+
+class Certificate(Wire, frozen=True):
+    swarm: Hash
+    device: PeerKey
+    inviter: PeerKey
+    serial: Annotated[int, Meta(ge=0, lt=INVITES_MAX)]  # the inviter's own number of it
+    issued_s: Seconds
+    expires_s: Seconds
+    depth: Annotated[int, Meta(ge=0, lt=DEPTH_MAX)]  # generations that this device may admit in turn
+
+
+class Revocation(Wire, frozen=True):
+    swarm: Hash
+    device: PeerKey
+    by: PeerKey  # above the device
+
+
+Said: TypeAlias = Certificate | Revocation
+KINDS: dict[int, tuple[str, type[Said]]] = {1: ("certificate", Certificate), 2: ("revocation", Revocation)}
+
+
+class Statement(Wire, frozen=True):
+    """As it travels. Its id is that of the body: who signs one body twice has said the same."""
+
+    kind: Literal[1, 2]
+    body: Annotated[bytes, Meta(max_length=STATEMENT_BYTES)]
+    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A statement whose signature holds. Nothing else outside the tests may make one."""
+
+    said: Said
+    raw: bytes
+
+    @cached_property
+    def id(self) -> bytes:
+        return statement_id(self.raw)
+
+    @property
+    def signer(self) -> bytes:
+        return self.said.inviter if isinstance(self.said, Certificate) else self.said.by
+
+    @cached_property
+    def slot(self) -> bytes:
+        """Under which a renewal replaces what it renews: it lasts longer, and no chain over it is ever lost."""
+        said = self.said
+        if isinstance(said, Certificate):
+            numbers = said.serial.to_bytes(2, "big") + bytes([said.depth])
+            return digest("certificate", said.inviter, numbers, said.device)
+        return digest("revocation", said.by, said.device)
+
+    @property
+    def worth(self) -> tuple[int, int]:
+        """Of two renewals the higher is kept."""
+        said = self.said
+        return (said.expires_s, said.issued_s) if isinstance(said, Certificate) else (0, 0)
+
+
+class Why(IntEnum):
+    """Why a device does not belong."""
+
+    UNKNOWN = 1
+    EXPIRED = 2
+    REVOKED = 3
+    TWICE = 4
+    FORGED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    why: Why
+    at_s: int = 0  # when it expired
+
+    def of(self, whose: str) -> str:
+        """In words; `whose` is "its" or "this device's"."""
+        match self.why:
+            case Why.EXPIRED:
+                day = datetime.fromtimestamp(self.at_s, UTC).strftime("%Y-%m-%d %H:%M")
+                return f"{whose} certificate, or one that it rests on, expired on {day} UTC"
+            case Why.REVOKED:
+                return f"{whose} certificate, or one that it rests on, was revoked"
+            case Why.TWICE:
+                return f"{whose} invitation, or one that it rests on, was given to two devices"
+            case Why.FORGED:
+                return f"{whose} certificate is of another swarm, or a signature on it does not hold"
+            case Why.UNKNOWN:
+                return f"{whose} certificate does not lead to the founder of this swarm, or there is none"
+
+
+def issue(
+    identity: Identity, swarm: bytes, device: bytes, serial: int, issued_s: int, expires_s: int, depth: int
+) -> bytes:
+    """The certificate by which `identity` admits a device. Which serial is free, `Admission.serial_for` tells."""
+    said = Certificate(swarm, device, identity.public_key, serial, issued_s, expires_s, depth)
+    return _sign(identity, 1, said)
+
+
+def revoke(identity: Identity, swarm: bytes, device: bytes) -> bytes:
+    return _sign(identity, 2, Revocation(swarm, device, identity.public_key))
+
+
+def _sign(identity: Identity, kind: Literal[1, 2], said: Said) -> bytes:
+    body = pack(said)
+    return pack(Statement(kind, body, identity.sign(KINDS[kind][0], body)))
+
+
+def open_statement(swarm: bytes, raw: bytes) -> Held:
+    """PeerViolation for bytes that are no statement of this swarm by the one whom it names."""
+    statement = unpack(raw, Statement, limit_bytes=STATEMENT_BYTES)
+    domain, kind = KINDS[statement.kind]
+    said = unpack(statement.body, kind, limit_bytes=STATEMENT_BYTES)
+    if said.swarm != swarm:
+        raise PeerViolation(f"{domain}: of another swarm")
+    held = Held(said, raw)
+    if held.signer == said.device:
+        raise PeerViolation(f"{domain}: of a device for itself")
+    if isinstance(said, Certificate) and said.expires_s <= said.issued_s:
+        raise PeerViolation(f"{domain}: expires before it is issued")
+    if not verify(held.signer, domain, statement.body, statement.signature):
+        raise PeerViolation(f"{domain}: the signature does not hold")
+    return held
+
+
+def statement_id(raw: bytes) -> bytes:
+    """PeerViolation for bytes that are no statement."""
+    statement = unpack(raw, Statement, limit_bytes=STATEMENT_BYTES)
+    return digest("statement", bytes([statement.kind]), statement.body)
+
+
+class Admission:
+    """The statements that one device knows."""
+
+    def __init__(self, swarm: Swarm, me: bytes) -> None:
+        self._swarm = swarm
+        self._founder = swarm.manifest.founder
+        self._invitations = swarm.manifest.invitations
+        self.me = me
+        self._held: dict[bytes, Held] = {}  # by id, at most STATEMENTS_MAX
+        self._of: dict[bytes, dict[bytes, Held]] = {}  # certificates by device and slot
+        self._rivals: dict[tuple[bytes, int], dict[bytes, None]] = {}  # devices by inviter and serial
+        self._revoked: dict[tuple[bytes, bytes], None] = {}  # (by, device)
+        self._line: dict[bytes, bytes] = {}  # whose line a device counts for: that by which it came first
+        self._of_line: dict[bytes, int] = {}  # statements
+        self._digest: bytes | None = None
+        self._judged: dict[bytes, Refusal | None] = {}  # by peer, at `_judged_at`, until the set changes
+        self._judged_at = 0
+
+    # --- taking in --------------------------------------------------------------------------------------------
+
+    def add(self, statements: Iterable[bytes]) -> tuple[bytes, ...]:
+        """Take in what holds, in whatever order it comes; the statements that were news.
+
+        PeerViolation, and nothing is taken in, if one of them is no statement of this swarm or forged. What somebody signed who
+        may not is passed over: its own certificate may be on its way.
+        """
+        todo = [
+            open_statement(self._swarm.id, raw)
+            for raw in dict.fromkeys(statements)
+            if statement_id(raw) not in self._held
+        ]
+        news: list[bytes] = []
+        while todo:
+            rest = [held for held in todo if not self._take(held)]
+            if len(rest) == len(todo):
+                break
+            news += [held.raw for held in todo if held not in rest]
+            todo = rest
+        if news:
+            self._digest = None
+            self._judged.clear()
+        return tuple(news)
+
+    def records(self, news: Iterable[bytes]) -> tuple[Put, ...]:
+        """What makes them durable; a renewal replaces what it renews."""
+        return tuple(Put(TABLE, open_statement(self._swarm.id, raw).slot, raw) for raw in news)
+
+    def _take(self, held: Held) -> bool:
+        said = held.said
+        if isinstance(said, Revocation):
+            if not self.may_revoke(said.by, said.device) or not self._count(self._line[said.device]):
+                return False
+            self._revoked[said.by, said.device] = None
+            self._held[held.id] = held
+            return True
+        if said.device == self._founder or self._depth(said.inviter) <= said.depth:
+            return False
+        limit = INVITES_MAX if said.inviter == self._founder else self._invitations.invites_max
+        rivals = self._rivals.get((said.inviter, said.serial), {})
+        if said.serial >= limit or (said.device not in rivals and len(rivals) >= RIVALS_MAX):
+            return False
+        of_device = self._of.get(said.device, {})
+        before = of_device.get(held.slot)
+        if before is not None:
+            # Two of one worth can differ in nothing, but for the signature.
+            if held.worth <= before.worth:
+                return False
+            del self._held[before.id]
+        elif not self._count(self._line.get(said.inviter, said.device)):
+            return False
+        self._held[held.id] = held
+        self._of.setdefault(said.device, {})[held.slot] = held
+        self._rivals.setdefault((said.inviter, said.serial), {})[said.device] = None
+        self._line.setdefault(said.device, self._line.get(said.inviter, said.device))
+        return True
+
+    def _count(self, line: bytes) -> bool:
+        if len(self._held) >= STATEMENTS_MAX or self._of_line.get(line, 0) >= LINE_MAX:
+            return False
+        self._of_line[line] = self._of_line.get(line, 0) + 1
+        return True
+
+    def _depth(self, peer: bytes) -> int:
+        """How many generations this device was ever allowed; -1 for a stranger."""
+        if peer == self._founder:
+            return self._invitations.depth_max
+        # All that are held were signed by somebody who had more, so each of them ends a chain.
+        certificates = (held.said for held in self._of.get(peer, {}).values())
+        return max((said.depth for said in certificates if isinstance(said, Certificate)), default=-1)
+
+    # --- what is asked ----------------------------------------------------------------------------------------
+
+    def certified(self, peer: bytes) -> bool:
+        """Whether it was ever admitted: once true, always true."""
+        return peer == self._founder or peer in self._of
+
+    def belongs(self, peer: bytes, unix_s: int) -> bool:
+        return self.judge(peer, unix_s) is None
+
+    def refusal(self, peer: bytes, unix_s: int) -> str:
+        """Why a device does not belong, in one sentence; nothing for one that does."""
+        refused = self.judge(peer, unix_s)
+        return refused.of("its") if refused else ""
+
+    def judge(self, peer: bytes, unix_s: int) -> Refusal | None:
+        """Why a device does not belong, by its best chain; None for one that does."""
+        if unix_s != self._judged_at:
+            self._judged.clear()
+            self._judged_at = unix_s
+        if peer not in self._judged:
+            if not self.certified(peer):
+                return Refusal(Why.UNKNOWN)
+            path = self._best(peer)
+            self._judged[peer] = self._fault(path, unix_s)
+        return self._judged[peer]
+
+    def chain(self, peer: bytes) -> tuple[bytes, ...]:
+        """The certificates that lead to this device, the founder's first: none for the founder and for strangers."""
+        return tuple(held.raw for held in self._best(peer))
+
+    def line(self, peer: bytes) -> bytes:
+        """The founder's direct invitee from whom this device's chain comes; the founder and a stranger are their own."""
+        best = self._best(peer)
+        return best[0].said.device if best else peer
+
+    def may_revoke(self, by: bytes, device: bytes) -> bool:
+        """Whether it ever was above the device."""
+        if device not in self._of or by == device:
+            return False
+        return by == self._founder or any(by == held.signer for path in self._paths(device) for held in path)
+
+    def members(self, unix_s: int) -> list[bytes]:
+        """All that belong, ascending."""
+        return [peer for peer in sorted({self._founder, *self._of}) if self.belongs(peer, unix_s)]
+
+    def depth_left(self, peer: bytes, unix_s: int) -> int:
+        """How many generations it may admit now; -1 for a device that does not belong."""
+        if peer == self._founder:
+            return self._invitations.depth_max
+        whole = [path[-1].said for path in self._paths(peer) if self._fault(path, unix_s) is None]
+        return max((said.depth for said in whole if isinstance(said, Certificate)), default=-1)
+
+    def serial_for(self, device: bytes, taken: Iterable[int] = ()) -> int | None:
+        """The number under which this device admits another: its own again, else the lowest that is free; None: all used."""
+        limit = INVITES_MAX if self.me == self._founder else self._invitations.invites_max
+        own = {serial: rivals for (inviter, serial), rivals in self._rivals.items() if inviter == self.me}
+        again = min((serial for serial, rivals in own.items() if device in rivals), default=None)
+        if again is not None:
+            return again
+        used = {*own, *taken}
+        return next((serial for serial in range(limit) if serial not in used), None)
+
+    # --- two sets ---------------------------------------------------------------------------------------------
+
+    def digest(self) -> bytes:
+        """8 bytes, the same for the same statements."""
+        if self._digest is None:
+            self._digest = digest("statements", *sorted(self._held))[:8]
+        return self._digest
+
+    def ids(self) -> tuple[bytes, ...]:
+        """How the ids of all that is held begin, ascending."""
+        return tuple(identity[:SHORT_BYTES] for identity in sorted(self._held))
+
+    def without(self, shorts: Iterable[bytes]) -> tuple[bytes, ...]:
+        """All statements but those whose ids begin so: certificates before what they carry.
+
+        Only who signed two statements whose ids begin alike (2^32 tries) could hide one of them behind the other: its own.
+        """
+        known = set(shorts)
+        return tuple(held.raw for identity, held in self._held.items() if identity[:SHORT_BYTES] not in known)
+
+    # --- chains -----------------------------------------------------------------------------------------------
+
+    def _paths(
+        self, peer: bytes, above: int = -1, below: tuple[Held, ...] = ()
+    ) -> Iterator[tuple[Held, ...]]:
+        """Every chain to a device. Depth falls along each, so all of them end, after at most DEPTH_MAX."""
+        for held in self._of.get(peer, {}).values():
+            said = held.said
+            if not isinstance(said, Certificate) or said.depth <= above:
+                continue
+            if said.inviter == self._founder:
+                yield (held, *below)
+            else:
+                yield from self._paths(said.inviter, said.depth, (held, *below))
+
+    def _best(self, peer: bytes) -> tuple[Held, ...]:
+        """Of its chains one that nobody has revoked, and that lasts longest; the same for whoever holds the same set."""
+        return max(
+            self._paths(peer),
+            key=lambda path: (self._fault(path, 0) is None, _lasts(path), [held.id for held in path]),
+            default=(),
+        )
+
+    def _fault(self, path: Sequence[Held], unix_s: int) -> Refusal | None:
+        """Why a chain does not hold (any more)."""
+        above = [self._founder]
+        for held in path:
+            said = held.said
+            assert isinstance(said, Certificate)
+            if any((one, said.device) in self._revoked for one in above):
+                return Refusal(Why.REVOKED)
+            if len(self._rivals[said.inviter, said.serial]) > 1:
+                return Refusal(Why.TWICE)
+            above.append(said.device)
+        expired_s = _lasts(path) if path else unix_s
+        return Refusal(Why.EXPIRED, expired_s) if expired_s + CLOCK_SLACK_S <= unix_s else None
+
+
+def _lasts(path: Sequence[Held]) -> int:
+    return min(held.said.expires_s for held in path if isinstance(held.said, Certificate))
