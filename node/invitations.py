@@ -43,15 +43,11 @@ run, could in principle learn bits of one code that is used once.
 States of I:  Greeting -> Sharing -> Proving -> Naming -> Deciding -> Certifying -> Storing     of J:  the same, seen from J
 """
 
-import difflib
 import hmac
-import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, TypeAlias, TypeVar, get_args
-from urllib.parse import quote, unquote
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -60,22 +56,15 @@ from spake2 import SPAKE2_A, SPAKE2_B, SPAKEError
 from spake2.ed25519_basic import NotOnCurve
 
 from crypto.hashing import PREFIX, digest
-from crypto.identity import peer_id, public_key_of
+from crypto.identity import peer_id
 from crypto.sealing import OVERHEAD_BYTES, seal, unseal
+from gossip.admission import STATEMENT_BYTES
 from gossip.errors import GossamerError, MisuseError, PeerViolation
-from gossip.manifest import MANIFEST_BYTES, Hash, Name
+from gossip.manifest import DEPTH_MAX, MANIFEST_BYTES, Hash, Name
 from gossip.wire import Wire, pack, unpack
-from node.config import bootstrap_peer
+from node.codes import CODE_WORDS, KNOCK, NUMBERS, SECRET_BYTES, VERSION, Secret, Way, code_text, link_text
 from node.ports import Entropy
 from node.words import WORDS
-
-VERSION = 1
-NUMBERS = (1000, 9999)
-CODE_WORDS = 2
-SECRET_BYTES = 16
-LINK_SCHEME = "gossamer:join?"
-LINK_CHARACTERS_MAX = 1024
-LINK_ADDRESSES_MAX = 4
 
 INVITATIONS_MAX = 16  # open at once
 ENDED_MAX = 64  # whose end is remembered, to tell who comes late
@@ -91,14 +80,11 @@ STEP_S = 10.0  # for an answer that needs no person
 DECIDE_S = 600.0  # for a person to decide
 CLAIMANTS_MAX = 3  # devices nearby that a joiner shows a proof to
 
-STATEMENTS_MAX = 16
-STATEMENT_BYTES = 1024
 SHARE_BYTES = 33
 MAC_BYTES = 32
 BOX_BYTES = MANIFEST_BYTES + 1024
 HEARD_BYTES = 512  # of a frame that an inviter takes
 
-Way: TypeAlias = Literal["code", "link", "knock"]
 Why: TypeAlias = Literal[
     "unknown", "wrong", "burnt", "used", "expired", "withdrawn", "refused", "busy", "version", "closed",
     "uncertified", "unanswered",
@@ -126,12 +112,6 @@ WORDS_OF: dict[Why, str] = {
 }  # fmt: skip
 
 
-class CodeError(GossamerError):
-    """What was typed is no code and no link: read it again. Exit code 2."""
-
-    exit_code: ClassVar[int] = 2
-
-
 class TooManyInvitations(GossamerError):
     """So many invitations are open already: end one (Ctrl-C where it is shown), or let more devices use one (--uses)."""
 
@@ -144,82 +124,6 @@ class NotJoined(GossamerError):
     def __init__(self, why: Why, who: str) -> None:
         super().__init__(f"{who}: {WORDS_OF[why]}")
         self.why = why
-
-
-# --- what is shown, and typed -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """What a joiner was told: which invitation, and the password of the PAKE. `addresses`: of a link, with /p2p/."""
-
-    way: Way
-    number: int
-    password: bytes
-    addresses: tuple[str, ...] = ()
-
-
-KNOCK = Secret("knock", 0, b"")
-
-
-def code_text(number: int, words: Sequence[str]) -> str:
-    return "-".join((str(number), *words))
-
-
-def link_text(number: int, secret: bytes, addresses: Iterable[str]) -> str:
-    """`addresses` end in /p2p/ and the same peer id, which stands once in the link. The first few that fit."""
-    head, peer = "", ""
-    for address in list(addresses)[:LINK_ADDRESSES_MAX]:
-        place, _, peer = address.rpartition("/p2p/")
-        more = f"{head}&a={quote(place)}"
-        head = more if len(more) < LINK_CHARACTERS_MAX - 128 else head
-    shown = urlsafe_b64encode(secret).decode().rstrip("=")
-    return f"{LINK_SCHEME}v={VERSION}&n={number}&s={shown}&p={peer}{head}"
-
-
-def read_secret(text: str) -> Secret:
-    """A code, however it is spaced and spelt in capitals or not, or a link. CodeError."""
-    text = text.strip()
-    if text[:9].casefold() == "gossamer:":
-        return _read_link(text)
-    if len(text) > LINK_CHARACTERS_MAX:
-        raise CodeError("this is no code: a code is a number and two words, like 4170-maple-otter")
-    number, *words = [part for part in re.split(r"[\s\-_.,]+", text.casefold()) if part] or [""]
-    if not re.fullmatch(r"[0-9]{4}", number) or len(words) != CODE_WORDS:
-        raise CodeError("this is no code: a code is a number and two words, like 4170-maple-otter")
-    for word in words:
-        if word not in WORDS:
-            like = difflib.get_close_matches(word[:64], WORDS, 1)
-            hint = f'; did they say "{like[0]}"?' if like else ""
-            shown = word if word.isascii() and word.isalpha() and len(word) <= 16 else "one of them"
-            raise CodeError(f"{shown}: no word of a code{hint} Nothing was sent yet: read the code again")
-    return Secret("code", int(number), "-".join(words).encode())
-
-
-def _read_link(text: str) -> Secret:
-    if len(text) > LINK_CHARACTERS_MAX or not text.isascii():
-        raise CodeError(f"this link is longer than {LINK_CHARACTERS_MAX} characters, or not of plain letters")
-    if not text.startswith(LINK_SCHEME):
-        raise CodeError(f"this is no link to join with: those begin with {LINK_SCHEME}")
-    pairs = [tuple(part.split("=", 1)) for part in text.removeprefix(LINK_SCHEME).split("&") if "=" in part]
-    fields = {key: unquote(value) for key, value in pairs}
-    if fields.get("v") != str(VERSION):
-        raise CodeError(
-            "this link is of another release; install the same on both devices: gossamer --version"
-        )
-    try:
-        secret = urlsafe_b64decode(fields["s"] + "==")
-        number = int(fields["n"])
-        peer = public_key_of(fields["p"])
-        addresses = tuple(f"{unquote(value)}/p2p/{fields['p']}" for key, value in pairs if key == "a")
-        fits = len(secret) == SECRET_BYTES and NUMBERS[0] <= number <= NUMBERS[1]
-        if not fits or not 1 <= len(addresses) <= LINK_ADDRESSES_MAX:
-            raise ValueError("a field is out of its bounds")
-        if any(bootstrap_peer(address) != peer for address in addresses):
-            raise ValueError("an address names another device")
-    except (KeyError, ValueError) as error:
-        raise CodeError("this link is cut off or was changed: copy the whole line again") from error
-    return Secret("link", number, secret, addresses)
 
 
 # --- frames -----------------------------------------------------------------------------------------------------
@@ -263,7 +167,7 @@ class Constitution(Wire, frozen=True):
 class Chain(Wire, frozen=True):
     statements: Annotated[
         tuple[Annotated[bytes, Meta(max_length=STATEMENT_BYTES)], ...],
-        Meta(min_length=1, max_length=STATEMENTS_MAX),
+        Meta(min_length=1, max_length=DEPTH_MAX + 1),
     ]
 
 
@@ -805,8 +709,9 @@ class Inviter:
 
     def _ending_of(self, number: int) -> Why:
         invitation = self._invitations.get(number)
-        over = invitation.over if invitation is not None else None
-        return over or self._ended.get(number, "unknown")
+        if invitation is not None and invitation.over is not None:
+            return invitation.over
+        return self._ended.get(number, "unknown")
 
     def _waits(self, number: int) -> bool:
         states = Deciding | Certifying | Storing

@@ -9,12 +9,12 @@ from crypto.identity import Identity, peer_id
 from gossip.errors import PeerViolation
 from gossip.wire import pack
 from node import invitations
+from node.codes import KNOCK, LINK_CHARACTERS_MAX, CodeError, Secret, code_text, read_secret
 from node.invitations import (
     ATTEMPTS_A_HOST,
     ATTEMPTS_A_MINUTE,
     DECIDE_S,
     INVITATIONS_MAX,
-    KNOCK,
     KNOCKS_MAX,
     LEASE_S,
     STEP_S,
@@ -26,7 +26,6 @@ from node.invitations import (
     Certified,
     Certify,
     Closed,
-    CodeError,
     End,
     Heard,
     Inviter,
@@ -38,14 +37,11 @@ from node.invitations import (
     Passed,
     Proof,
     Say,
-    Secret,
     Share,
     Tell,
     TooManyInvitations,
     Watched,
     Withdrawn,
-    code_text,
-    read_secret,
 )
 from node.words import WORDS
 
@@ -608,7 +604,7 @@ def test_a_link_says_where_and_nothing_twice():
     assert (read.way, read.number, read.password) == ("link", invitation.number, invitation.secret)
     assert read.addresses == tuple(places)
     many = invitation.link([WHERE] * 50)
-    assert len(many) <= invitations.LINK_CHARACTERS_MAX
+    assert len(many) <= LINK_CHARACTERS_MAX
     assert read_secret(many).addresses
 
 
