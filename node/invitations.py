@@ -291,10 +291,11 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """The chain of the device that was allowed, founder first; empty: this device may admit nobody."""
+    """The chain of the device that was allowed, founder first; or why this device may not admit it, for its owner."""
 
     talk: int
     statements: tuple[bytes, ...]
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -509,8 +510,8 @@ class Inviter:
                 return self._close(talk)
             case Answered(_, allow):
                 return self._answered(talk, allow, now)
-            case Certified(_, statements):
-                return self._certified(talk, statements, now)
+            case Certified():
+                return self._certified(talk, event, now)
 
     # --- one conversation ---------------------------------------------------------------------------------------
 
@@ -621,21 +622,21 @@ class Inviter:
         talk.until = now + STEP_S
         return [Certify(talk.id, talk.peer)]
 
-    def _certified(self, talk: _Talk, statements: tuple[bytes, ...], now: float) -> list[Action]:
+    def _certified(self, talk: _Talk, issued: Certified, now: float) -> list[Action]:
         match talk.state:
             case Certifying(secret, keys, name):
                 pass
             case _:
                 return []
-        if not statements:
+        if not issued.statements:
             if (invitation := self._invitations.get(secret.number)) is not None:
                 invitation.uses += 1
                 invitation.admitted.pop(talk.peer, None)
-            told = Tell(talk.number, "refused", talk.id, talk.peer, name, why="uncertified")
+            told = Tell(talk.number, "refused", talk.id, talk.peer, name, why=issued.refusal)
             return [told, *self._deny(talk, "uncertified")]
         talk.state = Storing(secret, keys, name)
         talk.until = now + STEP_S
-        said: list[Action] = [Say(talk.id, _frame(keys.sealed(Chain(statements))))]
+        said: list[Action] = [Say(talk.id, _frame(keys.sealed(Chain(issued.statements))))]
         if secret.way == "knock":
             said.insert(0, Say(talk.id, _frame(keys.sealed(Constitution(self._manifest)))))
         return [*said, Tell(talk.number, "allowed", talk.id, talk.peer, name)]

@@ -18,6 +18,7 @@ from node.core import NodeCore
 from node.drivers.api import NotYet, Unanswered
 from node.drivers.daemon import Daemon
 from node.drivers.interfaces import interfaces
+from node.drivers.inviting import NOT_THERE, Inviting
 from node.drivers.mailbox import Mailbox
 from node.drivers.trainer import Trainer
 from node.nearby import route_of
@@ -45,12 +46,14 @@ class Running:
         transport: "Libp2pTransport",
         first_model: Floats,
         nearby: "Nearby | None",
+        inviting: Inviting,
     ) -> None:
         self.core = core
         self.daemon = daemon
         self.transport = transport
         self.first_model = first_model  # x_0
         self.nearby = nearby  # None: the settings say no
+        self.inviting = inviting
 
 
 class Account:
@@ -122,7 +125,8 @@ class Account:
     def peers(self) -> dict[str, object]:
         """The other members that are believed to be up; `address` is the other end of a neighbour's connection.
 
-        `route`: to a neighbour, "lan" or "direct". `state`: "neighbour", or "member", of whom others told.
+        `route`: to a neighbour, "lan" or "direct". `state`: "neighbour", or "member", of whom others told. `knocks`: strangers
+        that ask to be let in.
         """
         running = self._up()
         ends = {peer_id(peer): address for peer, address in running.transport.peers}
@@ -140,7 +144,8 @@ class Account:
                     "address": ends.get(peer),
                 }
                 for peer in others
-            ]
+            ],
+            "knocks": running.inviting.knocks(),
         }
 
     async def ping(self, peer: str, count: int) -> dict[str, object]:
@@ -166,6 +171,25 @@ class Account:
             "median_ms": round(1000 * median(pinged.round_trips_s), 3),
             "clock_ahead_s": round(pinged.clock_ahead_s, 3),
         }
+
+    def invite(self, ttl_s: float, uses: int) -> dict[str, object]:
+        return self._up().inviting.invite(ttl_s, uses)
+
+    async def watch(self, number: int, after: int) -> dict[str, object]:
+        return await self._up().inviting.watch(number, after)
+
+    def answer(self, talk: int, allow: bool) -> dict[str, object]:
+        return self._up().inviting.answer(talk, allow)
+
+    def withdraw(self, number: int) -> dict[str, object]:
+        return self._up().inviting.withdraw(number)
+
+    def answer_knock(self, peer: str, allow: bool) -> dict[str, object]:
+        """Raises Unanswered."""
+        answered = self._up().inviting.answer_knock(peer, allow)
+        if answered is None:
+            raise Unanswered(NOT_THERE)
+        return answered
 
     def aggregates(self) -> dict[str, object]:
         return {"aggregates": self._up().core.aggregates()}
