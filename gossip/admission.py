@@ -23,7 +23,8 @@ Two questions are asked of the set, and they differ on purpose:
 An aggregate is for ever (`gossip.aggregate`): a later revocation bars a device from what is to come, and never from what was.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -34,6 +35,7 @@ from msgspec import Meta
 
 from crypto.hashing import digest
 from crypto.identity import Identity, verify
+from gossip.aggregate import threshold
 from gossip.errors import PeerViolation
 from gossip.events import Put
 from gossip.manifest import DEPTH_MAX, INVITES_MAX, Hash, PeerKey, Swarm
@@ -44,6 +46,7 @@ LINE_MAX = 512  # of them about one line; a line that cheats leaves room for the
 RIVALS_MAX = 2  # devices kept under one number of one inviter: that is the proof
 STATEMENT_BYTES = 320
 SHORT_BYTES = 8  # of an id
+LINES_MIN = 3  # of a cohort, where there is a choice
 CLOCK_SLACK_S = 600  # by which clocks of honest devices may differ
 TABLE = "statement"  # of the store
 
@@ -195,6 +198,7 @@ class Admission:
         self._line: dict[bytes, bytes] = {}  # whose line a device counts for: that by which it came first
         self._of_line: dict[bytes, int] = {}  # statements
         self._digest: bytes | None = None
+        self._best_of: dict[bytes, tuple[Held, ...]] = {}  # by certified peer, until the set changes
         self._judged: dict[bytes, Refusal | None] = {}  # by peer, at `_judged_at`, until the set changes
         self._judged_at = 0
 
@@ -220,6 +224,7 @@ class Admission:
             todo = rest
         if news:
             self._digest = None
+            self._best_of.clear()
             self._judged.clear()
         return tuple(news)
 
@@ -369,11 +374,18 @@ class Admission:
 
     def _best(self, peer: bytes) -> tuple[Held, ...]:
         """Of its chains one that nobody has revoked, and that lasts longest; the same for whoever holds the same set."""
-        return max(
-            self._paths(peer),
-            key=lambda path: (self._fault(path, 0) is None, _lasts(path), [held.id for held in path]),
-            default=(),
-        )
+        if peer not in self._of:
+            return ()
+        if peer not in self._best_of:
+            self._best_of[peer] = max(
+                self._paths(peer),
+                key=lambda path: (
+                    self._fault(path, 0) is None,
+                    _lasts(path),
+                    [held.id for held in path],
+                ),
+            )
+        return self._best_of[peer]
 
     def _fault(self, path: Sequence[Held], unix_s: int) -> Refusal | None:
         """Why a chain does not hold (any more)."""
@@ -392,3 +404,32 @@ class Admission:
 
 def _lasts(path: Sequence[Held]) -> int:
     return min(held.said.expires_s for held in path if isinstance(held.said, Certificate))
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Too many members of one cohort from one line."""
+
+    line: bytes
+    reason: str
+
+
+def crowd(members: Sequence[bytes], live: Iterable[bytes], line: Callable[[bytes], bytes]) -> Crowd | None:
+    """Whether one inviter may stand behind so many members that masks do not hide the others' updates from it.
+
+    A passive break takes a threshold of the members (`gossip.secure_sum`), and who invites can invite itself under many
+    names. So a cohort wants LINES_MIN lines, and none of them as many members as the threshold. It does where others could
+    have been chosen: at least as many live devices of two other lines as it has members. In a smaller swarm, or one that
+    is nearly all one line, there is no choice, and nobody waits for one; where the founder invited everybody, each
+    device is a line.
+    """
+    count = Counter(map(line, members))
+    largest, most = max(count.items(), key=lambda item: (item[1], item[0]))
+    others = [of for of in map(line, live) if of != largest]
+    if len(others) < len(members) or len(set(others)) < LINES_MIN - 1:
+        return None
+    if len(count) < LINES_MIN:
+        return Crowd(largest, f"members of {len(count)} lines of invitations, at least {LINES_MIN} wanted")
+    if most >= threshold(len(members)):
+        return Crowd(largest, f"{most} of {len(members)} members come by one line of invitations")
+    return None

@@ -133,6 +133,33 @@ class Evaluated(Word, frozen=True):
     loss: float
 
 
+class Clock(Word, frozen=True):
+    """The time of day, at the start and about once a minute: certificates expire by it, and nothing else does."""
+
+    unix_s: int
+
+
+class Admit(Word, frozen=True):
+    """This device's owner invites a device, until then; it may admit `depth` further generations. Answered."""
+
+    device: Peer
+    expires_s: int  # unix time
+    depth: int = 0
+
+
+class Revoke(Word, frozen=True):
+    """This device's owner takes back a device's admission. Answered."""
+
+    device: Peer
+
+
+class Block(Word, frozen=True):
+    """This device's owner wants nothing to do with a device, or takes that back. Answered."""
+
+    device: Peer
+    blocked: bool
+
+
 Event: TypeAlias = (
     Received
     | Heard
@@ -148,6 +175,10 @@ Event: TypeAlias = (
     | Frozen
     | TrainerFailed
     | Evaluated
+    | Clock
+    | Admit
+    | Revoke
+    | Block
 )
 
 
@@ -227,6 +258,14 @@ class Report(Word, frozen=True):
     fields: dict[str, object]
 
 
+class Answered(Word, frozen=True):
+    """To Admit, Revoke or Block: done, and durable; or why not."""
+
+    question: Admit | Revoke | Block
+    refusal: str = ""
+    statements: tuple[bytes, ...] = ()  # the device's chain of certificates, with which an invited one begins
+
+
 Action: TypeAlias = (
     Send
     | Publish
@@ -241,4 +280,5 @@ Action: TypeAlias = (
     | Freeze
     | Evaluate
     | Report
+    | Answered
 )

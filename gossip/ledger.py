@@ -8,6 +8,8 @@
     vote        cohort id || phase  the hash of the seal that was signed; empty: ABORT was signed
     body        cohort id           the id of the one body that was signed
     presence    peer                its presence frame: whom to dial after a restart
+    statement   its slot            a certificate or a revocation (`gossip.admission`)
+    blocked     peer                nothing: this device's owner wants none of it
 
 A debit and the residual that it leaves are one transaction, so at every crash point a delta is either in the residual
 or out, never both. Votes and signed bodies stay until the cohort is over here and its debit is settled: then its keys are
@@ -22,9 +24,11 @@ from typing import Annotated
 import numpy as np
 from msgspec import Meta
 
+from gossip.admission import TABLE
 from gossip.aggregate import Aggregate, Verified
 from gossip.errors import PeerViolation
 from gossip.events import Drop, Put, Record
+from gossip.handshake import BLOCKED_TABLE
 from gossip.layout import Layout
 from gossip.residual import Books, Sent
 from gossip.secure_sum import vote_key
@@ -52,6 +56,8 @@ class Remembered:
     votes: dict[bytes, bytes]
     aggregates: tuple[Aggregate, ...]
     presences: tuple[bytes, ...]
+    statements: tuple[bytes, ...]
+    blocked: tuple[bytes, ...]
 
 
 def debited(cohort: bytes, roster: bytes, books: Books) -> tuple[Record, ...]:
@@ -103,4 +109,6 @@ def remember(read: Read, layout: Layout) -> Remembered:
     aggregates = tuple(unpack(value, Aggregate, limit_bytes=RECORD_BYTES) for _, value in read("aggregate"))
     books = Books(layout, books.residual, None, outstanding)
     presences = tuple(raw for _, raw in read("presence"))
-    return Remembered(books, rosters, dict(read("vote")), aggregates, presences)
+    statements = tuple(raw for _, raw in read(TABLE))
+    blocked = tuple(peer for peer, _ in read(BLOCKED_TABLE))
+    return Remembered(books, rosters, dict(read("vote")), aggregates, presences, statements, blocked)

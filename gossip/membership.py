@@ -163,12 +163,20 @@ class Census:
 
 class Membership:
     def __init__(
-        self, swarm: Swarm, identity: Identity, settings: Settings, pulse: Callable[[], tuple[int, bytes]]
+        self,
+        swarm: Swarm,
+        identity: Identity,
+        settings: Settings,
+        pulse: Callable[[], tuple[int, bytes]],
+        belongs: Callable[[bytes], bool] | None = None,
     ) -> None:
-        """`pulse` tells the highest round and the 8-byte digest of the history, for ALIVE."""
+        """`pulse` tells the highest round and the 8-byte digest of the history, for ALIVE.
+
+        `belongs` is asked where the manifest alone does not say who does.
+        """
         self._swarm = swarm
         self._listed = frozenset(swarm.manifest.members)  # asked, and never iterated
-        self._open = swarm.manifest.admit == "open"
+        self.belongs = belongs or swarm.may_admit
         self._identity = identity
         self._settings = settings
         self._pulse = pulse
@@ -196,9 +204,6 @@ class Membership:
         self._told_news = 0  # neighbours, so far
         self._some_went = True  # since the view was last searched for somebody who did
         self._census.count(swarm.id, self.me)
-
-    def belongs(self, peer: bytes) -> bool:
-        return self._open or peer in self._listed
 
     @property
     def sees_all(self) -> bool:
@@ -590,12 +595,22 @@ class Membership:
         """Nothing where everybody is known or listed, and can be counted."""
         return b"" if self._listed or self.sees_all else b"".join(self._census.least)
 
+    def forget_strangers(self) -> list[Action]:
+        """Those in the view who do not belong any more: nobody dials them, counts them or tells of them."""
+        gone = [peer for peer in self.known if not self.belongs(peer)]
+        for peer in gone:
+            del self.known[peer]
+        for peer in [peer for peer in self._guests if not self.belongs(peer)]:
+            del self._guests[peer]
+        return [Persist(("presence",), tuple(Drop("presence", peer) for peer in gone))] if gone else []
+
     def _recall(self, raw: bytes) -> None:
         """A device that was known before this one restarted: worth a dial, and no sign of life."""
         message = open_frame(self._swarm.id, raw)
         if len(self.known) >= KNOWN_MAX or message.sender == self.me:
             return
-        if isinstance(message.body, Presence) and self.belongs(message.sender):
+        # Who is dialled proves itself then, where certificates admit: the time of day is not known yet.
+        if isinstance(message.body, Presence) and self._swarm.may_admit(message.sender):
             rank = self._rank(message.sender)
             self.known[message.sender] = Known(rank, message.body, message.raw, -PRESENCE_TTL_S, down=True)
 

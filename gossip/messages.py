@@ -16,6 +16,7 @@ collections have bounds, and `gossip.wire` refuses everything that is not the on
                  UNMASK LOOK BODY_PROPOSAL BODY_VOTE RESULT  (COMMITMENT travels inside SHARES and KEYS_SET)
     history      ANNOUNCE COMPARE HAVE PULL AGGREGATES  (unsigned)
     membership   PRESENCE;  GREETING ALIVE  (unsigned)
+    admission    CREDENTIAL DENIED HELD_STATEMENTS STATEMENTS  (unsigned: what they carry is)
 """
 
 from enum import IntEnum
@@ -25,9 +26,10 @@ from msgspec import Meta, Struct
 
 from crypto.hashing import digest
 from crypto.identity import Identity, verify
+from gossip.admission import STATEMENT_BYTES, STATEMENTS_MAX, Why
 from gossip.aggregate import MemberName
 from gossip.errors import MisuseError, PeerViolation
-from gossip.manifest import SEGMENTS_MAX, TENSORS_MAX, Hash
+from gossip.manifest import DEPTH_MAX, SEGMENTS_MAX, TENSORS_MAX, Hash
 from gossip.remembered import Remembered
 from gossip.wire import Wire, pack, unpack
 
@@ -46,6 +48,8 @@ PRESENCES_MAX = 64
 GREETED_MAX = 16  # others that a new neighbour may ask to be told of
 GUIDES_MAX = 2 * PULL_MAX  # presences that come with aggregates
 CENSUS_BYTES = 4  # of a hash that counts a member
+STATEMENTS_TOLD_MAX = 512  # at once
+CREDENTIAL_BYTES = 2048  # no frame of CREDENTIAL or DENIED is larger
 SHORT_BYTES = 8  # of an id, where whoever answers may answer with all that begin so
 
 Bitmap = Annotated[bytes, Meta(min_length=1, max_length=COHORT_MAX // 8)]
@@ -85,6 +89,10 @@ class Kind(IntEnum):
     GREETING = 23
     ALIVE = 24
     DECLINE = 25
+    CREDENTIAL = 26
+    DENIED = 27
+    HELD_STATEMENTS = 28
+    STATEMENTS = 29
 
     __hash__ = int.__hash__  # it is looked up for each message, and Enum's own is written in Python
 
@@ -306,6 +314,35 @@ class Alive(Wire, frozen=True):
     history: Annotated[bytes, Meta(min_length=8, max_length=8)]
 
 
+# --- admission ------------------------------------------------------------------------------------------------
+
+AdmissionStatement = Annotated[bytes, Meta(min_length=1, max_length=STATEMENT_BYTES)]
+
+
+class Credential(Wire, frozen=True):
+    """Why the sender belongs, once a link, and the digest of all statements that it knows."""
+
+    chain: Annotated[tuple[AdmissionStatement, ...], Meta(max_length=DEPTH_MAX)]
+    digest: Short
+
+
+class Denied(Wire, frozen=True):
+    """The sender acts upon nothing that the receiver says, and is about to disconnect."""
+
+    why: Annotated[int, Meta(ge=1, le=int(max(Why)))]
+    at_s: Annotated[int, Meta(ge=0, lt=1 << 40)]  # when it expired
+
+
+class HeldStatements(Wire, frozen=True):
+    """How the ids of all statements begin that the sender knows: it asks for the others."""
+
+    ids: Annotated[tuple[Short, ...], Meta(max_length=STATEMENTS_MAX)]
+
+
+class Statements(Wire, frozen=True):
+    statements: Annotated[tuple[AdmissionStatement, ...], Meta(max_length=STATEMENTS_TOLD_MAX)]
+
+
 Body = (
     Ready
     | Roster
@@ -332,6 +369,10 @@ Body = (
     | Presence
     | Greeting
     | Alive
+    | Credential
+    | Denied
+    | HeldStatements
+    | Statements
 )
 
 BODY_TYPES: dict[Kind, type[Body]] = {
@@ -360,16 +401,27 @@ BODY_TYPES: dict[Kind, type[Body]] = {
     Kind.PRESENCE: Presence,
     Kind.GREETING: Greeting,
     Kind.ALIVE: Alive,
+    Kind.CREDENTIAL: Credential,
+    Kind.DENIED: Denied,
+    Kind.HELD_STATEMENTS: HeldStatements,
+    Kind.STATEMENTS: Statements,
 }
 KIND_OF = {body: kind for kind, body in BODY_TYPES.items()}
 
 COHORT_KINDS = frozenset({Kind.DECLINE, *(kind for kind in Kind if Kind.COMMITMENT <= kind <= Kind.RESULT)})
 
 
+ADMISSION_KINDS = frozenset({Kind.CREDENTIAL, Kind.DENIED, Kind.HELD_STATEMENTS, Kind.STATEMENTS})
 # Between two neighbours, never handed on: what the channel proves needs no signature.
-CHANNEL_KINDS = frozenset(
-    {Kind.ANNOUNCE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.GREETING, Kind.ALIVE}
-)
+CHANNEL_KINDS = ADMISSION_KINDS | {
+    Kind.ANNOUNCE,
+    Kind.COMPARE,
+    Kind.HAVE,
+    Kind.PULL,
+    Kind.AGGREGATES,
+    Kind.GREETING,
+    Kind.ALIVE,
+}
 
 # Frames that were opened before, and are opened again: a READY on its arrival and in its ROSTER. At most 4 MiB.
 OPENED_KEPT = 2048
@@ -425,6 +477,11 @@ def _framed(body: Body) -> bytes:
     if kind not in CHANNEL_KINDS:
         raise MisuseError(f"{kind.name} has to be signed")
     return pack(Frame(1, kind, b"", 0, b"", pack(body), b""))
+
+
+def admits(frame: bytes) -> bool:
+    """Whether a frame may be of ADMISSION_KINDS, by its third byte: nothing else is looked at before a peer is proven."""
+    return len(frame) > 2 and frame[2] in ADMISSION_KINDS
 
 
 def is_alive(frame: bytes) -> bool:

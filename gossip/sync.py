@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from gossip.aggregate import Aggregate, Verified, check, contributors_of, parse, write
+from gossip.aggregate import Aggregate, Verified, check, contributors_of, parse, read_members, write
 from gossip.errors import PeerViolation
 from gossip.events import Report, Send, SetTimer, TimerFired
 from gossip.fold import Replica
@@ -104,7 +104,14 @@ class Plain:
         return Replica(manifest, layout, initial)
 
 
-Action: TypeAlias = Send | SetTimer | Report | Learned
+@dataclass(frozen=True, slots=True)
+class Uncertified:
+    """This neighbour brought an aggregate with a member of whom no certificate is known here, so it was not taken."""
+
+    peer: bytes
+
+
+Action: TypeAlias = Send | SetTimer | Report | Learned | Uncertified
 
 
 class Sync:
@@ -116,14 +123,19 @@ class Sync:
         links: Callable[[], list[bytes]],
         guides: Callable[[Verified], tuple[bytes, ...]] = lambda _: (),
         opener: Opener | None = None,
+        certified: Callable[[bytes], bool] = lambda _: True,
     ) -> None:
-        """`links` tells the neighbours to announce to, `guides` the presences that go beside an aggregate."""
+        """`links` tells the neighbours to announce to, `guides` the presences that go beside an aggregate.
+
+        `certified` says whether a device was ever admitted.
+        """
         self._swarm = swarm
         self._layout = layout
         self._history = history
         self._links = links
         self._guides = guides
         self._opener: Opener = opener or Plain()
+        self._certified = certified
         self._pulling: dict[bytes, Pulling] = {}  # by short id, in the order of asking
         self._comparing: dict[bytes, Comparison] = {}  # by neighbour
         self._fresh: dict[bytes, None] = {}  # ids to announce, for ANNOUNCE_S
@@ -305,8 +317,21 @@ class Sync:
             if size > AGGREGATES_BYTES and len(verified) > 1:
                 raise PeerViolation(f"AGGREGATES: more than {AGGREGATES_BYTES} bytes of sums")
         self.has(peer, (known.id[:SHORT_BYTES] for known in verified))
-        learned, missing, timer = self._take(verified, now)
-        return [*([] if learned is None else [learned]), *timer, *self.pull(peer, missing, now)]
+        # Whose certificates may be on their way: the heartbeat's comparison brings the others again.
+        trusted = [known for known in verified if self._is_of_members(known)]
+        learned, missing, timer = self._take(trusted, now)
+        strange = [] if len(trusted) == len(verified) else [Uncertified(peer)]
+        return [
+            *([] if learned is None else [learned]),
+            *timer,
+            *strange,
+            *self.pull(peer, missing, now),
+        ]
+
+    def _is_of_members(self, known: Verified) -> bool:
+        """Whether all who were in its cohorts were admitted, if some of them to leave since."""
+        names = (name for part in known.body.parts for name in part.members)
+        return all(map(self._certified, read_members(tuple(names), self._swarm.manifest)))
 
     def _write(self, aggregate: Aggregate) -> bytes:
         return write(aggregate, self._swarm.manifest)

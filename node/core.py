@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from crypto.hashing import digest
 from crypto.identity import Identity, peer_id
 from gossip import checkpoint, ledger
+from gossip.admission import Crowd, crowd
 from gossip.aggregate import (
     STATE_EVERY,
     Verified,
@@ -40,7 +41,11 @@ from gossip.compression import Contribution, codec_of
 from gossip.errors import MisuseError, PeerViolation
 from gossip.events import (
     Action,
+    Admit,
+    Answered,
+    Block,
     CancelTimer,
+    Clock,
     Computed,
     Dial,
     Disconnect,
@@ -59,6 +64,7 @@ from gossip.events import (
     Rebase,
     Received,
     Report,
+    Revoke,
     Send,
     SendFailed,
     SetTimer,
@@ -68,13 +74,16 @@ from gossip.events import (
     TrainerReady,
 )
 from gossip.fold import Replica
+from gossip.handshake import Changed, Expelled, Handshake, Proven
 from gossip.history import Added, History, Waiting
 from gossip.layout import Layout
 from gossip.ledger import Read
 from gossip.manifest import MASKS_OFF, Swarm
 from gossip.membership import Membership, Settings
 from gossip.messages import (
+    ADMISSION_KINDS,
     COHORT_KINDS,
+    CREDENTIAL_BYTES,
     SHORT_BYTES,
     Aggregates,
     Announce,
@@ -84,6 +93,7 @@ from gossip.messages import (
     Ready,
     Result,
     Roster,
+    admits,
     is_alive,
     open_frame,
     sign_frame,
@@ -114,7 +124,7 @@ from gossip.secure_sum import (
     Terms,
     vote_key,
 )
-from gossip.sync import GUIDES, Learned, Opener, Plain, Sync
+from gossip.sync import GUIDES, Learned, Opener, Plain, Sync, Uncertified
 from gossip.wire import pack
 from node.ports import Entropy
 
@@ -129,7 +139,14 @@ EVALUATE_S = 2.0  # between two evaluations
 ROUNDS_AHEAD = 3  # for which a device that the lottery will draw trains already
 
 SYNC_KINDS = {Kind.ALIVE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.ANNOUNCE}
-OUTSIDE = (SetTimer, CancelTimer, Report, Persist, Rebase)  # a short cut for those that never stay inside
+OUTSIDE = (
+    SetTimer,
+    CancelTimer,
+    Report,
+    Persist,
+    Rebase,
+    Answered,
+)  # a short cut for those that never stay inside
 MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING, Kind.ALIVE}
 
 
@@ -173,10 +190,12 @@ class NodeCore:
         entropy: Entropy,
         read: Read,
         opener: Opener | None = None,
+        credential: Sequence[bytes] = (),
     ) -> None:
         """`initial` is x_0, int64 of shape (parameters,), in 2^-24; `read` tells what was stored before.
 
-        `opener` is for devices that share a process.
+        `opener` is for devices that share a process. `credential` are statements with which a new device begins, its own
+        chain of certificates first of all.
         """
         manifest = swarm.manifest
         self._identity = identity
@@ -191,13 +210,24 @@ class NodeCore:
         self._books: Books = remembered.books
         self._restore(remembered)
         self._remembered: ledger.Remembered | None = remembered
+        self._handshake = Handshake(swarm, identity, remembered.statements, remembered.blocked, credential)
+        certifies = manifest.certifies
         self._membership = Membership(
             swarm,
             identity,
             dataclasses.replace(settings, remembered=remembered.presences),
             lambda: (self._history.round, self._history.digest()),
+            self._handshake.belongs if certifies else None,
         )
-        self._sync = Sync(swarm, self._layout, self._history, self._membership.links, self._guides_of, opener)
+        self._sync = Sync(
+            swarm,
+            self._layout,
+            self._history,
+            self._membership.links,
+            self._guides_of,
+            opener,
+            self._handshake.admission.certified if certifies else lambda _: True,
+        )
         self._rendezvous = Rendezvous(
             swarm.id,
             self._me,
@@ -232,7 +262,7 @@ class NodeCore:
 
     def start(self, now: float) -> list[Action]:
         self._clock = self._grown_at = now
-        actions: list[object] = [*self._membership.start(now)]
+        actions: list[object] = [*self._handshake.start(), *self._membership.start(now)]
         if not self._swarm.manifest.cohorts.masks:
             actions.append(Report("masks_off", {"warning": MASKS_OFF}))
         if self._remembered is not None:
@@ -255,6 +285,8 @@ class NodeCore:
                 out.append(action)
             elif isinstance(action, Send) and action.peer != self._me:
                 out += self._route(action)
+            elif isinstance(action, Dial):
+                out += self._dial(action)
             else:
                 inner = self._inside(action, now)
                 if inner is None:
@@ -269,15 +301,21 @@ class NodeCore:
             if not is_alive(action.data):
                 self._membership.spoke_to(action.peer, self._clock)
             return [action]
+        if admits(action.data) and self._handshake.is_here(action.peer):
+            return [action]
         waiting = self._waiting.get(action.peer)
         if waiting is not None:
             waiting.append(action.data)
             return []
         addresses = self._membership.addresses_of(action.peer)
-        if not addresses or len(self._waiting) >= WAITING_MAX:
+        is_here = self._handshake.is_here(action.peer)  # and is about to prove itself
+        if not (addresses or is_here) or len(self._waiting) >= WAITING_MAX:
             return [Report("unreachable", {"peer": action.peer.hex()[:16]})]
         self._waiting[action.peer] = deque([action.data], maxlen=WAITING_MAX)
-        return [Dial(action.peer, addresses)]
+        return [] if is_here else self._dial(Dial(action.peer, addresses))
+
+    def _dial(self, dial: Dial) -> list[Action]:
+        return [] if dial.peer in self._handshake.blocked else [dial]
 
     def _inside(self, action: object, now: float) -> list[object] | None:
         """What an action that stays inside this node leads to; None for one that the world carries out."""
@@ -300,7 +338,28 @@ class NodeCore:
                 return list(self._sync.certified(aggregate, now))
             case Learned():
                 return self._learn(action, now)
+            case Proven(peer):
+                return self._welcome(peer, now)
+            case Expelled(peer, reason):
+                return self._part(PeerDown(peer, reason), now)
+            case Changed():
+                return [*self._membership.forget_strangers()]
+            case Uncertified(peer):
+                return [*self._handshake.compare(peer, now)]
         return None
+
+    def _welcome(self, peer: bytes, now: float) -> list[object]:
+        """From here on a peer is a neighbour."""
+        waited = [Send(peer, data) for data in self._waiting.pop(peer, ())]
+        reminders = [each.member.remind(peer) for each in self._cohorts.values()]
+        greeted = self._membership.handle(PeerUp(peer), now)
+        return [*greeted, *waited, *itertools.chain(*reminders), *self._consider(now)]
+
+    def _part(self, down: PeerDown, now: float) -> list[object]:
+        self._waiting.pop(down.peer, None)
+        self._sync.gone(down.peer)
+        lost = self._membership.handle(down, now)
+        return [*lost, *self._rendezvous.failed(down.peer, now), *self._lose(down.peer)]
 
     # --- events ----------------------------------------------------------------------------------------------
 
@@ -310,16 +369,12 @@ class NodeCore:
                 return self._on_received(peer, data, now)
             case Heard(forwarder, data):
                 return self._on_received(forwarder, data, now, forwarded=True)
-            case PeerUp(peer):
-                waited = [Send(peer, data) for data in self._waiting.pop(peer, ())]
-                reminders = [each.member.remind(peer) for each in self._cohorts.values()]
-                greeted = self._membership.handle(event, now)
-                return [*greeted, *waited, *itertools.chain(*reminders), *self._consider(now)]
-            case PeerDown(peer):
-                self._waiting.pop(peer, None)
-                self._sync.gone(peer)
-                lost = self._membership.handle(event, now)
-                return [*lost, *self._rendezvous.failed(peer, now), *self._lose(peer)]
+            case PeerDown():
+                return [*self._handshake.handle(event, now), *self._part(event, now)]
+            case PeerUp() | Clock() | Admit() | Revoke() | Block() | TimerFired(("admission", *_)):
+                return [*self._handshake.handle(event, now)]
+            case Persisted(("admission", *_)) | PersistFailed(("admission", "asked", *_)):
+                return [*self._handshake.handle(event, now)]
             case SendFailed(peer, _, reason):
                 failed = self._rendezvous.failed(peer, now)
                 return [Report("send_failed", {"peer": peer.hex()[:16], "reason": reason}), *failed]
@@ -362,9 +417,18 @@ class NodeCore:
         return []
 
     def _on_received(self, peer: bytes, data: bytes, now: float, *, forwarded: bool = False) -> list[object]:
+        is_proven = self._handshake.hears(peer)
+        if not is_proven and (forwarded or not admits(data) or len(data) > CREDENTIAL_BYTES):
+            return []  # it may be honest and early; nothing of it is read
         try:
             message = open_frame(self._swarm.id, data, None if forwarded else peer)
+            if message.kind in ADMISSION_KINDS:
+                return [*self._handshake.handle(message, now)]
+            if not is_proven:
+                return []
             if not self._membership.belongs(message.sender):
+                if self._swarm.manifest.certifies:
+                    return []  # handed on by a neighbour who may know of more certificates, or of fewer revocations
                 raise PeerViolation(f"{message.kind.name}: its author is not a member of this swarm")
             return self._on_message(peer, message, now)
         except PeerViolation as violation:
@@ -388,6 +452,8 @@ class NodeCore:
         elif message.kind not in {Kind.READY, Kind.PRESENCE, Kind.ABORT_CERTIFICATE}:
             raise PeerViolation(f"{message.kind.name}: handed on by another peer")
         actions: list[object] = []
+        if message.kind is Kind.GREETING:
+            self._handshake.greeted()
         if message.kind in MEMBERSHIP_KINDS:
             actions += self._membership.handle(message, now)
         if isinstance(message.body, Aggregates) and message.body.guides:
@@ -548,6 +614,10 @@ class NodeCore:
         parents = self._history.parents_for_next()
         round_ = self._history.round + 1
         said = [open_frame(self._swarm.id, ready) for ready in readies]
+        if self._swarm.manifest.certifies:
+            said = self._without_crowd(said)
+        if not said:
+            return []
         roster = write_roster(self._swarm, round_, parents, self._state_due(round_, parents), said)
         frame = sign_frame(self._identity, self._swarm.id, roster)
         members = [ready.sender for ready in said]
@@ -582,6 +652,9 @@ class NodeCore:
         self._rendezvous.taken(readies)
         if asked is None or asked.frame not in readies or self._finished:
             return self._decline(message)
+        objection = self._objects(roster)
+        if objection:
+            return [*self._decline(message), Report("declined", {"reason": objection})]
         missing = self._history.missing(roster.parents)
         if missing:
             # The leader must hold all ancestors of the parents it names: it is the one to ask.
@@ -593,6 +666,29 @@ class NodeCore:
         self._pending = None
         self._check_place(roster)
         return [CancelTimer(("roster",)), *self._join(open_roster(self._swarm, message), now)]
+
+    def _objects(self, roster: Roster) -> str:
+        """Why this device sums with no such members, where certificates say who belongs; nothing if it does."""
+        members = read_members([entry.member for entry in roster.readies], self._swarm.manifest)
+        if any(member in self._handshake.blocked for member in members):
+            return "a member whom this device blocks"
+        if not self._swarm.manifest.certifies:
+            return ""
+        if not all(map(self._membership.belongs, members)):
+            return "a member who does not belong to the swarm, as far as this device knows"
+        crowd = self._crowd(members)
+        return crowd.reason if crowd is not None else ""
+
+    def _crowd(self, members: Sequence[bytes]) -> Crowd | None:
+        return crowd(members, self._membership.live(self._clock), self._handshake.admission.line)
+
+    def _without_crowd(self, readies: list[Message]) -> list[Message]:
+        """As leader: a roster to which no member objects; too few, and there is none."""
+        readies = [ready for ready in readies if self._membership.belongs(ready.sender)]
+        n_min, line = self._swarm.manifest.cohorts.n_min, self._handshake.admission.line
+        while len(readies) >= n_min and (crowd := self._crowd([ready.sender for ready in readies])):
+            readies.remove([ready for ready in readies if line(ready.sender) == crowd.line][-1])
+        return readies if len(readies) >= n_min else []
 
     def _decline(self, message: Message) -> list[object]:
         cohort = open_roster(self._swarm, message)
@@ -881,10 +977,11 @@ class NodeCore:
         self._clock = now
         doing, waits_for = self._doing()
         accuracy_round, accuracy = self._accuracy or (None, None)
+        masks_off = "" if self._swarm.manifest.cohorts.masks else MASKS_OFF
         return {
             "doing": doing,
             "waits_for": waits_for,
-            "warning": "" if self._swarm.manifest.cohorts.masks else MASKS_OFF,
+            "warning": "; ".join(filter(None, (masks_off, self._handshake.warning()))),
             "round": self._history.round,
             "rounds": self._swarm.manifest.training.rounds,
             "replica_sha256": self._replica.sha256(),
