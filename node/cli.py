@@ -32,6 +32,11 @@ def build_app() -> App:
     )
     app.command("node.commands:init", help="Make this device a home: its key and its settings.")
     app.command("node.commands:up", help="Start the device's node.")
+    app.command(
+        "node.commands:invite",
+        help="Let another device join: a code to read out, a link, a picture for a camera.",
+    )
+    app.command("node.commands:join", help="Join a swarm by a code or a link, or ask to be let in.")
     app.command("node.commands:down", help="Stop the node, and wait until it is gone.")
     app.command("node.commands:status", help="What the node is doing, and what it waits for.")
     app.command("node.commands:peers", help="The other devices of the swarm.")

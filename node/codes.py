@@ -25,6 +25,7 @@ from node.words import WORDS
 VERSION = 1  # of the conversation, and of links
 NUMBERS = (1000, 9999)
 CODE_WORDS = 2
+TTL_S = (10.0, 86_400.0)  # shortest and longest life of an invitation
 SECRET_BYTES = 16
 LINK_SCHEME = "gossamer:join?"
 LINK_CHARACTERS_MAX = 1024

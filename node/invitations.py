@@ -62,14 +62,24 @@ from gossip.admission import STATEMENT_BYTES
 from gossip.errors import GossamerError, MisuseError, PeerViolation
 from gossip.manifest import DEPTH_MAX, MANIFEST_BYTES, Hash, Name
 from gossip.wire import Wire, pack, unpack
-from node.codes import CODE_WORDS, KNOCK, NUMBERS, SECRET_BYTES, VERSION, Secret, Way, code_text, link_text
+from node.codes import (
+    CODE_WORDS,
+    KNOCK,
+    NUMBERS,
+    SECRET_BYTES,
+    TTL_S,
+    VERSION,
+    Secret,
+    Way,
+    code_text,
+    link_text,
+)
 from node.ports import Entropy
 from node.words import WORDS
 
 INVITATIONS_MAX = 16  # open at once
 ENDED_MAX = 64  # whose end is remembered, to tell who comes late
 USES_MAX = 64
-TTL_S = (10.0, 86_400.0)  # shortest and longest life of an invitation
 LEASE_S = 60.0  # an invitation that nobody watches for so long, and on which nobody waits, is withdrawn
 TALKS_MAX = 96  # above ATTEMPTS_A_MINUTE and KNOCKS_MAX together: what is left is for who knows a code
 KNOCKS_MAX = 8  # of those, waiting without a code

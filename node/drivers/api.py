@@ -30,8 +30,9 @@ from structlog.stdlib import BoundLogger
 
 from gossip.errors import GossamerError
 from models.messages import STEPS_MAX
+from node.codes import TTL_S
 from node.drivers.trainer import TrainerDown
-from node.invitations import TTL_S, USES_MAX
+from node.invitations import USES_MAX
 
 EVALUATE_S = 120.0
 ALONE_S = 600.0

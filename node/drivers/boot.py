@@ -38,6 +38,7 @@ from node.drivers import api
 from node.drivers.account import Account, Running
 from node.drivers.daemon import Daemon
 from node.drivers.faults import Faults, read_faults
+from node.drivers.inviting import Inviting
 from node.drivers.joining import (
     check_admission,
     check_wanted,
@@ -218,8 +219,10 @@ class Life:
         self._log.info("started", name=self._config.name, peer=self._identity.peer_id, boot=boot)
         known = self._known((*self._config.network.bootstrap, *bootstrap))
         swarm, opened = await self._belong(known)
-        transport = await nursery.start(self._connect, swarm)
-        running = await self._compose(swarm, opened, boot, known, store, transport)
+        inviting = self._inviting(swarm)
+        transport = await nursery.start(self._connect, swarm, inviting)
+        running = await self._compose(swarm, opened, boot, known, store, transport, inviting)
+        nursery.start_soon(inviting.run)
         if running.nearby is not None:
             nursery.start_soon(running.nearby.run)
         self._account.running = running
@@ -268,9 +271,20 @@ class Life:
         self._account.swarm = swarm
         return swarm, opened
 
+    def _inviting(self, swarm: Swarm) -> Inviting:
+        return Inviting(
+            me=self._identity.public_key,
+            swarm=swarm,
+            addresses=self._account.addresses,
+            issue=self._account.issue,
+            entropy=os.urandom,
+            log=self._log,
+        )
+
     async def _connect(
         self,
         swarm: Swarm,
+        inviting: Inviting,
         *,
         task_status: "trio.TaskStatus[Libp2pTransport]" = trio.TASK_STATUS_IGNORED,  # type: ignore[name-defined] # old stubs
     ) -> None:
@@ -286,8 +300,10 @@ class Life:
             listen=self._config.network.listen,
             limits=limits,
             inbox=self._mailbox,
-            manifest=lambda: swarm.signed,
+            # A swarm that invites tells strangers no more than `nearby` announces: its members bring the manifest along.
+            manifest=lambda: b"" if swarm.manifest.certifies else swarm.signed,
             log=self._log_transport,
+            guests=inviting.serve if swarm.manifest.certifies else None,
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(transport.run)
@@ -305,6 +321,7 @@ class Life:
         known: Mapping[bytes, tuple[str, ...]],
         store: SqliteStore,
         transport: "Libp2pTransport",
+        inviting: Inviting,
     ) -> Running:
         self._account.starting("its history")
         initial = np.frombuffer(opened.initial, "<i8").astype(np.int64)
@@ -343,6 +360,7 @@ class Life:
             transport=transport,
             first_model=(initial * UNIT).astype(np.float32),
             nearby=self._nearby(swarm, transport),
+            inviting=inviting,
         )
 
     def _nearby(self, swarm: Swarm, transport: "Libp2pTransport") -> "Nearby | None":

@@ -110,6 +110,11 @@ async def _fetch(address: str, identity: Identity, log: BoundLogger) -> Swarm:
     from node.drivers.libp2p import fetch_manifest  # noqa: PLC0415 - takes seconds: see boot
 
     source, signed = await fetch_manifest(address, identity_seed=identity.seed, timeout_s=FETCH_S)
+    if not signed:
+        raise NotAdmitted(
+            f"{address}: its swarm admits by invitation and shows strangers nothing; ask somebody there for a code (gossamer invite), "
+            "then: gossamer join CODE"
+        )
     swarm = open_manifest(signed)
     log.warning(
         "this swarm's manifest is trusted on first use, as is whoever told the address",
