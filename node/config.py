@@ -237,7 +237,7 @@ class SwarmSettings(Section, frozen=True):
 
     name: Name = "gossamer"
     rounds: Annotated[int, Meta(ge=0)] = 0
-    admit: Literal["open", "members"] = "open"
+    admit: Literal["open", "members", "invite", "ask"] = "open"
     members: Annotated[tuple[str, ...], Meta(max_length=MEMBERS_MAX)] = ()
     seed: Seed = 0
     training: TrainingSettings = TrainingSettings()

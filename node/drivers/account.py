@@ -4,6 +4,7 @@ import os
 import resource
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +12,7 @@ import trio  # noqa: TID251 - the drivers are trio's room
 
 from crypto.identity import Identity, peer_id
 from gossip.errors import PeerViolation
-from gossip.events import Floats
+from gossip.events import Admit, Floats
 from gossip.manifest import Swarm
 from node.config import Config
 from node.core import NodeCore
@@ -27,6 +28,9 @@ from node.telemetry import process_figures
 if TYPE_CHECKING:
     from node.drivers.libp2p import Libp2pTransport  # takes seconds to import: see node.drivers.boot
     from node.drivers.nearby import Nearby
+
+CERTIFICATE_S = 365 * 86_400  # that an invited device belongs; a new invitation renews it
+GENERATIONS = 1  # that an invited device may admit in turn
 
 # What a core says of itself, and what is null before there is one.
 CORE_FIELDS = (
@@ -171,6 +175,18 @@ class Account:
             "median_ms": round(1000 * median(pinged.round_trips_s), 3),
             "clock_ahead_s": round(pinged.clock_ahead_s, 3),
         }
+
+    def addresses(self) -> list[str]:
+        """Where others reach this node."""
+        return self._up().transport.addresses
+
+    async def issue(self, device: bytes) -> tuple[tuple[bytes, ...], str]:
+        """A device's chain of certificates, durable; or nothing, and why not."""
+        if self.running is None:
+            return (), "the node is still starting"
+        expires_s = int(datetime.now(UTC).timestamp()) + CERTIFICATE_S
+        answered = await self.running.daemon.ask(Admit(device, expires_s, GENERATIONS))
+        return answered.statements, answered.refusal
 
     def invite(self, ttl_s: float, uses: int) -> dict[str, object]:
         return self._up().inviting.invite(ttl_s, uses)

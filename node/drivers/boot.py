@@ -45,6 +45,7 @@ from node.drivers.joining import (
     fetch_swarm,
     find_swarm,
     keep_manifest,
+    kept_credential,
     kept_manifest,
 )
 from node.drivers.mailbox import Mailbox
@@ -265,7 +266,7 @@ class Life:
             self._log.info("founded", swarm=swarm.manifest.name, id=swarm.id)
         refuse_unmasked(swarm, self._config.swarm)
         check_trainer_fits(swarm, opened)
-        check_admission(swarm, self._identity, self._log)
+        check_admission(swarm, self._identity, kept_credential(self._home), self._log)
         if kept is None:
             keep_manifest(self._home, swarm)
         self._account.swarm = swarm
@@ -340,6 +341,7 @@ class Life:
             settings=settings,
             entropy=os.urandom,
             read=store.read,
+            credential=kept_credential(self._home),
         )
         # In a thread: a long history is verified again, and neighbours shall not wait for that.
         core = await trio.to_thread.run_sync(compose)

@@ -10,6 +10,7 @@ daemon, which is safe at any moment, whereas going on in an unknown state is not
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Protocol
 
 import trio  # noqa: TID251 - the drivers are trio's room
@@ -17,7 +18,11 @@ from structlog.stdlib import BoundLogger
 
 from gossip.events import (
     Action,
+    Admit,
+    Answered,
+    Block,
     CancelTimer,
+    Clock,
     Compute,
     Computed,
     Dial,
@@ -30,6 +35,7 @@ from gossip.events import (
     Publish,
     Rebase,
     Report,
+    Revoke,
     Send,
     SetTimer,
     TimerFired,
@@ -48,6 +54,7 @@ PERSISTS_AT_ONCE = 64  # in one transaction
 JOBS_WAITING = 16
 JOBS_AT_ONCE = 2
 FLUSH_LOOK_S = 0.01
+CLOCK_S = 60.0
 
 QUIET = {"phase", "send_failed"}  # reports that are only for debugging
 ALARMING = {"masks_off", "violation", "persist_failed", "trainer_failed", "delta_dropped"}
@@ -95,6 +102,7 @@ class Daemon:
         self._faults = faults
         self._timers = Timers()
         self._said_bytes = 0  # of direct messages, to the transport
+        self._asked: list[tuple[Admit | Revoke | Block, trio.Event, list[Answered]]] = []
         self._to_persist, self._persists = trio.open_memory_channel[Persist](PERSISTS_WAITING)
         self._to_compute, self._jobs = trio.open_memory_channel[Compute](JOBS_WAITING)
 
@@ -104,11 +112,26 @@ class Daemon:
             nursery.start_soon(self._persist)
             for _ in range(JOBS_AT_ONCE):
                 nursery.start_soon(self._compute)
+            await self._carry_out(self._core.handle(_clock(), trio.current_time()))
             await self._carry_out(self._core.start(trio.current_time()))
+            nursery.start_soon(self._tell_time)
             while True:
                 await self._serve()
                 with trio.CancelScope(deadline=self._timers.next_at()):
                     await self._mailbox.wait()
+
+    async def ask(self, question: Admit | Revoke | Block) -> Answered:
+        """What the core answers to this device's owner, once it is durable."""
+        answered, answer = trio.Event(), list[Answered]()
+        self._asked.append((question, answered, answer))
+        self._mailbox.put(question)
+        await answered.wait()
+        return answer[0]
+
+    async def _tell_time(self) -> None:
+        while True:
+            await trio.sleep(CLOCK_S)
+            self._mailbox.put(_clock())
 
     async def _serve(self) -> None:
         """Whatever has happened, for at most a slice; alarms first, so that no flood of messages delays them."""
@@ -155,6 +178,13 @@ class Daemon:
                     self._trainer.apply(action)
                 case Report():
                     await self._report(action)
+                case Answered():
+                    for place, (question, answered, answer) in enumerate(self._asked):
+                        if question is action.question:
+                            answer.append(action)
+                            answered.set()
+                            del self._asked[place]
+                            break
 
     # --- what takes time --------------------------------------------------------------------------------------
 
@@ -207,3 +237,7 @@ class Daemon:
     def _unsent_bytes(self) -> int:
         left = self._transport.traffic().messages_sent + self._mailbox.undelivered_bytes
         return self._said_bytes - left
+
+
+def _clock() -> Clock:
+    return Clock(int(datetime.now(UTC).timestamp()))

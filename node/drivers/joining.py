@@ -15,10 +15,12 @@ from structlog.stdlib import BoundLogger
 from crypto.identity import Identity, peer_id
 from gossip.errors import GossamerError, ManifestError, PeerViolation
 from gossip.manifest import MANIFEST_BYTES, Swarm, open_manifest
+from gossip.wire import pack, unpack
 from node.drivers.interfaces import usable_interfaces
 from node.home import Home, HomeError
 from node.nearby import of_swarm, of_this
 
+CREDENTIAL_BYTES = 1 << 14
 FETCH_S = 10.0  # for one device in the bootstrap list to hand over the manifest
 AROUND_S = 3.0  # of listening for devices nearby, at a time
 ASKED_MAX = 8  # addresses nearby that are asked for the manifest, at a time
@@ -35,7 +37,7 @@ class NotAdmitted(GossamerError):
 
 def kept_manifest(home: Home) -> Swarm | None:
     """The swarm that the home belongs to, if it belongs to one yet. HomeError for a file that is no manifest."""
-    path = _path(home)
+    path = manifest_path(home)
     try:
         with path.open("rb") as file:
             return open_manifest(file.read(MANIFEST_BYTES + 1))
@@ -47,13 +49,24 @@ def kept_manifest(home: Home) -> Swarm | None:
 
 def keep_manifest(home: Home, swarm: Swarm) -> None:
     """Durable and whole, or not there."""
-    path = _path(home)
-    draft = path.with_suffix(".new")
-    with draft.open("wb") as file:
-        file.write(swarm.signed)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    _keep(manifest_path(home), swarm.signed)
+
+
+def kept_credential(home: Home) -> tuple[bytes, ...]:
+    """The statements with which this device began; none for a founder. HomeError."""
+    path = credential_path(home)
+    try:
+        with path.open("rb") as file:
+            return unpack(file.read(CREDENTIAL_BYTES + 1), tuple[bytes, ...], limit_bytes=CREDENTIAL_BYTES)
+    except FileNotFoundError:
+        return ()
+    except (OSError, PeerViolation) as error:
+        raise HomeError(f"{path}: cannot be used: {error}") from error
+
+
+def keep_credential(home: Home, statements: Sequence[bytes]) -> None:
+    """Durable and whole, or not there."""
+    _keep(credential_path(home), pack(tuple(statements)))
 
 
 async def fetch_swarm(
@@ -135,18 +148,36 @@ def check_wanted(swarm: Swarm, wanted: str) -> None:
         )
 
 
-def check_admission(swarm: Swarm, identity: Identity, log: BoundLogger) -> None:
+def check_admission(swarm: Swarm, identity: Identity, credential: Sequence[bytes], log: BoundLogger) -> None:
     """Raises NotAdmitted; says loudly what an open swarm means."""
     manifest = swarm.manifest
     if manifest.admit == "open":
         log.warning(
             "this swarm is open: anyone who can reach it is admitted, under as many names as they like"
         )
+    elif manifest.certifies:
+        if identity.public_key != manifest.founder and not credential:
+            raise NotAdmitted(
+                f'the swarm "{manifest.name}" admits who is invited, and this device has no certificate; next: gossamer join CODE'
+            )
     elif identity.public_key not in manifest.members:
         raise NotAdmitted(
             f'the swarm "{manifest.name}" admits listed members only, and {identity.peer_id} is not one of them'
         )
 
 
-def _path(home: Home) -> Path:
+def manifest_path(home: Home) -> Path:
     return home.path / "swarm.manifest"
+
+
+def credential_path(home: Home) -> Path:
+    return home.path / "swarm.credential"
+
+
+def _keep(path: Path, data: bytes) -> None:
+    draft = path.with_name(f"{path.name}.new")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
