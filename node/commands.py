@@ -209,7 +209,7 @@ def _run(
         bootstrap,
         nearby=nearby,
         foreground=not background,
-        announce=lambda addresses: None if background else _announce(addresses),
+        announce=lambda addresses, invites: None if background else _announce(addresses, invites=invites),
         environ=os.environ,
     )
     return INTERRUPTED if interrupted else 0
@@ -347,8 +347,18 @@ def join(
     path = home_path(home, os.environ)
     from node.drivers.guest import Guest, Wishes  # noqa: PLC0415 - loads what only this command needs
 
-    guest = Guest(path, Wishes(name=name, task=task, data=data, listen=listen), _Follower(json=json))
-    joined = guest.join(secret, ask or "")
+    try:
+        guest = Guest(path, Wishes(name=name, task=task, data=data, listen=listen), _Follower(json=json))
+        joined = guest.join(secret, ask or "")
+    except GossamerError as error:
+        if json:
+            told = {
+                "why": getattr(error, "why", None),
+                "error": str(error),
+                "exit_code": getattr(error, "exit_code", 1),
+            }
+            _tell(json_text.dumps({"event": "failed", **told}))
+        raise
     bootstrap = () if guest.is_new else (joined.address,)
     if json:
         told = {"swarm": joined.swarm.manifest.name, "swarm_id": joined.swarm.id.hex(), "home": str(path)}
@@ -498,10 +508,13 @@ def check(file: FileArgument = None, /, *, home: HomeOption = None) -> None:
     _tell(f"{path}: ok")
 
 
-def _announce(addresses: Iterable[str]) -> None:
+def _announce(addresses: Iterable[str], *, invites: bool) -> None:
     for address in addresses:
         _tell(address)
-        _say(f"others join with: gossamer up --bootstrap {address}")
+        if not invites:
+            _say(f"others join with: gossamer up --bootstrap {address}")
+    if invites:
+        _say("to let another device join: gossamer invite")
 
 
 def _detach(home: Home, bootstrap: Iterable[str], nearby: str | None) -> None:
@@ -528,7 +541,8 @@ def _detach(home: Home, bootstrap: Iterable[str], nearby: str | None) -> None:
         said = words.read_text(errors="replace").splitlines()[-LINES_SHOWN:]
         reason = "\n".join(_printable(line).removeprefix("gossamer: ") for line in said)
         raise CommandFailed(reason or f"the node is not up; see {home.log}", process.poll() or 1)
-    _announce(told["addresses"])
+    invites = (told["swarm"] or {}).get("admit") in {"invite", "ask"}
+    _announce(told["addresses"], invites=invites)
     _say(f"{told['name']} runs in the background: it {told['doing']} and waits for {told['waits_for']}")
 
 

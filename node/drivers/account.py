@@ -100,7 +100,12 @@ class Account:
         return {
             "name": self._config.name,
             "peer_id": self._identity.peer_id,
-            "swarm": self.swarm and {"id": self.swarm.id.hex(), "name": self.swarm.manifest.name},
+            "swarm": self.swarm
+            and {
+                "id": self.swarm.id.hex(),
+                "name": self.swarm.manifest.name,
+                "admit": self.swarm.manifest.admit,
+            },
             "task": self._config.task.name,
             "pid": os.getpid(),
             "trainer_pid": self._trainer.pid,

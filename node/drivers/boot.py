@@ -66,7 +66,7 @@ HUB_INBOUND_CONNECTIONS = 240
 STOP_S = 4  # whole seconds, as alarm(2) has them
 BOOT_SHIFT = 32  # presences count from boot << 32 on, so that each boot's come after all earlier ones
 
-Announce = Callable[[Sequence[str]], None]
+Announce = Callable[[Sequence[str], bool], None]
 
 
 class NodeBug(GossamerError):
@@ -84,7 +84,8 @@ def run_node(
 ) -> bool:
     """Be the daemon of a home until told to stop; whether it was by SIGINT. For the main thread.
 
-    `bootstrap` adds to the settings' own; `nearby` names the swarm on this network that a new device joins; `announce` hears where this node listens. Raises GossamerError: whatever is
+    `bootstrap` adds to the settings' own; `nearby` names the swarm on this network that a new device joins; `announce` hears where this node listens, and whether
+    others need an invitation. Raises GossamerError: whatever is
     wrong, in one line, which is in the log as well.
     """
     with hold(home) as held:
@@ -228,7 +229,7 @@ class Life:
             nursery.start_soon(running.nearby.run)
         self._account.running = running
         self._log.info("listening", addresses=transport.addresses)
-        announce(transport.addresses)
+        announce(transport.addresses, swarm.manifest.certifies)
         await running.daemon.run()
 
     def _known(self, bootstrap: Sequence[str]) -> dict[bytes, tuple[str, ...]]:
@@ -249,7 +250,9 @@ class Life:
         if kept is not None and self._wanted is not None:
             check_wanted(kept, self._wanted)
         if swarm is None and self._wanted is not None:
-            swarm, found = await find_swarm(self._wanted, self._identity, self._log, self._account.joining)
+            swarm, found = await find_swarm(
+                self._wanted, self._home, self._config.name, self._identity, self._log, self._account.joining
+            )
             known.update(self._known(found))
         elif swarm is None and known:
             addresses = [address for addresses in known.values() for address in addresses]
