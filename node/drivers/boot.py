@@ -25,8 +25,9 @@ import trio  # noqa: TID251 - the drivers are trio's room
 from structlog.stdlib import BoundLogger
 
 from crypto.identity import Identity
+from gossip.admission import TABLE as STATEMENTS_TABLE
 from gossip.errors import GossamerError, MisuseError
-from gossip.events import Put
+from gossip.events import Clock, Put
 from gossip.fold import UNIT
 from gossip.manifest import Swarm
 from gossip.membership import Settings
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
 PARENT_VARIABLE = "GOSSAMER_PARENT"  # a process without which this daemon shall not live on
 PARENT_LOOK_S = 1.0
+CLOCK_S = 60.0  # between two times that the core is told what time it is
 HUB_CONNECTIONS = 256
 HUB_INBOUND_CONNECTIONS = 240
 STOP_S = 4  # whole seconds, as alarm(2) has them
@@ -144,6 +146,7 @@ class Life:
     ) -> None:
         self.interrupted = False
         self._wanted = nearby
+        self._credential: tuple[bytes, ...] = ()
         self._home = home
         self._config = config
         self._identity = identity
@@ -220,7 +223,8 @@ class Life:
         boot = await trio.to_thread.run_sync(_count_boot, store)
         self._log.info("started", name=self._config.name, peer=self._identity.peer_id, boot=boot)
         known = self._known((*self._config.network.bootstrap, *bootstrap))
-        swarm, opened = await self._belong(known)
+        nursery.start_soon(self._tell_time)
+        swarm, opened = await self._belong(known, store)
         inviting = self._inviting(swarm)
         transport = await nursery.start(self._connect, swarm, inviting)
         running = await self._compose(swarm, opened, boot, known, store, transport, inviting)
@@ -241,7 +245,16 @@ class Life:
                 known[peer] = (*known.get(peer, ()), address)
         return known
 
-    async def _belong(self, known: dict[bytes, tuple[str, ...]]) -> tuple[Swarm, messages.Opened]:
+    async def _tell_time(self) -> None:
+        from node.drivers.libp2p import unix_time  # noqa: PLC0415 - see _start_and_run
+
+        while True:
+            self._mailbox.put(Clock(int(unix_time())))
+            await trio.sleep(CLOCK_S)
+
+    async def _belong(
+        self, known: dict[bytes, tuple[str, ...]], store: SqliteStore
+    ) -> tuple[Swarm, messages.Opened]:
         """The swarm that this device belongs to from now on, and its model as the trainer has it.
 
         `known` gains those who were found nearby.
@@ -269,7 +282,9 @@ class Life:
             self._log.info("founded", swarm=swarm.manifest.name, id=swarm.id)
         refuse_unmasked(swarm, self._config.swarm)
         check_trainer_fits(swarm, opened)
-        check_admission(swarm, self._identity, kept_credential(self._home), self._log)
+        self._credential = kept_credential(self._home)
+        statements = (*self._credential, *(raw for _, raw in store.read(STATEMENTS_TABLE)))
+        check_admission(swarm, self._identity, self._log, statements)
         if kept is None:
             keep_manifest(self._home, swarm)
         self._account.swarm = swarm
@@ -344,7 +359,7 @@ class Life:
             settings=settings,
             entropy=os.urandom,
             read=store.read,
-            credential=kept_credential(self._home),
+            credential=self._credential,
         )
         # In a thread: a long history is verified again, and neighbours shall not wait for that.
         core = await trio.to_thread.run_sync(compose)

@@ -10,7 +10,6 @@ daemon, which is safe at any moment, whereas going on in an unknown state is not
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Protocol
 
 import trio  # noqa: TID251 - the drivers are trio's room
@@ -22,7 +21,6 @@ from gossip.events import (
     Answered,
     Block,
     CancelTimer,
-    Clock,
     Compute,
     Computed,
     Dial,
@@ -54,10 +52,11 @@ PERSISTS_AT_ONCE = 64  # in one transaction
 JOBS_WAITING = 16
 JOBS_AT_ONCE = 2
 FLUSH_LOOK_S = 0.01
-CLOCK_S = 60.0
 
 QUIET = {"phase", "send_failed"}  # reports that are only for debugging
-ALARMING = {"masks_off", "violation", "persist_failed", "trainer_failed", "delta_dropped"}
+ALARMING = {
+    "masks_off", "violation", "persist_failed", "trainer_failed", "delta_dropped", "denied", "refused", "declined",
+}  # fmt: skip
 
 
 class Sent(Protocol):
@@ -102,9 +101,18 @@ class Daemon:
         self._faults = faults
         self._timers = Timers()
         self._said_bytes = 0  # of direct messages, to the transport
-        self._asked: list[tuple[Admit | Revoke | Block, trio.Event, list[Answered]]] = []
+        self._questions: dict[
+            Admit | Revoke | Block, list[trio.MemorySendChannel[Answered]]
+        ] = {}  # of the owner of the control socket
         self._to_persist, self._persists = trio.open_memory_channel[Persist](PERSISTS_WAITING)
         self._to_compute, self._jobs = trio.open_memory_channel[Compute](JOBS_WAITING)
+
+    async def ask(self, question: Admit | Revoke | Block) -> Answered:
+        """What the core makes of a wish of this device's owner; once it is durable, or refused."""
+        tell, told = trio.open_memory_channel[Answered](1)
+        self._questions.setdefault(question, []).append(tell)
+        self._mailbox.put(question)
+        return await told.receive()
 
     async def run(self) -> None:
         """Until cancelled. Whatever the core, a job or a failing disk raises comes out of here."""
@@ -112,26 +120,11 @@ class Daemon:
             nursery.start_soon(self._persist)
             for _ in range(JOBS_AT_ONCE):
                 nursery.start_soon(self._compute)
-            await self._carry_out(self._core.handle(_clock(), trio.current_time()))
             await self._carry_out(self._core.start(trio.current_time()))
-            nursery.start_soon(self._tell_time)
             while True:
                 await self._serve()
                 with trio.CancelScope(deadline=self._timers.next_at()):
                     await self._mailbox.wait()
-
-    async def ask(self, question: Admit | Revoke | Block) -> Answered:
-        """What the core answers to this device's owner, once it is durable."""
-        answered, answer = trio.Event(), list[Answered]()
-        self._asked.append((question, answered, answer))
-        self._mailbox.put(question)
-        await answered.wait()
-        return answer[0]
-
-    async def _tell_time(self) -> None:
-        while True:
-            await trio.sleep(CLOCK_S)
-            self._mailbox.put(_clock())
 
     async def _serve(self) -> None:
         """Whatever has happened, for at most a slice; alarms first, so that no flood of messages delays them."""
@@ -178,13 +171,9 @@ class Daemon:
                     self._trainer.apply(action)
                 case Report():
                     await self._report(action)
-                case Answered():
-                    for place, (question, answered, answer) in enumerate(self._asked):
-                        if question is action.question:
-                            answer.append(action)
-                            answered.set()
-                            del self._asked[place]
-                            break
+                case Answered(question):
+                    for tell in self._questions.pop(question, ()):
+                        tell.send_nowait(action)
 
     # --- what takes time --------------------------------------------------------------------------------------
 
@@ -237,7 +226,3 @@ class Daemon:
     def _unsent_bytes(self) -> int:
         left = self._transport.traffic().messages_sent + self._mailbox.undelivered_bytes
         return self._said_bytes - left
-
-
-def _clock() -> Clock:
-    return Clock(int(datetime.now(UTC).timestamp()))

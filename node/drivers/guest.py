@@ -28,11 +28,12 @@ from node.config import (
     config_text,
     load_config,
 )
-from node.drivers.joining import credential_path, keep_credential, keep_manifest, kept_manifest, manifest_path
+from node.drivers.joining import keep_credential, keep_manifest, kept_manifest
 from node.drivers.knocking import Eyes, Joined, Wish, join_by_link, join_nearby
 from node.founding import refuse_unmasked
 from node.home import Home, HomeError, hold, init_home, open_home, read_identity
 
+KEPT = ("swarm.manifest", "swarm.credential")  # the files of a membership
 EVERYWHERE = "/ip4/0.0.0.0/tcp/0"
 
 

@@ -8,25 +8,37 @@ change it afterwards, and a device of another swarm is not even understood.
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import trio  # noqa: TID251 - the drivers are trio's room
+from msgspec import Meta
 from structlog.stdlib import BoundLogger
 
 from crypto.identity import Identity, peer_id
+from gossip.admission import STATEMENT_BYTES, Admission
 from gossip.errors import GossamerError, ManifestError, PeerViolation
 from gossip.manifest import MANIFEST_BYTES, Swarm, open_manifest
-from gossip.wire import pack, unpack
+from gossip.wire import Wire, pack, unpack
 from node.codes import KNOCK
 from node.drivers.interfaces import usable_interfaces
 from node.drivers.knocking import Joined, NobodyThere, Wish, join_nearby
 from node.home import Home, HomeError
 from node.nearby import of_swarm, of_this
 
-CREDENTIAL_BYTES = 1 << 14
 FETCH_S = 10.0  # for one device in the bootstrap list to hand over the manifest
 AROUND_S = 3.0  # of listening for devices nearby, at a time
 ASKED_MAX = 8  # addresses nearby that are asked for the manifest, at a time
+CREDENTIAL_STATEMENTS = 8192  # of a home: a chain, or all that a founder has signed beforehand
+CREDENTIAL_FILE_BYTES = CREDENTIAL_STATEMENTS * (STATEMENT_BYTES + 4)
 PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # between two rounds through the list; the last one repeats
+
+
+class KeptCredential(Wire, frozen=True):
+    """The file `swarm.credential`."""
+
+    statements: Annotated[
+        tuple[Annotated[bytes, Meta(max_length=STATEMENT_BYTES)], ...], Meta(max_length=CREDENTIAL_STATEMENTS)
+    ]
 
 
 class OtherSwarm(GossamerError):
@@ -34,12 +46,12 @@ class OtherSwarm(GossamerError):
 
 
 class NotAdmitted(GossamerError):
-    """This swarm admits only devices that its founder listed: ask to be listed in a new one."""
+    """This swarm does not admit this device as it is: do what the line says."""
 
 
 def kept_manifest(home: Home) -> Swarm | None:
     """The swarm that the home belongs to, if it belongs to one yet. HomeError for a file that is no manifest."""
-    path = manifest_path(home)
+    path = _path(home)
     try:
         with path.open("rb") as file:
             return open_manifest(file.read(MANIFEST_BYTES + 1))
@@ -51,15 +63,16 @@ def kept_manifest(home: Home) -> Swarm | None:
 
 def keep_manifest(home: Home, swarm: Swarm) -> None:
     """Durable and whole, or not there."""
-    _keep(manifest_path(home), swarm.signed)
+    _keep(_path(home), swarm.signed)
 
 
 def kept_credential(home: Home) -> tuple[bytes, ...]:
-    """The statements with which this device began; none for a founder. HomeError."""
-    path = credential_path(home)
+    """The statements that admit this device, the founder's first; nothing where nobody has. HomeError for a file that is none."""
+    path = _credential_path(home)
     try:
         with path.open("rb") as file:
-            return unpack(file.read(CREDENTIAL_BYTES + 1), tuple[bytes, ...], limit_bytes=CREDENTIAL_BYTES)
+            data = file.read(CREDENTIAL_FILE_BYTES + 1)
+        return unpack(data, KeptCredential, limit_bytes=CREDENTIAL_FILE_BYTES).statements
     except FileNotFoundError:
         return ()
     except (OSError, PeerViolation) as error:
@@ -68,7 +81,16 @@ def kept_credential(home: Home) -> tuple[bytes, ...]:
 
 def keep_credential(home: Home, statements: Sequence[bytes]) -> None:
     """Durable and whole, or not there."""
-    _keep(credential_path(home), pack(tuple(statements)))
+    _keep(_credential_path(home), pack(KeptCredential(tuple(statements))))
+
+
+def _keep(path: Path, data: bytes) -> None:
+    draft = path.with_name(path.name + ".new")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
 
 
 async def fetch_swarm(
@@ -182,8 +204,8 @@ async def _fetch(address: str, identity: Identity, log: BoundLogger) -> Swarm:
     source, signed = await fetch_manifest(address, identity_seed=identity.seed, timeout_s=FETCH_S)
     if not signed:
         raise NotAdmitted(
-            f"{address}: its swarm admits by invitation and shows strangers nothing; ask somebody there for a code (gossamer invite), "
-            "then: gossamer join CODE"
+            f"{address}: its swarm admits by invitation and shows strangers nothing; ask somebody there for a code "
+            "(gossamer invite), then: gossamer join CODE"
         )
     swarm = open_manifest(signed)
     log.warning(
@@ -205,36 +227,44 @@ def check_wanted(swarm: Swarm, wanted: str) -> None:
         )
 
 
-def check_admission(swarm: Swarm, identity: Identity, credential: Sequence[bytes], log: BoundLogger) -> None:
-    """Raises NotAdmitted; says loudly what an open swarm means."""
+def check_admission(
+    swarm: Swarm, identity: Identity, log: BoundLogger, statements: Sequence[bytes] = ()
+) -> None:
+    """Raises NotAdmitted; says loudly what an open swarm means. `statements` are what the home has of certificates."""
     manifest = swarm.manifest
+    if manifest.certifies:
+        _check_chain(swarm, identity, statements)
+        return
     if manifest.admit == "open":
         log.warning(
             "this swarm is open: anyone who can reach it is admitted, under as many names as they like"
         )
-    elif manifest.certifies:
-        if identity.public_key != manifest.founder and not credential:
-            raise NotAdmitted(
-                f'the swarm "{manifest.name}" admits who is invited, and this device has no certificate; next: gossamer join CODE'
-            )
     elif identity.public_key not in manifest.members:
         raise NotAdmitted(
             f'the swarm "{manifest.name}" admits listed members only, and {identity.peer_id} is not one of them'
         )
 
 
-def manifest_path(home: Home) -> Path:
-    return home.path / "swarm.manifest"
+def _check_chain(swarm: Swarm, identity: Identity, statements: Sequence[bytes]) -> None:
+    """Whether the device was ever admitted. Whether it still is, its neighbours tell, who know of renewals and revocations."""
+    name = swarm.manifest.name
+    ask = "ask one of its devices for an invitation (gossamer invite), then: gossamer join CODE"
+    admission = Admission(swarm, identity.public_key)
+    try:
+        admission.add(statements)
+    except PeerViolation as error:
+        raise NotAdmitted(
+            f'the certificate in this home is none of the swarm "{name}": {error}; {ask}'
+        ) from error
+    if not admission.certified(identity.public_key):
+        raise NotAdmitted(
+            f'the swarm "{name}" admits by invitation, and {identity.peer_id} has no certificate of it; {ask}'
+        )
 
 
-def credential_path(home: Home) -> Path:
+def _credential_path(home: Home) -> Path:
     return home.path / "swarm.credential"
 
 
-def _keep(path: Path, data: bytes) -> None:
-    draft = path.with_name(f"{path.name}.new")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+def _path(home: Home) -> Path:
+    return home.path / "swarm.manifest"

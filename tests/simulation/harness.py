@@ -16,10 +16,13 @@ import numpy as np
 
 from crypto.hashing import digest
 from crypto.identity import Identity
+from gossip.admission import issue
 from gossip.aggregate import Body, Verified, read_members, unpack_members
 from gossip.cohort import seal_hash
 from gossip.events import (
+    Answered,
     CancelTimer,
+    Clock,
     Compute,
     Computed,
     Dial,
@@ -75,6 +78,8 @@ from gossip.wire import pack
 from node import core as node_core
 
 INVITATIONS = Invitations()
+EPOCH_S = 1_800_000_000  # unix time at the start of virtual time
+CLOCK_S = 60.0
 STEP_S = 1.0
 GATHER_S = 0.5
 TRAIN_S = (0.5, 3.0)
@@ -150,6 +155,12 @@ def tiny_swarm(
     )
 
 
+def certificate(
+    swarm: Swarm, inviter: Identity, device: bytes, serial: int, *, depth: int = 0, days: float = 365
+) -> bytes:
+    return issue(inviter, swarm.id, device, serial, EPOCH_S, EPOCH_S + round(days * 86_400), depth)
+
+
 def tiny_initial() -> np.ndarray:
     return np.arange(16, dtype=np.int64) << 18
 
@@ -167,6 +178,7 @@ class Device:
         self.timers: dict[object, int] = {}
         self.phase = 0
         self.pending_commits: list[Persist] = []
+        self.credential: tuple[bytes, ...] = ()
 
     @property
     def alive(self) -> bool:
@@ -186,7 +198,9 @@ class World:
         n_max: int = 16,
         sums: int = 8,
         hubs: int = 0,
+        admit: str = "members",
     ) -> None:
+        """`admit` = "invite": the first device has certified the others, each of whom knows its own certificate alone."""
         self.seed = seed
         self.rng = random.Random(seed)
         self.faults = faults or Faults(until=0.0)
@@ -194,8 +208,21 @@ class World:
         self.devices = [Device(i, Identity(digest("device", bytes([i])))) for i in range(n)]
         self.by_key = {device.key: device for device in self.devices}
         self.swarm = tiny_swarm(
-            self.devices[0].identity, list(self.by_key), n_min=n_min, n_max=n_max, codec=codec, sums=sums
+            self.devices[0].identity,
+            list(self.by_key),
+            n_min=n_min,
+            n_max=n_max,
+            codec=codec,
+            sums=sums,
+            admit=admit,
         )
+        if admit == "invite":
+            founder = self.devices[0].identity
+            for serial, device in enumerate(self.devices[1:]):
+                device.credential = (certificate(self.swarm, founder, device.key, serial),)
+                # It knows the numbers that it has given.
+                self.devices[0].credential += device.credential
+        self.answers: list[Answered] = []
         self.hubs = hubs  # the first so many
         self.core_codec = core_codec
         self.trace = hashlib.sha256()
@@ -262,13 +289,33 @@ class World:
             settings=settings,
             entropy=stream.randbytes,
             read=lambda table: sorted(device.disk[table].items()),
+            credential=device.credential,
         )
         self._perform(device, device.core.start(self.now))
+        if self.swarm.manifest.certifies:
+            self._tell_time(device, device.incarnation)
         for other in self.devices:
             if other is not device and other.alive and self._linked(device, other):
                 self._later(0.01, self._deliver, other, other.incarnation, PeerUp(device.key))
                 self._later(0.01, self._deliver, device, device.incarnation, PeerUp(other.key))
         self._later(0.02, self._deliver, device, device.incarnation, TrainerReady(20 + 3 * device.index))
+
+    def join(self, identity: Identity, credential: tuple[bytes, ...]) -> Device:
+        """A new device, which knows where all the others are."""
+        device = Device(len(self.devices), identity)
+        device.credential = credential
+        self.devices.append(device)
+        self.by_key[device.key] = device
+        self.boot(device)
+        return device
+
+    def ask(self, device: Device, question: object) -> None:
+        self._tell(device, 0.0, question)
+
+    def _tell_time(self, device: Device, incarnation: int) -> None:
+        if device.incarnation == incarnation and device.alive:
+            self._deliver(device, incarnation, Clock(EPOCH_S + int(self.now)))
+            self._later(CLOCK_S, self._tell_time, device, incarnation)
 
     def partition(self, *groups: set[int]) -> None:
         self.cut = [{self.devices[i].key for i in group} for group in groups]
@@ -375,6 +422,8 @@ class World:
                 self._maybe_crash(device, action)
             case Rebase():
                 pass
+            case Answered():
+                self.answers.append(action)
             case _:
                 raise InvariantBroken(f"no driver for {action}")
 
