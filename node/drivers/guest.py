@@ -130,12 +130,7 @@ class Guest:
     def _keep(self, joined: Joined) -> None:
         home = Home(self.path)
         made_folder = not os.path.lexists(home.path)
-        written = (
-            [credential_path(home)]
-            if self._kept is not None
-            else [manifest_path(home), credential_path(home)]
-        )
-        new = [path for path in written if not os.path.lexists(path)]
+        new = [file for file in (home.path / name for name in KEPT) if not os.path.lexists(file)]
         try:
             home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._kept is None:
