@@ -273,10 +273,10 @@ def _wait_for_guests(home: Home, made: Mapping[str, Any], *, yes: bool, json: bo
         after = told["after"]
         for news in told["news"]:
             if json:
-                _tell(json_text.dumps({"event": news.pop("what"), **news}))
+                _tell(json_text.dumps({"event": news["what"], **news}))
             else:
                 _say(_printable(_news_line(news)))
-            what = news.get("what")
+            what = news["what"]
             joined += what == "joined"
             if what == "asks":
                 allow = yes or _answered("Allow? [y/N] ")

@@ -89,14 +89,18 @@ class Device:
 
     def fails_to_join(self, *words):
         """The exit code, and the one line that says why; nothing is left of it."""
-        before = sorted(self.home.path.iterdir()) if self.home.path.exists() else None
+        before = self.files()
         told = self.run("join", *words, "--no-up")
-        after = sorted(self.home.path.iterdir()) if self.home.path.exists() else None
-        assert [each for each in after or () if each.name != "daemon.lock"] == (before or [])
-        assert (after is None) == (before is None)
+        assert self.files() == before
         [line] = [line for line in told.stderr.splitlines() if line.startswith("gossamer: ")]
         assert "gossamer" in line.removeprefix("gossamer: ")  # the next command
         return told.returncode, line
+
+    def files(self):
+        """What a refusal must not change; None where there is no home."""
+        if not self.home.path.exists():
+            return None
+        return {each.name for each in self.home.path.iterdir() if each.name != "daemon.lock"}
 
     def until(self, path, reached):
         """Ask until the answer is right; pytest's time limit is the end of this wait."""
