@@ -316,9 +316,9 @@ class Admission:
             return False
         return by == self._founder or any(by == held.signer for path in self._paths(device) for held in path)
 
-    def members(self, unix_s: int) -> list[bytes]:
-        """All that belong, ascending."""
-        return [peer for peer in sorted({self._founder, *self._of}) if self.belongs(peer, unix_s)]
+    def all(self) -> list[bytes]:
+        """Everybody who was ever admitted, ascending."""
+        return sorted({self._founder, *self._of})
 
     def depth_left(self, peer: bytes, unix_s: int) -> int:
         """How many generations it may admit now; -1 for a device that does not belong."""

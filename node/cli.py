@@ -9,9 +9,10 @@ through the entry-point group `gossamer.commands`.
 
 import sys
 from importlib.metadata import entry_points, version
-from typing import NoReturn
+from pathlib import Path
+from typing import Annotated, NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 GROUP = "gossamer.commands"
@@ -39,7 +40,8 @@ def build_app() -> App:
     app.command("node.commands:join", help="Join a swarm by a code or a link, or ask to be let in.")
     app.command("node.commands:down", help="Stop the node, and wait until it is gone.")
     app.command("node.commands:status", help="What the node is doing, and what it waits for.")
-    app.command("node.commands:peers", help="The other devices of the swarm.")
+    app.command(_peers())
+    app.command("node.commands:leave", help="Take this device out of its swarm.")
     app.command("node.commands:ping", help="How far away a neighbour is, and by which route.")
     app.command("node.commands:nearby", help="The swarms and devices on this device's networks.")
     app.command("node.commands:doctor", help="What is wrong, and what to do about it.")
@@ -49,6 +51,30 @@ def build_app() -> App:
     for command in entry_points(group=GROUP):
         app.command(command.value, name=command.name, help=GUEST_HELP.get(command.name))
     return app
+
+
+def _peers() -> App:
+    peers = App(
+        name="peers", help="The other devices of the swarm, and which of them to have nothing to do with."
+    )
+
+    # A default command cannot be named in words and imported later, as the others are.
+    @peers.default
+    def listed(
+        *,
+        home: Annotated[Path | None, Parameter(help="The device's home.")] = None,
+        json: Annotated[bool, Parameter(help="Print JSON.", negative="")] = False,
+    ) -> int:
+        """The other devices of the swarm that are believed to be up."""
+        from node.commands import peers as command  # noqa: PLC0415
+
+        return command(home=home, json=json)
+
+    peers.command("node.commands:block", help="Never connect this device to another.")
+    peers.command("node.commands:allow", help="Let in a device that knocks, or undo a block.")
+    peers.command("node.commands:refuse", help="Send a device away that knocks.")
+    peers.command("node.commands:remove", help="Take another device's admission back, for the whole swarm.")
+    return peers
 
 
 def main() -> NoReturn:

@@ -31,12 +31,13 @@ from node.config import (
     load_config,
 )
 from node.control import NotAnswering, Refused, call
-from node.home import AlreadyRunning, Home, NotRunning, home_path, init_home, open_home, running
+from node.home import AlreadyRunning, Home, NotRunning, hold, home_path, init_home, open_home, running
 
 UP_S = 120  # for a node in the background to listen; several may share a slow machine
 LOOK_S = 0.5
 PING_S = 20.0
 WATCH_S = 20.0  # for the node to tell what is new of an invitation
+WISH_S = 15.0
 PEER_CHARACTERS_MIN, PEER_CHARACTERS_MAX = 4, 64
 DOWN_S = 10.0
 LINES_SHOWN = 10
@@ -93,7 +94,9 @@ UsesOption = Annotated[
     int, Parameter(help="How many devices it lets in.", validator=validators.Number(gte=1, lte=64))
 ]
 QrOption = Annotated[bool, Parameter(help="Show the link for a camera, too.", negative="")]
-YesOption = Annotated[bool, Parameter(help="Let in whoever knows the code, without asking.", negative="")]
+LetInOption = Annotated[
+    bool, Parameter(name="--yes", help="Let in whoever knows the code, without asking.", negative="")
+]
 SwarmOption = Annotated[str | None, Parameter(help="The name of a swarm that this device founds.")]
 AdmitOption = Annotated[
     Literal["open", "members", "invite", "ask"] | None,
@@ -103,6 +106,8 @@ AdmitOption = Annotated[
     ),
 ]
 PeerArgument = Annotated[str, Parameter(help="A neighbour's peer id, or how it ends.")]
+AnyPeerArgument = Annotated[str, Parameter(help="A device's peer id, or how it ends.")]
+YesOption = Annotated[bool, Parameter(alias="-y", help="Do not ask.", negative="")]
 CountOption = Annotated[int, Parameter(help="Round trips.", validator=validators.Number(gte=1, lte=16))]
 SecondsOption = Annotated[
     float, Parameter(help="How long to look.", validator=validators.Number(gte=1, lte=60))
@@ -222,7 +227,7 @@ def invite(
     ttl: TtlOption = "10m",
     uses: UsesOption = 1,
     qr: QrOption = False,
-    yes: YesOption = False,
+    yes: LetInOption = False,
     json: JsonOption = False,
 ) -> int:
     """Let another device join: shows a code and waits, here, for who comes. Ctrl-C withdraws it."""
@@ -435,14 +440,93 @@ def peers(*, home: HomeOption = None, json: JsonOption = False) -> None:
 
 
 @_in_words
-def ping(
-    peer: PeerArgument, /, *, home: HomeOption = None, count: CountOption = 5, json: JsonOption = False
-) -> None:
-    """How far away a neighbour is: round trips, and the route to it."""
+def block(peer: AnyPeerArgument, /, *, home: HomeOption = None) -> None:
+    """Never connect this device to another, nor sum with it. For this device alone."""
+    told = _wish(home, "block", peer)
+    _say(f"{told['peer_id']} is blocked on this device; undo it with: gossamer peers allow {told['peer_id']}")
+
+
+@_in_words
+def allow(peer: AnyPeerArgument, /, *, home: HomeOption = None) -> None:
+    """Let in a device that knocks, or undo a block."""
+    told = _wish(home, "allow", peer)
+    _say(f"{told['peer_id']} {'is let in' if told['knocked'] else 'is not blocked on this device'}")
+
+
+@_in_words
+def refuse(peer: AnyPeerArgument, /, *, home: HomeOption = None) -> None:
+    """Send a device away that knocks."""
+    told = _wish(home, "refuse", peer)
+    _say(f"{told['peer_id']} was refused; to hear no more of it: gossamer peers block {told['peer_id']}")
+
+
+@_in_words
+def remove(peer: AnyPeerArgument, /, *, home: HomeOption = None) -> None:
+    """Take another device's admission back, for the whole swarm: for its founder, and for who invited it."""
+    told = _wish(home, "remove", peer)
+    _say(
+        f"{told['peer_id']} no longer belongs to the swarm, nor do those that it invited; each device lets go of it "
+        "as it hears of that. What it contributed stays in the model"
+    )
+
+
+def _wish(home: Path | None, wish: str, peer: str) -> dict[str, Any]:
+    _check_peer(peer)
+    asked = {"peer": peer, "wish": wish}
+    told: dict[str, Any] = call(
+        open_home(home_path(home, os.environ)), "POST", "/peers", json=asked, timeout_s=WISH_S
+    )
+    return told
+
+
+@_in_words
+def leave(*, home: HomeOption = None, yes: YesOption = False) -> None:
+    """Take this device out of its swarm: its node stops, and what it knows of the swarm is deleted. Key and settings stay."""
+    from node.drivers.joining import forget_swarm, kept_manifest  # noqa: PLC0415 - loads what only a few commands need
+
+    opened = open_home(home_path(home, os.environ))
+    swarm = kept_manifest(opened)
+    if swarm is None:
+        raise CommandFailed(f"{opened.path}: this device belongs to no swarm")
+    name = swarm.manifest.name
+    if not yes:
+        _say(
+            f'This deletes the model, the history and the membership of the swarm "{name}" from {opened.path}. '
+            "What this device contributed stays in the others' model."
+        )
+        if not _confirmed(f'Leave "{name}"? [y/N] '):
+            raise CommandFailed("nothing was changed")
+    with contextlib.suppress(NotRunning):
+        pid = running(opened).pid
+        call(opened, "POST", "/down")
+        if not _gone(pid):
+            raise CommandFailed(f"{opened.path}: process {pid} is still there after {DOWN_S:.0f} s")
+    with hold(opened):
+        forget_swarm(opened)
+    _say(f'this device has left "{name}"; to join a swarm: gossamer up{_option(home)} --bootstrap ADDRESS')
+
+
+def _confirmed(question: str) -> bool:
+    """Whether a person says yes; where nobody can be asked, nobody does."""
+    try:
+        return input(question).strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False
+
+
+def _check_peer(peer: str) -> None:
     if not PEER_CHARACTERS_MIN <= len(peer) <= PEER_CHARACTERS_MAX:
         raise UsageError(
             f"{_printable(peer)}: a peer id, or how it ends: {PEER_CHARACTERS_MIN} characters or more"
         )
+
+
+@_in_words
+def ping(
+    peer: PeerArgument, /, *, home: HomeOption = None, count: CountOption = 5, json: JsonOption = False
+) -> None:
+    """How far away a neighbour is: round trips, and the route to it."""
+    _check_peer(peer)
     asked = {"peer": peer, "count": count}
     told = call(open_home(home_path(home, os.environ)), "POST", "/ping", json=asked, timeout_s=PING_S)
     if json:

@@ -22,12 +22,15 @@ from tomlkit.items import Table
 from crypto.identity import public_key_of
 from gossip.errors import GossamerError, ManifestError
 from gossip.manifest import (
+    DEPTH_MAX,
     GRAIN_MAX,
+    INVITES_MAX,
     MEMBERS_MAX,
     RANK_MAX,
     SCHEDULE_MAX,
     Cohorts,
     Compression,
+    Invitations,
     Manifest,
     Model,
     Step,
@@ -227,6 +230,11 @@ class CohortSettings(Section, frozen=True):
     masks: bool = True
 
 
+class InvitationSettings(Section, frozen=True):
+    invites_max: Annotated[int, Meta(ge=1, le=INVITES_MAX)] = 16
+    depth_max: Annotated[int, Meta(ge=1, le=DEPTH_MAX)] = 3
+
+
 # Settings contradict each other, or not, whatever the model and the founder are.
 _ANY_MODEL = Model(task="any", schema=bytes(32), tensors=(Tensor(1, 0),), seed=0, initial=bytes(32))
 _ANY_FOUNDER = bytes(32)
@@ -239,6 +247,7 @@ class SwarmSettings(Section, frozen=True):
     rounds: Annotated[int, Meta(ge=0)] = 0
     admit: Literal["open", "members", "invite", "ask"] = "open"
     members: Annotated[tuple[str, ...], Meta(max_length=MEMBERS_MAX)] = ()
+    invitations: InvitationSettings = InvitationSettings()
     seed: Seed = 0
     training: TrainingSettings = TrainingSettings()
     compression: CompressionSettings = CompressionSettings()
@@ -297,6 +306,7 @@ class SwarmSettings(Section, frozen=True):
             admit=self.admit,
             members=tuple(sorted(listed | {founder})) if self.admit == "members" else (),
             founder=founder,
+            invitations=Invitations(self.invitations.invites_max, self.invitations.depth_max),
         )
 
 
@@ -375,8 +385,11 @@ COMMENTS = {
     "swarm": "What this device founds when it has nobody to join. A swarm that it joins brings its own.",
     "swarm.name": "The swarm's name.",
     "swarm.rounds": "Rounds to train for; 0: without end.",
-    "swarm.admit": '"open": any device; nothing then keeps one person from bringing many. "members": those listed.',
+    "swarm.admit": '"open": any device, and many of one person. "members": those listed. "invite", "ask": by certificate.',
     "swarm.members": 'The peer ids that admit = "members" admits, besides the founder.',
+    "swarm.invitations": 'Who may invite, where admit is "invite" or "ask".',
+    "swarm.invitations.invites_max": "Devices that each device may invite; the founder's own have no such limit.",
+    "swarm.invitations.depth_max": "Generations: 1 where the founder alone invites, 2 where those whom it invited do, too.",
     "swarm.seed": "Draws the first model, and how a data set is cut into shares.",
     "swarm.training": "What a device does between two sums.",
     "swarm.training.min_steps": "Local steps before a device offers what it has learned.",

@@ -973,6 +973,15 @@ class NodeCore:
         """The replica as the trainer sees it, float32 of shape (parameters,), read-only."""
         return self._model
 
+    def devices(self) -> list[bytes]:
+        """All other devices that a person may mean."""
+        known = {
+            *self._membership.live(self._clock),
+            *self._handshake.blocked,
+            *self._handshake.admission.all(),
+        }
+        return sorted(known - {self._me})
+
     def status(self, now: float) -> dict[str, object]:
         self._clock = now
         doing, waits_for = self._doing()

@@ -78,7 +78,7 @@ class Notice:
     swarm_name: str
     device: str
     peer_id: str
-    admits: str  # "open", "members"
+    admits: str  # "open", "members", "invite", "ask"
     addresses: tuple[str, ...]  # /ip4/ADDRESS/tcp/PORT
 
     @property

@@ -18,7 +18,7 @@ from node.drivers.virtual import Crypto, Device, VirtualSwarm, collector_at_rest
 from scenarios.progress import Display, Snapshot
 from scenarios.simulate_report import RunReport, note_of
 from scenarios.spec import Plan, identity_of
-from scenarios.virtual_devices import found, hardware_of
+from scenarios.virtual_devices import credentials, found, hardware_of
 
 TASK = "protocol"  # what a scenario's `task` says
 PARAMETERS = 1024
@@ -86,9 +86,11 @@ class ProtocolRun:
         self._clock = clock
         self._began = clock()
         self._rounds = [0] * len(plan.devices)
+        swarm = found(plan, NoModel())
         self.world = VirtualSwarm(
             seed=plan.seed,
-            swarm=found(plan, NoModel()),
+            swarm=swarm,
+            credentials=credentials(plan, swarm),
             initial=np.zeros(PARAMETERS, np.int64),
             devices=[
                 (identity_of(plan.seed, index), hardware_of(table, plan.seed, index))

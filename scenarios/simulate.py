@@ -32,7 +32,7 @@ from node.drivers.virtual import Crypto, Phases, VirtualSwarm, collector_at_rest
 from scenarios.progress import Display, Snapshot
 from scenarios.simulate_report import Point, RunReport, note_of
 from scenarios.spec import Plan, identity_of, order_of, without_masks
-from scenarios.virtual_devices import found, hardware_of
+from scenarios.virtual_devices import credentials, found, hardware_of
 
 PROBE_S = 1.0
 COMPARE_S = 10.0  # between two comparisons of all replicas
@@ -181,9 +181,11 @@ class Run:
         self._training = TimedTraining(plan, clock)
         phases: Phases = self._training
         initial = np.frombuffer(self._training.opened.initial, "<i8").astype(np.int64)
+        swarm = found(plan, self._training.opened)
         self.world = VirtualSwarm(
             seed=plan.seed,
-            swarm=found(plan, self._training.opened),
+            swarm=swarm,
+            credentials=credentials(plan, swarm),
             initial=initial,
             devices=[
                 (identity_of(plan.seed, index), hardware_of(table, plan.seed, index))

@@ -12,6 +12,9 @@
     [swarm.cohorts]            # [swarm.training], [swarm.compression] and [swarm.cohorts] are those of a
     n_min = 4                  # device's config.toml; what is left out has the same default
 
+    [swarm]
+    admit = "invite"           # by certificates that the first device has signed; else "members": the manifest lists all
+
     [[device]]                 # one table a device, by name ...
     name = "Ada"
     data = "subjects=1"
@@ -79,6 +82,7 @@ from node.config import (
     CohortSettings,
     CompressionSettings,
     ConfigError,
+    InvitationSettings,
     Name,
     Seconds,
     Section,
@@ -267,9 +271,19 @@ class SwarmTables(Section, frozen=True):
     training: TrainingSettings = TrainingSettings()
     compression: CompressionSettings = CompressionSettings()
     cohorts: CohortSettings = CohortSettings()
+    admit: Literal["members", "invite"] = "members"
+    invitations: InvitationSettings = InvitationSettings()
 
     def __post_init__(self) -> None:
         self.settings()  # refuses what contradicts itself
+
+    def admitting(self, devices: Sequence[Identity]) -> dict[str, object]:
+        """How a swarm of exactly these devices admits them; of none that are named, it is open."""
+        if not devices:
+            return {"admit": "open"}
+        if self.admit == "invite":
+            return {"admit": "invite", "invitations": self.invitations}
+        return {"admit": "members", "members": tuple(device.peer_id for device in devices)}
 
     def settings(self, **decided: object) -> SwarmSettings:
         """The founder's settings, with what the scenario's run has `decided`: a name, rounds, members, a seed."""

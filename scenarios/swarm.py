@@ -15,6 +15,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
@@ -29,11 +30,12 @@ from gossip.manifest import Swarm
 from models import messages
 from node.config import Config, NetworkSettings, TaskSettings, config_text
 from node.drivers.figures import STEPS
-from node.drivers.joining import keep_manifest
+from node.drivers.joining import keep_credential, keep_manifest
 from node.drivers.trainer import TaskRefused, Trainer
 from node.founding import found_swarm
 from node.home import Home, init_home
 from node.telemetry import logging_to
+from scenarios.certified import certify
 from scenarios.cuts import Parting, sides_of
 from scenarios.daemons import Daemon, Status, SwarmFailed, end_all
 from scenarios.mishaps import Course, meet
@@ -186,6 +188,7 @@ class Run:
     looked_s: float = -math.inf  # whether all replicas are equal
     identities: list[Identity] = field(default_factory=list)
     swarm: Swarm | None = None
+    credentials: list[tuple[bytes, ...]] = field(default_factory=list)
     stage: str = "founding"
 
     # --- the beginning ---------------------------------------------------------------------------------------
@@ -198,12 +201,12 @@ class Run:
         settings = plan.swarm.settings(
             name=plan.name,
             rounds=plan.rounds,
-            admit="members",
-            members=tuple(identity.peer_id for identity in self.identities),
+            **plan.swarm.admitting(self.identities),
             seed=plan.seed,
         )
         opened = await _open_model(plan, folder)
         self.swarm = found_swarm(settings, plan.task, opened, self.identities[0])
+        self.credentials = certify(self.swarm, self.identities, int(datetime.now(UTC).timestamp()))
         self.courses = [Course(fault) for fault in plan.faults]
         self.daemons = [
             Daemon(device, Home(folder / device.name), identity.peer_id, inside=self._inside(index))
@@ -231,10 +234,13 @@ class Run:
         self.up_s = self._now_s
 
     def _make_home(self, daemon: Daemon, bootstrap: tuple[str, ...]) -> None:
-        identity = self.identities[self.daemons.index(daemon)]
+        place = self.daemons.index(daemon)
+        identity = self.identities[place]
         init_home(daemon.home.path, self._config(daemon, bootstrap), identity.seed)
         assert self.swarm is not None
         keep_manifest(daemon.home, self.swarm)
+        if self.credentials[place]:
+            keep_credential(daemon.home, self.credentials[place])
 
     def _config(self, daemon: Daemon, bootstrap: tuple[str, ...]) -> str:
         order = digest("scenario order", _number(self.plan.seed), daemon.peer_id.encode())

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from gossip.manifest import MEMBERS_MAX, Swarm
 from node.drivers.links import Link
 from node.drivers.streams import Stream
-from node.drivers.virtual import Hardware
+from node.drivers.virtual import EPOCH_S, Hardware
 from node.founding import OpenedModel, found_swarm
+from scenarios.certified import certify
 from scenarios.spec import HardwareTable, Plan, identity_of
 
 START_S = 2.0  # within which the devices come, the first one at once
@@ -17,17 +18,20 @@ MBIT = 1e6
 
 
 def found(plan: Plan, opened: OpenedModel) -> Swarm:
-    """As `gossamer swarm` founds it; a swarm too large to list its members is open."""
+    """As `gossamer swarm` founds it; a swarm too large to list or certify its members is open."""
     identities = [identity_of(plan.seed, index) for index in range(len(plan.devices))]
     listed = len(identities) <= MEMBERS_MAX
     settings = plan.swarm.settings(
         name=plan.name,
         rounds=plan.rounds,
-        admit="members" if listed else "open",
-        members=tuple(identity.peer_id for identity in identities) if listed else (),
+        **plan.swarm.admitting(identities if listed else []),
         seed=plan.seed,
     )
     return found_swarm(settings, plan.task, opened, identities[0])
+
+
+def credentials(plan: Plan, swarm: Swarm) -> list[tuple[bytes, ...]]:
+    return certify(swarm, [identity_of(plan.seed, index) for index in range(len(plan.devices))], EPOCH_S)
 
 
 def hardware_of(table: HardwareTable, seed: int, index: int) -> Hardware:

@@ -1,5 +1,6 @@
 """What a daemon tells of itself, from the first moment of its life to the last (`node.drivers.api.Node`)."""
 
+import contextlib
 import os
 import resource
 from collections.abc import Callable
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 import trio  # noqa: TID251 - the drivers are trio's room
 
-from crypto.identity import Identity, peer_id
+from crypto.identity import Identity, peer_id, public_key_of
 from gossip.errors import PeerViolation
-from gossip.events import Admit, Floats
+from gossip.events import Admit, Block, Floats, Revoke
 from gossip.manifest import Swarm
 from node.config import Config
 from node.core import NodeCore
-from node.drivers.api import NotYet, Unanswered
+from node.drivers.api import NotDone, NotYet, Unanswered, Wish
 from node.drivers.daemon import Daemon
 from node.drivers.interfaces import interfaces
 from node.drivers.inviting import NOT_THERE, Inviting
@@ -205,12 +206,30 @@ class Account:
     def withdraw(self, number: int) -> dict[str, object]:
         return self._up().inviting.withdraw(number)
 
-    def answer_knock(self, peer: str, allow: bool) -> dict[str, object]:
-        """Raises Unanswered."""
-        answered = self._up().inviting.answer_knock(peer, allow)
-        if answered is None:
-            raise Unanswered(NOT_THERE)
-        return answered
+    async def wish(self, wish: Wish, peer: str) -> dict[str, object]:
+        """Of a device, by its peer id or how that ends. Raises NotDone, Unanswered."""
+        running = self._up()
+        if wish in {"allow", "refuse"}:
+            knocked = running.inviting.answer_knock(peer, allow=wish == "allow")
+            if knocked is not None:
+                return {"peer_id": knocked, "wish": wish, "knocked": True}
+            if wish == "refuse":
+                raise Unanswered(NOT_THERE)
+        device = self._device(running.core, peer)
+        question = Revoke(device) if wish == "remove" else Block(device, blocked=wish == "block")
+        answered = await running.daemon.ask(question)
+        if answered.refusal:
+            raise NotDone(answered.refusal)
+        return {"peer_id": peer_id(device), "wish": wish, "knocked": False}
+
+    def _device(self, core: NodeCore, peer: str) -> bytes:
+        with contextlib.suppress(ValueError):
+            return public_key_of(peer)
+        meant = [device for device in core.devices() if peer_id(device).endswith(peer)]
+        if len(meant) != 1:
+            which = "several devices' ids end" if meant else "no known device's id ends"
+            raise NotDone(f"{which} in {peer}; see: gossamer peers")
+        return meant[0]
 
     def aggregates(self) -> dict[str, object]:
         return {"aggregates": self._up().core.aggregates()}

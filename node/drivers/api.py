@@ -2,17 +2,18 @@
 
     GET /status  /peers  /aggregates        POST /evaluate  /alone {"steps": 100}  /ping {"peer": "12D3KooW..."}  /down
     POST /invite {"ttl_s": 600, "uses": 1}  /invite/watch {"number": 4170, "after": 0}  /invite/answer {"talk": 3, "allow": true}
-         /invite/withdraw {"number": 4170}  /knock {"peer": "12D3KooW...", "allow": true}
+         /invite/withdraw {"number": 4170}
+    POST /peers {"peer": "12D3KooW...", "wish": "block"}; or "allow", "remove"
 
 It answers from the first moment of a daemon's life, also while the slow parts of the start are still under way. An error
-is {"error": "one line"}: 400 for a question that makes no sense, 503 for one that cannot be answered now, 504 for one that
+is {"error": "one line"}: 400 for a question that makes no sense, 409 for a wish that is refused, 503 for one that cannot be answered now, 504 for one that
 took too long.
 """
 
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar, cast
+from typing import Annotated, Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import hypercorn
 import hypercorn.trio
@@ -37,12 +38,14 @@ from node.invitations import USES_MAX
 EVALUATE_S = 120.0
 ALONE_S = 600.0
 PING_S = 15.0
+WISH_S = 10.0  # for a fact to be durable
 PINGS_MAX = 16
 PEER_CHARACTERS_MIN = 4
 CLOSE_S = 0.5  # for answers under way when the daemon stops
 PRIVATE = 0o177  # umask: the socket is for its owner alone
 
 T = TypeVar("T")
+Wish: TypeAlias = Literal["block", "allow", "remove", "refuse"]
 
 
 class NotYet(GossamerError):
@@ -62,9 +65,13 @@ class Node(Protocol):
     async def watch(self, number: int, after: int) -> dict[str, object]: ...
     def answer(self, talk: int, allow: bool) -> dict[str, object]: ...
     def withdraw(self, number: int) -> dict[str, object]: ...
-    def answer_knock(self, peer: str, allow: bool) -> dict[str, object]: ...
+    async def wish(self, wish: Wish, peer: str) -> dict[str, object]: ...
     @property
     def stop(self) -> Callable[[], None]: ...
+
+
+class NotDone(GossamerError):
+    """What this device's owner wants cannot be, and why."""
 
 
 class Unanswered(GossamerError):
@@ -99,9 +106,9 @@ class WithdrawRequest(msgspec.Struct, forbid_unknown_fields=True):
     number: int
 
 
-class KnockRequest(msgspec.Struct, forbid_unknown_fields=True):
-    peer: Annotated[str, Meta(min_length=PEER_CHARACTERS_MIN, max_length=64)]
-    allow: bool
+class WishRequest(msgspec.Struct, forbid_unknown_fields=True):
+    peer: Annotated[str, Meta(min_length=PEER_CHARACTERS_MIN, max_length=64)]  # a peer id, or how it ends
+    wish: Wish
 
 
 async def serve(
@@ -155,9 +162,9 @@ def _app(node: Node, log: BoundLogger) -> Starlette:
     async def withdraw(request: Request) -> Response:
         return JSONResponse(node.withdraw((await _asked(request, WithdrawRequest)).number))
 
-    async def knock(request: Request) -> Response:
-        asked = await _asked(request, KnockRequest)
-        return JSONResponse(node.answer_knock(asked.peer, asked.allow))
+    async def wish(request: Request) -> Response:
+        asked = await _asked(request, WishRequest)
+        return await _within(WISH_S, partial(node.wish, asked.wish, asked.peer))
 
     async def stop() -> None:  # not in a thread, where a plain function would be run
         node.stop()
@@ -169,6 +176,9 @@ def _app(node: Node, log: BoundLogger) -> Starlette:
         assert isinstance(error, HTTPException)
         return JSONResponse({"error": error.detail}, error.status_code)
 
+    async def not_done(_request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, 409)
+
     async def unavailable(_request: Request, error: Exception) -> Response:
         return JSONResponse({"error": str(error)}, 503)
 
@@ -179,6 +189,7 @@ def _app(node: Node, log: BoundLogger) -> Starlette:
     routes = [
         get("/status", node.status),
         get("/peers", node.peers),
+        Route("/peers", wish, methods=["POST"]),
         get("/aggregates", node.aggregates),
         Route("/evaluate", evaluate, methods=["POST"]),
         Route("/alone", alone, methods=["POST"]),
@@ -187,11 +198,11 @@ def _app(node: Node, log: BoundLogger) -> Starlette:
         Route("/invite/watch", watch, methods=["POST"]),
         Route("/invite/answer", answer, methods=["POST"]),
         Route("/invite/withdraw", withdraw, methods=["POST"]),
-        Route("/knock", knock, methods=["POST"]),
         Route("/down", down, methods=["POST"]),
     ]
     handlers: dict[Any, Any] = {
         HTTPException: refused,
+        NotDone: not_done,
         NotYet: unavailable,
         TrainerDown: unavailable,
         Unanswered: unavailable,

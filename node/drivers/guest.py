@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import trio  # noqa: TID251 - the drivers are trio's room
 
@@ -31,10 +32,16 @@ from node.config import (
 from node.drivers.joining import keep_credential, keep_manifest, kept_manifest
 from node.drivers.knocking import Eyes, Joined, Wish, join_by_link, join_nearby
 from node.founding import refuse_unmasked
-from node.home import Home, HomeError, hold, init_home, open_home, read_identity
+from node.home import AlreadyRunning, Home, HomeError, hold, init_home, open_home, read_identity
 
 KEPT = ("swarm.manifest", "swarm.credential")  # the files of a membership
 EVERYWHERE = "/ip4/0.0.0.0/tcp/0"
+
+
+class StopFirst(GossamerError):
+    """The node of this home runs: stop it, then join. Exit code 5."""
+
+    exit_code: ClassVar[int] = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +103,11 @@ class Guest:
         if self._home is None:
             yield
         else:
-            with hold(self._home):
-                yield
+            try:
+                with hold(self._home):
+                    yield
+            except AlreadyRunning as error:
+                raise StopFirst(f"{error}; stop it first: gossamer down") from error
 
     # --- what speaks against a swarm, before a person is asked --------------------------------------------------
 

@@ -232,21 +232,17 @@ class Inviting:
         """Who asks to be let in without a code."""
         return [_shown(told) for told in self._inviter.waiting if told.number is None]
 
-    def answer_knock(self, peer: str, allow: bool) -> dict[str, object] | None:
-        """Of the device whose id ends so; None if no such device knocks. Raises Unanswered if several do."""
-        meant = [
-            told
-            for told in self._inviter.waiting
-            if told.number is None and peer_id(told.peer).endswith(peer)
-        ]
-        if len({told.peer for told in meant}) > 1:
+    def answer_knock(self, peer: str, *, allow: bool) -> str | None:
+        """The device whose id ends so; None if no such device knocks. Raises Unanswered if several do."""
+        knocks = [told for told in self._inviter.waiting if told.number is None]
+        meant = {peer_id(told.peer): told.talk for told in knocks if peer_id(told.peer).endswith(peer)}
+        if len(meant) > 1:
             raise Unanswered(f"several devices that knock have ids that end in {peer}; see: gossamer peers")
-        if not meant:
-            return None
-        for told in meant:
-            assert told.talk is not None
-            self._tell(Answered(told.talk, allow))
-        return {"peer_id": peer_id(meant[0].peer), "name": meant[0].name, "allowed": allow}
+        for name, talk in meant.items():
+            assert talk is not None
+            self._tell(Answered(talk, allow))
+            return name
+        return None
 
 
 def _shown(told: Tell) -> dict[str, object]:

@@ -17,6 +17,7 @@ from structlog.stdlib import BoundLogger
 from crypto.identity import Identity, peer_id
 from gossip.admission import STATEMENT_BYTES, Admission
 from gossip.errors import GossamerError, ManifestError, PeerViolation
+from gossip.events import Put
 from gossip.manifest import MANIFEST_BYTES, Swarm, open_manifest
 from gossip.wire import Wire, pack, unpack
 from node.codes import KNOCK
@@ -24,6 +25,7 @@ from node.drivers.interfaces import usable_interfaces
 from node.drivers.knocking import Joined, NobodyThere, Wish, join_nearby
 from node.home import Home, HomeError
 from node.nearby import of_swarm, of_this
+from node.store import SqliteStore, sync_folder
 
 FETCH_S = 10.0  # for one device in the bootstrap list to hand over the manifest
 AROUND_S = 3.0  # of listening for devices nearby, at a time
@@ -82,6 +84,24 @@ def kept_credential(home: Home) -> tuple[bytes, ...]:
 def keep_credential(home: Home, statements: Sequence[bytes]) -> None:
     """Durable and whole, or not there."""
     _keep(_credential_path(home), pack(KeptCredential(tuple(statements))))
+
+
+def forget_swarm(home: Home) -> None:
+    """Delete all that a home knows of its swarm; for whoever holds the home.
+
+    The count of starts stays: others who remember this device's presences take none with a lower number.
+    """
+    boot: list[tuple[bytes, bytes]] = []
+    if home.state.exists():
+        store = SqliteStore(home.state)
+        boot = store.read("boot")
+        store.close()
+    for path in (*home.path.glob(home.state.name + "*"), _credential_path(home), _path(home)):
+        path.unlink(missing_ok=True)
+    store = SqliteStore(home.state)
+    store.commit([Put("boot", key, value) for key, value in boot])
+    store.close()
+    sync_folder(home.path)
 
 
 def _keep(path: Path, data: bytes) -> None:

@@ -39,6 +39,7 @@ from gossip.commons import Commons
 from gossip.events import (
     Action,
     CancelTimer,
+    Clock,
     Compute,
     Computed,
     Dial,
@@ -96,6 +97,8 @@ HANDSHAKE_S: Final = (
 )
 HANDSHAKE_TRIPS: Final = 8  # of one way: TCP, Noise, the multiplexer and the streams
 
+EPOCH_S: Final = 1_800_000_000  # unix time where virtual time begins
+CLOCK_S: Final = 60.0  # as node.drivers.boot tells it
 BOOT_SHIFT: Final = 32  # as node.drivers.boot counts
 TRAINER_S: Final = 1.0  # for a trainer to start, and to come back after a failure
 CATCH_UP_S: Final = 1.0  # local steps that are owed for longer are asked for with the next result
@@ -267,7 +270,9 @@ class VirtualSwarm:
         devices: Sequence[tuple[Identity, Hardware]],
         phases: Phases,
         report: Callable[[float, int, Report], None] = lambda _now, _device, _report: None,
+        credentials: Sequence[Sequence[bytes]] = (),
     ) -> None:
+        """`credentials`: the statements with which each device begins, where certificates admit."""
         self.now = 0.0
         self.events = 0
         self.devices = [
@@ -280,6 +285,7 @@ class VirtualSwarm:
         self._initial = initial
         self._phases = phases
         self._report = report
+        self._credentials = credentials or [()] * len(self.devices)
         self._commons = Commons(len(self.devices))
         self._chance = Draws("network", seed)
         self._trace = sha256()
@@ -333,9 +339,17 @@ class VirtualSwarm:
             entropy=Stream("device", self._seed, device.index, device.life),
             read=lambda table: sorted(device.disk[table].items()),
             opener=self._commons,
+            credential=self._credentials[device.index],
         )
         self._perform(device, device.core.start(self.now))
+        if self._swarm.manifest.certifies:
+            self._tell_time(device, device.life)
         self._tell(device, TRAINER_S, TrainerReady(self._phases.examples(device.index)))
+
+    def _tell_time(self, device: Device, life: int) -> None:
+        if device.life == life:
+            self._deliver(device, life, Clock(EPOCH_S + int(self.now)))
+            self._at(self.now + CLOCK_S, self._tell_time, device, life)
 
     def switch_off(self, device: Device) -> None:
         """Without a word: its neighbours see their connections end. Nothing where it is off already."""

@@ -66,7 +66,7 @@ def test_a_chain_leads_from_the_founder_over_the_inviters_to_a_device():
     assert admission.chain(FOUNDER.public_key) == admission.chain(STRANGER.public_key) == ()
     assert {admission.line(who.public_key) for who in (ANA, BEN, CAT)} == {ANA.public_key}
     assert admission.line(FOUNDER.public_key) == FOUNDER.public_key
-    assert admission.members(NOW) == sorted(who.public_key for who in (FOUNDER, ANA, BEN, CAT))
+    assert admission.all() == sorted(who.public_key for who in (FOUNDER, ANA, BEN, CAT))
 
 
 def test_a_chain_without_its_beginning_is_none_and_fills_nothing():
