@@ -429,7 +429,7 @@ def crowd(members: Sequence[bytes], live: Iterable[bytes], line: Callable[[bytes
     if len(others) < len(members) or len(set(others)) < LINES_MIN - 1:
         return None
     if len(count) < LINES_MIN:
-        return Crowd(largest, f"members of {len(count)} lines of invitations, at least {LINES_MIN} wanted")
+        return Crowd(largest, f"lines of invitations: {len(count)}, of at least {LINES_MIN}")
     if most >= threshold(len(members)):
         return Crowd(largest, f"{most} of {len(members)} members come by one line of invitations")
     return None

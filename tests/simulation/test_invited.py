@@ -1,12 +1,13 @@
 """A swarm that admits by certificate: who was invited trains with the others, and nobody else is heard, told or counted."""
 
+import msgspec
 import pytest
 
 from crypto.hashing import digest
 from crypto.identity import Identity
 from gossip import handshake
 from gossip.admission import CLOCK_SLACK_S, issue, revoke
-from gossip.aggregate import read_members, write
+from gossip.aggregate import read_members, unpack_members, write
 from gossip.events import (
     Admit,
     Block,
@@ -331,6 +332,57 @@ def test_nobody_admits_beyond_its_numbers_and_no_number_twice(world):
     world.ask(inviter, Admit(admitted[3].question.device, EPOCH_S + 2 * DAY_S))
     world.run(1)
     assert world.answers[-1].refusal == ""
+
+
+def test_ten_names_for_each_honest_device_do_not_get_in(world):
+    """Whoever was invited once can bring its sixteen; who gives a number twice brings nobody by it."""
+    founder, core = world.devices[0].identity, world.devices[0].core
+    cheat = founders(world, INTRUDER.public_key, depth=1)
+    names = [Identity(digest("sybil", bytes([i]))) for i in range(10 * len(world.devices))]
+    for i, name in enumerate(names):
+        chain = (cheat, certificate(world.swarm, INTRUDER, name.public_key, i % 16 if i < 48 else i))
+        core.handle(PeerUp(name.public_key), world.now)
+        core.handle(Received(name.public_key, channel_frame(Credential(chain, bytes(8)))), world.now)
+    keys = {name.public_key for name in names}
+    assert keys.isdisjoint(core._membership.neighbours)
+    assert keys.isdisjoint(core._membership.live(world.now))
+    assert all(not core._handshake.hears(key) for key in keys)
+    # A certificate and its rival under each number, and the proof is complete.
+    assert len(admission(world.devices[0]).ids()) == 4 + 1 + 2 * 16
+    assert founder.public_key == world.devices[0].key
+
+
+def test_nobody_sums_with_a_member_whom_it_knows_to_be_revoked(world):
+    """The others do not know yet: this device alone declines."""
+    careful, out = world.devices[2], world.devices[3]
+    before = careful.core._history.round
+    admission(careful).add([revoke(world.devices[0].identity, world.swarm.id, out.key)])
+    world.run(6 * ROUND_TIME_S)
+    rounds = range(before + 2, world.devices[0].core._history.round + 1)
+    assert len(rounds) >= 2
+    for round_ in rounds:
+        for known in world.devices[0].core._history.counting(round_):
+            for part in known.body.parts:
+                names = unpack_members(part.contributors, len(part.members))
+                assert not {careful.key, out.key} <= {part.members[i] for i in names}
+
+
+def test_a_leader_leaves_out_who_is_too_many(world, monkeypatch):
+    """Of a bag that is nearly all one line, a roster that no member objects to; of one that cannot be, none."""
+    core = world.devices[0].core
+    one = open_frame(world.swarm.id, next(frame for frame in world._old_frames if frame[2] == Kind.READY))
+    ready = [msgspec.structs.replace(one, sender=digest("of", bytes([i]))) for i in range(12)]
+    lines = {message.sender: b"crowd" if i < 10 else bytes([i]) for i, message in enumerate(ready)}
+    others = {digest("other", bytes([i])): bytes([i % 2]) for i in range(20)}
+    line = (lines | others).__getitem__
+    monkeypatch.setattr(core._handshake.admission, "line", line)
+    monkeypatch.setattr(core._membership, "belongs", lambda _: True)
+    monkeypatch.setattr(core._membership, "live", lambda _: [*lines, *others])
+    fit = core._without_crowd(ready)
+    assert core._crowd([message.sender for message in fit]) is None
+    assert len(fit) >= 3
+    monkeypatch.setattr(core._handshake.admission, "line", lambda peer: others.get(peer, b"crowd"))
+    assert core._without_crowd(ready) == []
 
 
 def test_a_crash_at_any_moment_gives_no_number_to_two_devices():

@@ -14,6 +14,7 @@ from gossip.admission import (
     Admission,
     Refusal,
     Why,
+    crowd,
     issue,
     open_statement,
     revoke,
@@ -267,6 +268,35 @@ def test_any_order_gives_the_same(told: list[bytes], dice: random.Random):
         for at in (NOW, NOW + 100 * 86_400):
             assert at_once.judge(who.public_key, at) == slowly.judge(who.public_key, at)
         assert at_once.chain(who.public_key) == slowly.chain(who.public_key)
+
+
+def people(**lines: int) -> dict[bytes, bytes]:
+    """So many devices of each line."""
+    return {f"{line}{i}".encode(): line.encode() for line, count in lines.items() for i in range(count)}
+
+
+@pytest.mark.parametrize(
+    ("members", "others", "words"),
+    [
+        ({"a": 1, "b": 1, "c": 1}, {}, None),  # each its own line, as where the founder invited all
+        ({"a": 3}, {}, None),  # there is nobody else
+        ({"a": 3}, {"b": 2}, None),
+        ({"a": 3}, {"b": 9}, None),  # all others are of one line: no three could be had
+        ({"a": 3}, {"b": 2, "c": 1}, "lines of invitations: 1,"),
+        ({"a": 2, "b": 2}, {"b": 2, "c": 2}, "lines of invitations: 2,"),
+        ({"a": 3, "b": 1}, {"b": 3, "c": 1}, "lines of invitations: 2,"),
+        ({"a": 4, "b": 1, "c": 1}, {"b": 4, "c": 4}, None),  # of six, five could read the sixth
+        ({"a": 10, "b": 1, "c": 1}, {"b": 9, "c": 9}, "10 of 12 members come by one line"),
+        ({"a": 10, "b": 1, "c": 1}, {"b": 4, "c": 5}, None),  # too few others to wait for
+    ],
+)
+def test_one_line_does_not_surround_a_member_where_others_could_be_chosen(
+    members: dict[str, int], others: dict[str, int], words: str | None
+):
+    chosen = people(**members)
+    line = people(**{name: members.get(name, 0) + others.get(name, 0) for name in {**members, **others}})
+    found = crowd(sorted(chosen), sorted(line), line.__getitem__)
+    assert (found and found.reason[: len(words or "")]) == words
 
 
 def test_an_id_is_of_what_is_said():
