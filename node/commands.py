@@ -231,8 +231,8 @@ def invite(
     json: JsonOption = False,
 ) -> int:
     """Let another device join: shows a code and waits, here, for who comes. Ctrl-C withdraws it."""
-    opened = open_home(home_path(home, os.environ))
     asked = {"ttl_s": _seconds(ttl), "uses": uses}
+    opened = open_home(home_path(home, os.environ))
     made = call(opened, "POST", "/invite", json=asked)
     if json:
         _tell(json_text.dumps({"event": "invitation", **made}))
