@@ -53,6 +53,10 @@ class NodeReport(msgspec.Struct, frozen=True):
     cohorts_aborted: int
     cpu_s: Parts
     pss_mb: Parts  # 10^6 bytes; shared pages count in shares
+    joined_s: float | None = (
+        None  # from its `gossamer join` to its first neighbour, where it came by invitation
+    )
+    first_contribution_s: float | None = None  # the same, to its first sum
 
 
 class AggregateReport(msgspec.Struct, frozen=True):

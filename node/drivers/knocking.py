@@ -10,6 +10,7 @@ Nothing is kept of a join that fails.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,7 @@ from node.invitations import (
     Admitted,
     Agreed,
     Answer,
+    JoinAction,
     Joiner,
     NotJoined,
     Offered,
@@ -41,7 +43,8 @@ SETTLE_S = 4.0  # that is looked around for another, though one has said no
 GLANCE_S = 0.25
 DIAL_S = 6.0
 SILENCE_S = 45.0  # of a device that we wait for: it gives a sign of life every ten seconds
-ASKED_MAX = 64  # devices in all
+AGAIN_S = 3.0  # before a device is asked again that was not reached
+ASKED_MAX = 64  # times, all devices together
 ASKED_AT_ONCE = 8
 ADDRESSES_TRIED = 3  # of one device
 KNOCKED_MAX = 3  # devices that a knock is shown on
@@ -110,18 +113,45 @@ async def join_nearby(wish: Wish, swarm: str = "") -> Joined:
     return await _Search(wish, swarm).run()
 
 
+class _Turns:
+    """Who has said that it knows the number is talked to in turn, as each may test a guess at the words; CLAIMANTS_MAX in all.
+
+    A knock has nothing to guess at: it is shown on all members at once.
+    """
+
+    def __init__(self, *, guessable: bool) -> None:
+        self._guessable = guessable
+        self._taken = 0
+        self._one = trio.Semaphore(1 if guessable else KNOCKED_MAX)
+
+    async def __aenter__(self) -> None:
+        await self._one.acquire()
+        self._taken += 1
+        if self._guessable and self._taken > CLAIMANTS_MAX:
+            self._one.release()
+            raise NobodyThere(
+                f"{CLAIMANTS_MAX} devices said that they know this number, and none let this device in: somebody nearby may play "
+                "false; use the link that gossamer invite shows beside the code"
+            )
+
+    async def __aexit__(self, *_: object) -> None:
+        self._one.release()
+        await trio.lowlevel.checkpoint()
+
+
 class _Search:
     """Among what is announced, the device that lets us in."""
 
     def __init__(self, wish: Wish, swarm: str) -> None:
         self._wish = wish
         self._swarm = swarm
-        self._turn = trio.Semaphore(1 if not swarm else KNOCKED_MAX)
+        self._turns = _Turns(guessable=not swarm)
         self._slots = trio.Semaphore(ASKED_AT_ONCE)
-        self._asked: dict[str, None] = {}  # peer ids, at most ASKED_MAX
+        self._asked: dict[str, float] = {}  # by peer id, when it may be asked again; at most ASKED_MAX
         self._asking = 0
         self._said_no: list[GossamerError] = []
-        self._unreached: list[str] = []
+        self._unreached: dict[str, str] = {}  # why, by peer id
+        self._attempts = 0
         self._joined: Joined | None = None
         self._against: GossamerError | None = None
         self._scope = trio.CancelScope()
@@ -162,16 +192,17 @@ class _Search:
                     found[instance] = notice
             for notice in self._meant(found.values()):
                 addresses = notice.reached_by(interfaces)[:ADDRESSES_TRIED]
-                if (
-                    waited < LOOK_S
-                    and addresses
-                    and notice.peer_id not in self._asked
-                    and len(self._asked) < ASKED_MAX
-                ):
-                    self._asked[notice.peer_id] = None
+                if waited < LOOK_S and addresses and self._may_ask(notice.peer_id):
+                    self._asked[notice.peer_id] = math.inf
+                    self._attempts += 1
                     self._asking += 1
-                    nursery.start_soon(self._ask, addresses)
+                    nursery.start_soon(self._ask, notice.peer_id, addresses)
             await trio.sleep(GLANCE_S if waited < LOOK_S else SETTLE_S)
+
+    def _may_ask(self, peer: str) -> bool:
+        """Each once, and again where it was not reached: the network or the device may be busy."""
+        known = self._asked.get(peer)
+        return self._attempts < ASKED_MAX and (known is None or trio.current_time() >= known)
 
     def _meant(self, notices: Iterable[Notice]) -> list[Notice]:
         """Whom to ask: those whose swarm invites, or the members of the swarm that was named."""
@@ -187,7 +218,7 @@ class _Search:
                 raise NobodyThere(f'the swarm "{notice.swarm_name}" admits {notice.admits}: {how}')
         return meant[:KNOCKED_MAX]
 
-    async def _ask(self, addresses: Sequence[str]) -> None:
+    async def _ask(self, peer: str, addresses: Sequence[str]) -> None:
         from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - takes seconds: see boot
 
         try:
@@ -195,19 +226,20 @@ class _Search:
                 failures = []
                 for address in addresses:
                     try:
-                        joined = await _join_at(address, self._wish, self._turn)
-                    except (Unreachable, PeerViolation) as error:
+                        joined = await _join_at(address, self._wish, self._turns)
+                    except Unreachable as error:
                         failures.append(str(error))
                     else:
                         self._joined = joined
                         self._scope.cancel()
                         return
-                self._unreached.append("; ".join(failures))
+                self._unreached[peer] = "; ".join(failures)
+                self._asked[peer] = trio.current_time() + AGAIN_S
+        except PeerViolation as error:
+            self._unreached[peer] = f"{peer} broke the rules: {error}"
         except NotJoined as error:
             if error.why != "unknown":
                 self._said_no.append(error)
-            if len(self._said_no) >= CLAIMANTS_MAX and not self._swarm:
-                self._scope.cancel()
         except GossamerError as error:  # what speaks against this swarm does so wherever it is asked
             self._against = error
             self._scope.cancel()
@@ -228,23 +260,20 @@ class _Search:
             if self._asked
             else "nobody who could know was heard"
         )
-        why = f"; not reached: {'; '.join(self._unreached)}" if self._unreached else ""
+        why = f"; not reached: {'; '.join(self._unreached.values())}" if self._unreached else ""
         return NobodyThere(
             f"{what} was not found within {LOOK_S:g} s on {where}: {heard}{why}. Does it still run there (gossamer invite), on "
             "this network? What keeps devices from finding each other: gossamer doctor; a link (gossamer invite shows one) needs no search"
         )
 
 
-async def _join_at(address: str, wish: Wish, turn: trio.Semaphore | None = None) -> Joined:
-    """One device, to the end. Unreachable, PeerViolation, NotJoined, and what speaks against the swarm.
-
-    `turn`: to be had before this device shows a proof.
-    """
+async def _join_at(address: str, wish: Wish, turns: _Turns | None = None) -> Joined:
+    """One device, to the end. Unreachable, PeerViolation, NotJoined, and what speaks against the swarm."""
     from node.drivers.libp2p import join_through  # noqa: PLC0415 - takes seconds: see boot
 
     return await join_through(
         address,
-        partial(_converse, address=address, wish=wish, turn=turn),
+        partial(_converse, address=address, wish=wish, turns=turns),
         identity_seed=wish.identity.seed,
         timeout_s=DIAL_S,
         limit_bytes=BOX_BYTES + 64,
@@ -261,7 +290,7 @@ class _Talk(Protocol):
     async def finish(self) -> None: ...
 
 
-async def _converse(talk: _Talk, *, address: str, wish: Wish, turn: trio.Semaphore | None) -> Joined:
+async def _converse(talk: _Talk, *, address: str, wish: Wish, turns: _Turns | None) -> Joined:
     joiner = Joiner(
         me=wish.identity.public_key,
         inviter=talk.peer,
@@ -271,19 +300,19 @@ async def _converse(talk: _Talk, *, address: str, wish: Wish, turn: trio.Semapho
         swarm=wish.only,
     )
     await talk.say(joiner.hello())
-    first = await _heard(talk, joiner)
-    if turn is None:
-        return await _conclude(talk, joiner, first, address, wish)
-    async with turn:
-        return await _conclude(talk, joiner, first, address, wish)
+    welcomed = joiner.heard(await _heard(talk, joiner))
+    async with turns or contextlib.AsyncExitStack():
+        return await _conclude(talk, joiner, welcomed, address, wish)
 
 
-async def _conclude(talk: _Talk, joiner: Joiner, first: bytes, address: str, wish: Wish) -> Joined:
+async def _conclude(
+    talk: _Talk, joiner: Joiner, welcomed: Sequence[JoinAction], address: str, wish: Wish
+) -> Joined:
     from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - see _join_at
 
-    data, swarm = first, None
+    actions, swarm = welcomed, None
     while True:
-        for action in joiner.heard(data):
+        for action in actions:
             match action:
                 case Answer(message):
                     await talk.say(message)
@@ -304,7 +333,7 @@ async def _conclude(talk: _Talk, joiner: Joiner, first: bytes, address: str, wis
                         await talk.finish()
                     return joined
         try:
-            data = await _heard(talk, joiner)
+            actions = joiner.heard(await _heard(talk, joiner))
         except Unreachable as error:
             if joiner.awaits not in {"manifest", "chain"}:
                 raise
