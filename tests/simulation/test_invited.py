@@ -12,6 +12,7 @@ from gossip.events import (
     Admit,
     Block,
     Clock,
+    Dial,
     Disconnect,
     Heard,
     PeerDown,
@@ -232,6 +233,11 @@ def test_a_revoked_device_is_let_go_by_all_knows_it_and_the_others_go_on(world):
     assert out.key not in members
     assert {i for i, _ in reports(world, "refused", at)} <= {0, 1, 2, 4}
     assert not reports(world, "violation")
+    for device in world.devices:
+        world.crash(device)
+        world.boot(device)
+        assert not admission(device).belongs(out.key, EPOCH_S)
+        assert out.key not in device.disk["presence"]
 
 
 def test_a_device_whose_time_is_over_is_let_go_and_comes_back_with_a_renewal():
@@ -430,6 +436,15 @@ def test_a_blocked_device_is_never_connected_to_until_it_is_allowed_again(admit)
     one, other = world.devices[1], world.devices[2]
     assert other.key in one.core._membership.neighbours
     world.ask(one, Block(other.key, True))
+    world.run(1)
+    dialled, do = [], world._do
+
+    def watched(device, action):
+        if isinstance(action, Dial):
+            dialled.append((device.key, action.peer))
+        do(device, action)
+
+    world._do = watched
     world.run(40)
     assert other.key not in one.core._membership.neighbours
     world.crash(one)
@@ -438,6 +453,8 @@ def test_a_blocked_device_is_never_connected_to_until_it_is_allowed_again(admit)
     assert other.key not in one.core._membership.neighbours
     rounds = min(world.rounds())
     assert world.run(8 * ROUND_TIME_S, until=lambda: min(world.rounds()) > rounds)
+    assert (one.key, other.key) not in dialled
+    assert dialled
     world.ask(one, Block(other.key, False))
     world.run(120)
     assert other.key in one.core._membership.neighbours
