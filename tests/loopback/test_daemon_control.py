@@ -12,7 +12,7 @@ import trio
 
 from node.control import NotAnswering, Refused, call
 from node.drivers import api
-from node.drivers.api import NotYet, Unanswered
+from node.drivers.api import NotDone, NotYet, Unanswered
 from node.drivers.trainer import TrainerDown
 from node.home import NotRunning, hold, init_home
 
@@ -42,6 +42,11 @@ class Node:
         if steps == 13:
             raise TrainerDown("the trainer is not up")
         return {"accuracy": 0.5}
+
+    async def wish(self, wish, peer):
+        if wish == "remove":
+            raise NotDone("only the founder can")
+        return {"peer_id": peer, "wish": wish}
 
     async def ping(self, peer, count):
         raise Unanswered(f"{peer} gave no answer to {count}")
@@ -81,6 +86,16 @@ async def test_it_stops_the_node_after_it_has_said_so(home):
     async with served(home) as node:
         assert await ask(home, "POST", "/down") == {"stopping": True}
         await node.stopped.wait()
+
+
+async def test_a_wish_is_granted_or_refused_with_words(home):
+    async with served(home):
+        wish = {"peer": "abcd", "wish": "block"}
+        assert await ask(home, "POST", "/peers", json=wish) == {"peer_id": "abcd", "wish": "block"}
+        with pytest.raises(Refused, match="only the founder can"):
+            await ask(home, "POST", "/peers", json=wish | {"wish": "remove"})
+        with pytest.raises(Refused, match="wish"):
+            await ask(home, "POST", "/peers", json=wish | {"wish": "delete"})
 
 
 @pytest.mark.parametrize(

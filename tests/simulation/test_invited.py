@@ -6,7 +6,7 @@ import pytest
 from crypto.hashing import digest
 from crypto.identity import Identity
 from gossip import handshake
-from gossip.admission import CLOCK_SLACK_S, issue, revoke
+from gossip.admission import CLOCK_SLACK_S, Admission, issue, revoke
 from gossip.aggregate import read_members, unpack_members, write
 from gossip.events import (
     Admit,
@@ -391,23 +391,25 @@ def test_a_leader_leaves_out_who_is_too_many(world, monkeypatch):
     assert core._without_crowd(ready) == []
 
 
-def test_a_crash_at_any_moment_gives_no_number_to_two_devices():
-    for seed in range(12):
-        world = World(seed, 3, admit="invite")
-        founder = world.devices[0]
-        world.run(1)
-        names = [digest("named", bytes([i])) for i in range(30)]
-        for i, name in enumerate(names):
-            world.ask(founder, Admit(name, EPOCH_S + DAY_S))
-            world.run(world.rng.uniform(0.0, 0.03))
-            if i % 3 == 2:
-                world.crash(founder)
-                world.boot(founder)
-                world.run(0.03)
-        given = [answer for answer in world.answers if not answer.refusal]
-        assert len(given) >= 5
-        world.run(30)
-        assert all(admission(founder).judge(answer.question.device, EPOCH_S) is None for answer in given)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_crash_at_any_moment_gives_no_number_to_two_devices(seed):
+    """Judged by somebody who has seen every certificate that was ever handed out, whatever the founder has forgotten."""
+    world = World(seed, 1, admit="invite")
+    founder = world.devices[0]
+    world.run(1)
+    for i in range(30):
+        world.ask(founder, Admit(digest("named", bytes([i])), EPOCH_S + DAY_S))
+        world.run(world.rng.uniform(0.0, 0.03))
+        if i % 3 == 2:
+            world.crash(founder)
+            world.boot(founder)
+            world.run(0.03)
+    given = [answer for answer in world.answers if not answer.refusal]
+    assert 5 <= len(given) < 30
+    judge = Admission(world.swarm, founder.key)
+    for answer in given:
+        judge.add(answer.statements)
+    assert [judge.judge(answer.question.device, EPOCH_S) for answer in given] == [None] * len(given)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,11 @@ def test_help_is_data(gossamer, words):
 
 
 @pytest.mark.parametrize(
-    "command", ["init", "up", "down", "status", "peers", "ping", "nearby", "doctor", "config check", "swarm"]
+    "command",
+    [
+        *("init", "up", "down", "status", "peers", "ping", "nearby", "doctor", "config check", "swarm"),
+        *("peers block", "peers allow", "peers remove", "leave"),
+    ],
 )
 def test_every_command_explains_itself(gossamer, command):
     told = gossamer(*command.split(), "--help")
@@ -102,6 +106,8 @@ def test_the_version_is_told(gossamer):
         "init --listen 127.0.0.1:4001",
         "init --task my.module:task",
         "status --json=maybe",
+        "peers block",
+        "peers block abc",
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(gossamer, words, tmp_path):
@@ -117,7 +123,16 @@ def test_without_a_home_the_way_to_one_is_told(gossamer, words, tmp_path):
     assert f"gossamer init --home {tmp_path / 'home'}" in told.err
 
 
-@pytest.mark.parametrize("words", ["down", "status", "status --json", "peers", "peers --json"])
+def test_who_belongs_to_no_swarm_leaves_none(gossamer):
+    gossamer("init")
+    told = gossamer("leave", "--yes")
+    assert (told.code, told.is_one_line(), "belongs to no swarm" in told.err) == (1, True, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["down", "status", "status --json", "peers", "peers --json", "peers block abcd", "peers remove abcd"],
+)
 def test_without_a_daemon_nothing_can_be_asked(gossamer, words):
     gossamer("init")
     told = gossamer(*words.split())
