@@ -33,6 +33,11 @@ def build_app() -> App:
     )
     app.command("node.commands:init", help="Make this device a home: its key and its settings.")
     app.command("node.commands:up", help="Start the device's node.")
+    app.command(
+        "node.commands:invite",
+        help="Let another device join: a code to read out, a link, a picture for a camera.",
+    )
+    app.command("node.commands:join", help="Join a swarm by a code or a link, or ask to be let in.")
     app.command("node.commands:down", help="Stop the node, and wait until it is gone.")
     app.command("node.commands:status", help="What the node is doing, and what it waits for.")
     app.command(_peers())
@@ -66,7 +71,8 @@ def _peers() -> App:
         return command(home=home, json=json)
 
     peers.command("node.commands:block", help="Never connect this device to another.")
-    peers.command("node.commands:allow", help="Undo a block.")
+    peers.command("node.commands:allow", help="Let in a device that knocks, or undo a block.")
+    peers.command("node.commands:refuse", help="Send a device away that knocks.")
     peers.command("node.commands:remove", help="Take another device's admission back, for the whole swarm.")
     return peers
 

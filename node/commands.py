@@ -4,35 +4,39 @@ import contextlib
 import functools
 import json as json_text
 import os
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, ParamSpec
+from typing import Annotated, Any, ClassVar, Literal, ParamSpec
 
 import psutil
 from cyclopts import Parameter, validators
 
 from crypto.identity import SEED_BYTES, Identity
 from gossip.errors import GossamerError
+from node.codes import KNOCK, TTL_S, read_secret
 from node.config import (
+    DEFAULT_DATA,
     Config,
     NetworkSettings,
+    SwarmSettings,
     TaskSettings,
     bootstrap_peer,
     config_text,
     listen_address,
     load_config,
 )
-from node.control import NotAnswering, call
+from node.control import NotAnswering, Refused, call
 from node.home import AlreadyRunning, Home, NotRunning, hold, home_path, init_home, open_home, running
 
-DEFAULT_DATA = {"watch": "subjects=1", "digits": "shard=1/10"}
 UP_S = 120  # for a node in the background to listen; several may share a slow machine
 LOOK_S = 0.5
 PING_S = 20.0
+WATCH_S = 20.0  # for the node to tell what is new of an invitation
 WISH_S = 15.0
 PEER_CHARACTERS_MIN, PEER_CHARACTERS_MAX = 4, 64
 DOWN_S = 10.0
@@ -44,6 +48,12 @@ HomeOption = Annotated[
     Path | None, Parameter(help="The device's home; else GOSSAMER_HOME, else the user's data folder.")
 ]
 NameOption = Annotated[str | None, Parameter(help="How the device is called in its own logs and tables.")]
+JoinTaskOption = Annotated[
+    str | None,
+    Parameter(
+        help="For a new home: what it trains, where the swarm's is a task of your own (package.module:attribute)."
+    ),
+]
 TaskOption = Annotated[
     str, Parameter(help="What it trains: watch, digits, or your own as package.module:attribute.")
 ]
@@ -67,6 +77,32 @@ NearbyOption = Annotated[
     str | None,
     Parameter(
         help="The swarm on this network to join, by its name or id: see gossamer nearby. For a new home."
+    ),
+]
+CodeArgument = Annotated[
+    str | None, Parameter(help="What gossamer invite shows on the other device: its code, or its link.")
+]
+AskOption = Annotated[
+    str | None,
+    Parameter(help="Instead of a code: the swarm nearby at whose members to knock, by its name or id."),
+]
+UpOption = Annotated[
+    bool, Parameter(name="--up", help="Start the node once it has joined.", negative="--no-up")
+]
+TtlOption = Annotated[str, Parameter(help="How long the invitation is open: 90s, 10m, 2h.")]
+UsesOption = Annotated[
+    int, Parameter(help="How many devices it lets in.", validator=validators.Number(gte=1, lte=64))
+]
+QrOption = Annotated[bool, Parameter(help="Show the link for a camera, too.", negative="")]
+LetInOption = Annotated[
+    bool, Parameter(name="--yes", help="Let in whoever knows the code, without asking.", negative="")
+]
+SwarmOption = Annotated[str | None, Parameter(help="The name of a swarm that this device founds.")]
+AdmitOption = Annotated[
+    Literal["open", "members", "invite", "ask"] | None,
+    Parameter(
+        help='Who may join a swarm that this device founds: "open": anybody; "invite": whom a member invites (gossamer invite); '
+        '"ask": who knocks, too, once a member allows it.'
     ),
 ]
 PeerArgument = Annotated[str, Parameter(help="A neighbour's peer id, or how it ends.")]
@@ -121,6 +157,8 @@ def init(
     data: DataOption = None,
     listen: ListenOption = (),
     bootstrap: BootstrapOption = (),
+    admit: AdmitOption = None,
+    swarm: SwarmOption = None,
 ) -> None:
     """Make this device a home: its key and its settings."""
     part = data or DEFAULT_DATA.get(task)
@@ -133,13 +171,19 @@ def init(
     network = NetworkSettings(bootstrap=bootstrap)
     if listen:
         network = NetworkSettings(listen=listen, bootstrap=bootstrap)
+    founds = SwarmSettings(name=swarm or SwarmSettings().name, admit=admit or SwarmSettings().admit)
     settings = Config(
-        name=name or f"device-{peer_id[-6:]}", task=TaskSettings(name=task, data=part), network=network
+        name=name or f"device-{peer_id[-6:]}",
+        task=TaskSettings(name=task, data=part),
+        network=network,
+        swarm=founds,
     )
     made = init_home(home_path(home, os.environ), config_text(settings), seed)
     _tell(peer_id)
     _say(f"{settings.name} lives in {made.path}; its settings are in {made.config.name}")
     _say(f"next: gossamer up{_option(home)}")
+    if founds.admit in {"invite", "ask"}:
+        _say(f"then, to let another device join: gossamer invite{_option(home)}")
 
 
 @_in_words
@@ -154,6 +198,12 @@ def up(
     """Start the device's node. Ctrl-C stops it."""
     _check_each("--bootstrap", bootstrap, bootstrap_peer)
     opened = open_home(home_path(home, os.environ))
+    return _run(opened, bootstrap, nearby=nearby, detach=detach, background=background)
+
+
+def _run(
+    opened: Home, bootstrap: tuple[str, ...], *, nearby: str | None, detach: bool, background: bool
+) -> int:
     if detach:
         _detach(opened, bootstrap, nearby)
         return 0
@@ -164,10 +214,186 @@ def up(
         bootstrap,
         nearby=nearby,
         foreground=not background,
-        announce=lambda addresses: None if background else _announce(addresses),
+        announce=lambda addresses, invites: None if background else _announce(addresses, invites=invites),
         environ=os.environ,
     )
     return INTERRUPTED if interrupted else 0
+
+
+@_in_words
+def invite(
+    *,
+    home: HomeOption = None,
+    ttl: TtlOption = "10m",
+    uses: UsesOption = 1,
+    qr: QrOption = False,
+    yes: LetInOption = False,
+    json: JsonOption = False,
+) -> int:
+    """Let another device join: shows a code and waits, here, for who comes. Ctrl-C withdraws it."""
+    asked = {"ttl_s": _seconds(ttl), "uses": uses}
+    opened = open_home(home_path(home, os.environ))
+    made = call(opened, "POST", "/invite", json=asked)
+    if json:
+        _tell(json_text.dumps({"event": "invitation", **made}))
+    else:
+        _show_invitation(made, ttl, uses, qr=qr)
+    if yes:
+        _say("WARNING: whoever knows the code or the link is let in without a question")
+    try:
+        return _wait_for_guests(opened, made, yes=yes, json=json)
+    finally:
+        with contextlib.suppress(GossamerError):
+            call(opened, "POST", "/invite/withdraw", json={"number": made["number"]})
+
+
+def _show_invitation(made: Mapping[str, Any], ttl: str, uses: int, *, qr: bool) -> None:
+    _tell(made["code"])
+    _tell(made["link"])
+    if qr:
+        import segno  # noqa: PLC0415 - only here
+
+        segno.make(made["link"], error="l").terminal(sys.stdout, border=2, compact=True)
+    how_many = "one device" if uses == 1 else f"{uses} devices"
+    _say(f'Lets {how_many} into the swarm "{made["swarm"]}" for {ttl}. On the other one, on this network:')
+    _say(f"    gossamer join {made['code']}")
+    _say(
+        f"or from anywhere that reaches this device: gossamer join '{made['link'][:24]}...' (the whole line above)"
+    )
+    hosts = {address.split("/")[2] for address in made["addresses"]}
+    if hosts <= {"127.0.0.1", "::1"}:
+        _say(
+            "WARNING: this node listens on this machine alone, and no other device reaches it; set network.listen, for example to "
+            '["/ip4/0.0.0.0/tcp/0"], and start it again'
+        )
+    _say("Waiting. Ctrl-C withdraws the invitation.")
+
+
+def _wait_for_guests(home: Home, made: Mapping[str, Any], *, yes: bool, json: bool) -> int:
+    """Until the invitation ends; 0 if somebody has joined by it."""
+    after, joined = made["after"], 0
+    while True:
+        asked = {"number": made["number"], "after": after}
+        told = call(home, "POST", "/invite/watch", json=asked, timeout_s=WATCH_S)
+        after = told["after"]
+        for news in told["news"]:
+            if json:
+                _tell(json_text.dumps({"event": news["what"], **news}))
+            else:
+                _say(_printable(_news_line(news)))
+            what = news["what"]
+            joined += what == "joined"
+            if what == "asks":
+                allow = yes or _answered("Allow? [y/N] ")
+                with contextlib.suppress(Refused):
+                    call(home, "POST", "/invite/answer", json={"talk": news["talk"], "allow": allow})
+            if what == "ended":
+                return 0 if joined else 1
+
+
+def _news_line(news: Mapping[str, Any]) -> str:
+    who = f"{news['name'] or 'a device'} ({(news['peer_id'] or '')[:8]}...{(news['peer_id'] or '')[-6:]})"
+    match news["what"]:
+        case "asks":
+            return f"{who} wants to join; check word: {news['word']}"
+        case "allowed":
+            return f"{who} is let in, and stores its certificate"
+        case "joined":
+            return f"{who} has joined"
+        case "refused":
+            return f"{who} was refused{': ' + news['why'] if news['why'] else ''}"
+        case "left":
+            return f"{who} has left before it was done"
+        case "wrong":
+            return f"{who} showed a wrong code"
+    return {
+        "burnt": "The invitation has ended: a wrong guess burnt its code. Next, for a new one: gossamer invite",
+        "used": "The invitation has been used.",
+        "expired": "The invitation has expired. Next, for a new one: gossamer invite",
+    }.get(news["why"], "The invitation was withdrawn.")
+
+
+def _answered(question: str) -> bool:
+    """A person's yes; anything else, an end of input too, is a no."""
+    print(question, end="", file=sys.stderr, flush=True)  # noqa: T201
+    return sys.stdin.readline().strip().casefold() in {"y", "yes"}
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"([0-9]{1,6})([smh])", text)
+    seconds = int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0
+    if not TTL_S[0] <= seconds <= TTL_S[1]:
+        raise UsageError(f"--ttl: a time from 10s to 24h, such as 10m; not {_printable(text)[:32]}")
+    return float(seconds)
+
+
+@_in_words
+def join(
+    code: CodeArgument = None,
+    /,
+    *,
+    home: HomeOption = None,
+    ask: AskOption = None,
+    name: NameOption = None,
+    task: JoinTaskOption = None,
+    data: DataOption = None,
+    listen: ListenOption = (),
+    start: UpOption = True,
+    detach: DetachOption = False,
+    json: JsonOption = False,
+) -> int:
+    """Join a swarm by a code or a link, or ask to be let in; then start the node. Makes the home, if there is none."""
+    if (code is None) == (ask is None):
+        raise UsageError(
+            "what to join: a code or a link (gossamer join CODE), or --ask and the name of a swarm nearby"
+        )
+    _check_each("--listen", listen, listen_address)
+    secret = KNOCK if code is None else read_secret(code)
+    path = home_path(home, os.environ)
+    from node.drivers.guest import Guest, Wishes  # noqa: PLC0415 - loads what only this command needs
+
+    try:
+        guest = Guest(path, Wishes(name=name, task=task, data=data, listen=listen), _Follower(json=json))
+        joined = guest.join(secret, ask or "")
+    except GossamerError as error:
+        if json:
+            told = {
+                "why": getattr(error, "why", None),
+                "error": str(error),
+                "exit_code": getattr(error, "exit_code", 1),
+            }
+            _tell(json_text.dumps({"event": "failed", **told}))
+        raise
+    bootstrap = () if guest.is_new else (joined.address,)
+    if json:
+        told = {"swarm": joined.swarm.manifest.name, "swarm_id": joined.swarm.id.hex(), "home": str(path)}
+        _tell(json_text.dumps({"event": "joined", **told, "peer_id": guest.identity.peer_id}))
+    _say(f'{guest.name} belongs to the swarm "{joined.swarm.manifest.name}" now; its home is {path}')
+    opened = open_home(path)
+    if not start:
+        more = "".join(f" --bootstrap {address}" for address in bootstrap)
+        _say(f"next: gossamer up{_option(home)}{more}")
+        return 0
+    return _run(opened, bootstrap, nearby=None, detach=detach, background=False)
+
+
+class _Follower:
+    """Says how a join goes on, to a person or a program."""
+
+    def __init__(self, *, json: bool) -> None:
+        self._json = json
+
+    def looks(self, text: str) -> None:
+        if self._json:
+            _tell(json_text.dumps({"event": "looking", "for": text}))
+        else:
+            _say(_printable(f"looking for {text} ..."))
+
+    def agreed(self, who: str, word: str) -> None:
+        if self._json:
+            _tell(json_text.dumps({"event": "agreed", "peer_id": who, "word": word}))
+        else:
+            _say(_printable(f"check word: {word}; waiting for them to allow it ({who})"))
 
 
 @_in_words
@@ -201,6 +427,13 @@ def peers(*, home: HomeOption = None, json: JsonOption = False) -> None:
         return
     if not told["peers"]:
         _say("no other device is here")
+    for knock in told.get("knocks", ()):
+        _tell(
+            _printable(
+                f"{knock['peer_id']}  knocks     {knock['name']}, check word: {knock['word']}; answer with: "
+                f"gossamer peers allow {knock['peer_id'][-6:]}, or refuse"
+            )
+        )
     for peer in told["peers"]:
         where = peer["address"] or "known through others"
         _tell(_printable(f"{peer['peer_id']}  {peer['state']:<9}  {peer['route'] or '-':<6}  {where}"))
@@ -215,9 +448,16 @@ def block(peer: AnyPeerArgument, /, *, home: HomeOption = None) -> None:
 
 @_in_words
 def allow(peer: AnyPeerArgument, /, *, home: HomeOption = None) -> None:
-    """Undo a block."""
+    """Let in a device that knocks, or undo a block."""
     told = _wish(home, "allow", peer)
-    _say(f"{told['peer_id']} is not blocked on this device")
+    _say(f"{told['peer_id']} {'is let in' if told['knocked'] else 'is not blocked on this device'}")
+
+
+@_in_words
+def refuse(peer: AnyPeerArgument, /, *, home: HomeOption = None) -> None:
+    """Send a device away that knocks."""
+    told = _wish(home, "refuse", peer)
+    _say(f"{told['peer_id']} was refused; to hear no more of it: gossamer peers block {told['peer_id']}")
 
 
 @_in_words
@@ -352,10 +592,13 @@ def check(file: FileArgument = None, /, *, home: HomeOption = None) -> None:
     _tell(f"{path}: ok")
 
 
-def _announce(addresses: Iterable[str]) -> None:
+def _announce(addresses: Iterable[str], *, invites: bool) -> None:
     for address in addresses:
         _tell(address)
-        _say(f"others join with: gossamer up --bootstrap {address}")
+        if not invites:
+            _say(f"others join with: gossamer up --bootstrap {address}")
+    if invites:
+        _say("to let another device join: gossamer invite")
 
 
 def _detach(home: Home, bootstrap: Iterable[str], nearby: str | None) -> None:
@@ -382,7 +625,8 @@ def _detach(home: Home, bootstrap: Iterable[str], nearby: str | None) -> None:
         said = words.read_text(errors="replace").splitlines()[-LINES_SHOWN:]
         reason = "\n".join(_printable(line).removeprefix("gossamer: ") for line in said)
         raise CommandFailed(reason or f"the node is not up; see {home.log}", process.poll() or 1)
-    _announce(told["addresses"])
+    invites = (told["swarm"] or {}).get("admit") in {"invite", "ask"}
+    _announce(told["addresses"], invites=invites)
     _say(f"{told['name']} runs in the background: it {told['doing']} and waits for {told['waits_for']}")
 
 

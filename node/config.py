@@ -129,6 +129,8 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of every table: immutable, and no key that it does not know."""
 
 
+DEFAULT_DATA = {"watch": "subjects=1", "digits": "shard=1/10"}  # of the tasks that come with Gossamer
+
 Name = Annotated[
     str,
     Meta(

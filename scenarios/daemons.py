@@ -64,6 +64,7 @@ class Status(msgspec.Struct, frozen=True):
     doing: str
     waits_for: str
     round: int
+    neighbours: list[str]
     replica_sha256: str
     history_digest: str
     contributions: int
@@ -97,7 +98,8 @@ class Daemon:
     def stderr(self) -> Path:
         return self.home.path / "stderr.log"
 
-    async def start(self, faults: Sequence[Fault]) -> None:
+    async def start(self, faults: Sequence[Fault], words: Sequence[str] = ("up",)) -> None:
+        """`words`: the command that becomes the daemon."""
         told = [
             {"round": fault.round, "phase": fault.phase, "role": fault.role or fault.node} for fault in faults
         ]
@@ -105,7 +107,7 @@ class Daemon:
         # Shielded: a process that has begun must not be forgotten.
         with self.stderr.open("ab") as stderr, trio.CancelScope(shield=True):
             self.process = await trio.lowlevel.open_process(
-                [*self.inside, sys.executable, "-P", "-m", "node", "up", "--home", str(self.home.path)],
+                [*self.inside, sys.executable, "-P", "-m", "node", *words, "--home", str(self.home.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,

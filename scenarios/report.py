@@ -56,6 +56,10 @@ class NodeReport(msgspec.Struct, frozen=True):
     pss_mb: Parts  # 10^6 bytes; shared pages count in shares
     routes: dict[str, str] = {}  # at the end, by neighbour: "lan", "direct" or "relay"
     relayed_bytes: int = 0  # that it carried between others
+    joined_s: float | None = (
+        None  # from its `gossamer join` to its first neighbour, where it came by invitation
+    )
+    first_contribution_s: float | None = None  # the same, to its first sum
 
 
 class AggregateReport(msgspec.Struct, frozen=True):

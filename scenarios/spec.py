@@ -8,6 +8,7 @@
     target_accuracy = 0.8      # ends a simulation; the mean over the devices
     judged = 2000              # a simulation judges by so many test examples, from the first on
     limit_s = 40000.0          # of virtual time, in which what Gossamer is compared with must be there
+    by_invitation = true       # `gossamer swarm`: they come one by one, each let in by `gossamer invite` on the first
 
     [swarm.cohorts]            # [swarm.training], [swarm.compression] and [swarm.cohorts] are those of a
     n_min = 4                  # device's config.toml; what is left out has the same default
@@ -316,6 +317,7 @@ class Scenario(Section, frozen=True):
         None  # test examples to simulate with, from the first on
     )
     limit_s: Limit | None = None  # virtual seconds, after which a baseline is given up
+    by_invitation: bool = False
     baselines: BaselineTables = BaselineTables()
     swarm: SwarmTables = SwarmTables()
     hardware: HardwareTable = HardwareTable()
@@ -348,6 +350,7 @@ class Plan:
     limit_s: float | None
     baselines: BaselineTables
     network: NetworkTable
+    by_invitation: bool
 
 
 def without_masks(plan: Plan) -> Plan:
@@ -466,6 +469,10 @@ def _plan(scenario: Scenario) -> Plan:
                 f"{fault.round}, too few for swarm.cohorts.n_min = {n_min}"
             )
     _refuse_network(scenario.network, len(devices), scenario.rounds)
+    if scenario.by_invitation and (scenario.swarm.admit != "invite" or len(scenario.network.home) != 1):
+        raise Unworkable(
+            'by_invitation: needs swarm.admit = "invite", and one network.home, where all find each other'
+        )
     return Plan(
         name=scenario.name,
         summary=scenario.summary,
@@ -483,6 +490,7 @@ def _plan(scenario: Scenario) -> Plan:
         limit_s=scenario.limit_s,
         baselines=scenario.baselines,
         network=scenario.network,
+        by_invitation=scenario.by_invitation,
     )
 
 

@@ -38,6 +38,7 @@ from node.telemetry import logging_to
 from scenarios.certified import certify
 from scenarios.cuts import Parting, sides_of
 from scenarios.daemons import Daemon, Status, SwarmFailed, end_all
+from scenarios.guests import Guest, invitation_of
 from scenarios.mishaps import Course, meet
 from scenarios.namespaces import Network, built
 from scenarios.progress import Display, Snapshot
@@ -73,6 +74,8 @@ def run(plan: Plan, keep: Path | None, display: Display, *, namespaces: bool = F
     the run fails. Raises SwarmFailed, NamespaceError, OptionError, TaskRefused, and KeyboardInterrupt on SIGINT,
     SIGTERM and SIGHUP. For the main thread.
     """
+    if plan.by_invitation and not namespaces:
+        raise OptionError(f"scenario {plan.name}: its devices find each other on a network: add --namespaces")
     folder = Path(tempfile.mkdtemp(prefix="gossamer-")) if keep is None else _made(keep)
     stays = keep is not None
     try:
@@ -201,6 +204,7 @@ class Run:
     identities: list[Identity] = field(default_factory=list)
     swarm: Swarm | None = None
     credentials: list[tuple[bytes, ...]] = field(default_factory=list)
+    guests: list[Guest] = field(default_factory=list)
     stage: str = "founding"
 
     # --- the beginning ---------------------------------------------------------------------------------------
@@ -219,6 +223,8 @@ class Run:
         opened = await _open_model(plan, folder)
         self.swarm = found_swarm(settings, plan.task, opened, self.identities[0])
         self.credentials = certify(self.swarm, self.identities, int(datetime.now(UTC).timestamp()))
+        if plan.by_invitation:
+            self.credentials = [()] * len(plan.devices)
         self.courses = [Course(fault) for fault in plan.faults]
         self.daemons = [
             Daemon(device, Home(folder / device.name), identity.peer_id, inside=self._inside(index))
@@ -239,16 +245,30 @@ class Run:
         await self._until(lambda: bool(first.heard and first.heard.addresses))
         assert first.heard is not None
         for daemon in others:
+            if self.plan.by_invitation:
+                await self._bring(daemon, first)
+                continue
             self._make_home(daemon, tuple(first.heard.addresses))
             await daemon.start(self.plan.faults)
         # Rounds begin as soon as enough devices are up, and with them the faults.
         await self._until(lambda: all(daemon.heard for daemon in self._up))
         self.up_s = self._now_s
 
-    def _make_home(self, daemon: Daemon, bootstrap: tuple[str, ...]) -> None:
+    async def _bring(self, daemon: Daemon, first: Daemon) -> None:
+        """A newcomer with a fresh home, let in by the first device; returns once it has a neighbour."""
+        self._make_home(daemon, (), belongs=False)
+        invite, code = await invitation_of(first)
+        self.guests.append(guest := Guest(daemon, trio.current_time(), invite))
+        await daemon.start(self.plan.faults, ("join", code))
+        await self._until(lambda: guest.joined_s is not None)
+        self.display.say(f"{self._now_s:5.0f} s  {daemon.device.name} joined within {guest.joined_s:.1f} s")
+
+    def _make_home(self, daemon: Daemon, bootstrap: tuple[str, ...], *, belongs: bool = True) -> None:
         place = self.daemons.index(daemon)
         identity = self.identities[place]
         init_home(daemon.home.path, self._config(daemon, bootstrap), identity.seed)
+        if not belongs:
+            return
         assert self.swarm is not None
         keep_manifest(daemon.home, self.swarm)
         if self.credentials[place]:
@@ -347,6 +367,8 @@ class Run:
         paused = [
             course.daemon for course in self.courses if course.fault.action == "pause" and course.unfinished
         ]
+        for guest in self.guests:
+            guest.look()
         for daemon in self._up:
             _refuse_death(daemon)
             if daemon not in paused:
@@ -513,7 +535,7 @@ class Run:
             n_min=plan.swarm.cohorts.n_min,
             masks=plan.swarm.cohorts.masks,
             nodes=[
-                _node_report(daemon, alone, in_swarm, routes)
+                _node_report(daemon, alone, in_swarm, routes, self.guests)
                 for daemon, alone, in_swarm, routes in zip(
                     results.daemons, results.alone, results.in_swarm, results.routes, strict=True
                 )
@@ -598,7 +620,10 @@ async def _alone(daemon: Daemon) -> float:
     return await _evaluation(daemon, "/alone", {"steps": steps})
 
 
-def _node_report(daemon: Daemon, alone: float, in_swarm: float, routes: dict[str, str]) -> NodeReport:
+def _node_report(
+    daemon: Daemon, alone: float, in_swarm: float, routes: dict[str, str], guests: Sequence[Guest]
+) -> NodeReport:
+    guest = next((guest for guest in guests if guest.daemon is daemon), None)
     every = daemon.all_heard()
     last = every[-1]
     return NodeReport(
@@ -620,6 +645,8 @@ def _node_report(daemon: Daemon, alone: float, in_swarm: float, routes: dict[str
         pss_mb=last.pss_mb,
         routes=routes,
         relayed_bytes=sum(status.relaying.relayed_bytes for status in every if status.relaying),
+        joined_s=None if guest is None else guest.joined_s,
+        first_contribution_s=None if guest is None else guest.first_contribution_s,
     )
 
 

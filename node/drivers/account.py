@@ -5,6 +5,7 @@ import os
 import resource
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
@@ -12,13 +13,14 @@ import trio  # noqa: TID251 - the drivers are trio's room
 
 from crypto.identity import Identity, peer_id, public_key_of
 from gossip.errors import PeerViolation
-from gossip.events import Block, Floats, Revoke
+from gossip.events import Admit, Block, Floats, Revoke
 from gossip.manifest import Swarm
 from node.config import Config
 from node.core import NodeCore
 from node.drivers.api import NotDone, NotYet, Unanswered, Wish
 from node.drivers.daemon import Daemon
 from node.drivers.interfaces import interfaces
+from node.drivers.inviting import NOT_THERE, Inviting
 from node.drivers.mailbox import Mailbox
 from node.drivers.trainer import Trainer
 from node.nearby import route_of
@@ -27,6 +29,9 @@ from node.telemetry import process_figures
 if TYPE_CHECKING:
     from node.drivers.libp2p import Libp2pTransport  # takes seconds to import: see node.drivers.boot
     from node.drivers.nearby import Nearby
+
+CERTIFICATE_S = 365 * 86_400  # that an invited device belongs; a new invitation renews it
+GENERATIONS = 1  # that an invited device may admit in turn
 
 # What a core says of itself, and what is null before there is one.
 CORE_FIELDS = (
@@ -46,12 +51,14 @@ class Running:
         transport: "Libp2pTransport",
         first_model: Floats,
         nearby: "Nearby | None",
+        inviting: Inviting,
     ) -> None:
         self.core = core
         self.daemon = daemon
         self.transport = transport
         self.first_model = first_model  # x_0
         self.nearby = nearby  # None: the settings say no
+        self.inviting = inviting
 
 
 class Account:
@@ -94,7 +101,12 @@ class Account:
         return {
             "name": self._config.name,
             "peer_id": self._identity.peer_id,
-            "swarm": self.swarm and {"id": self.swarm.id.hex(), "name": self.swarm.manifest.name},
+            "swarm": self.swarm
+            and {
+                "id": self.swarm.id.hex(),
+                "name": self.swarm.manifest.name,
+                "admit": self.swarm.manifest.admit,
+            },
             "task": self._config.task.name,
             "pid": os.getpid(),
             "trainer_pid": self._trainer.pid,
@@ -127,6 +139,7 @@ class Account:
         """The other members that are believed to be up; `address` is the other end of a neighbour's connection.
 
         `route`: to a neighbour, "lan", "direct", or "relay" through another member. `state`: "neighbour", or "member", of whom others told.
+        `knocks`: strangers that ask to be let in.
         """
         running = self._up()
         ends = {peer_id(peer): address for peer, address in running.transport.peers}
@@ -144,7 +157,8 @@ class Account:
                     "address": ends.get(peer),
                 }
                 for peer in others
-            ]
+            ],
+            "knocks": running.inviting.knocks(),
         }
 
     async def ping(self, peer: str, count: int) -> dict[str, object]:
@@ -171,15 +185,45 @@ class Account:
             "clock_ahead_s": round(pinged.clock_ahead_s, 3),
         }
 
+    def addresses(self) -> list[str]:
+        """Where others reach this node."""
+        return self._up().transport.addresses
+
+    async def issue(self, device: bytes) -> tuple[tuple[bytes, ...], str]:
+        """A device's chain of certificates, durable; or nothing, and why not."""
+        if self.running is None:
+            return (), "the node is still starting"
+        expires_s = int(datetime.now(UTC).timestamp()) + CERTIFICATE_S
+        answered = await self.running.daemon.ask(Admit(device, expires_s, GENERATIONS))
+        return answered.statements, answered.refusal
+
+    def invite(self, ttl_s: float, uses: int) -> dict[str, object]:
+        return self._up().inviting.invite(ttl_s, uses)
+
+    async def watch(self, number: int, after: int) -> dict[str, object]:
+        return await self._up().inviting.watch(number, after)
+
+    def answer(self, talk: int, allow: bool) -> dict[str, object]:
+        return self._up().inviting.answer(talk, allow)
+
+    def withdraw(self, number: int) -> dict[str, object]:
+        return self._up().inviting.withdraw(number)
+
     async def wish(self, wish: Wish, peer: str) -> dict[str, object]:
-        """Of a device, by its peer id or how that ends. Raises NotDone."""
+        """Of a device, by its peer id or how that ends. Raises NotDone, Unanswered."""
         running = self._up()
+        if wish in {"allow", "refuse"}:
+            knocked = running.inviting.answer_knock(peer, allow=wish == "allow")
+            if knocked is not None:
+                return {"peer_id": knocked, "wish": wish, "knocked": True}
+            if wish == "refuse":
+                raise Unanswered(NOT_THERE)
         device = self._device(running.core, peer)
         question = Revoke(device) if wish == "remove" else Block(device, blocked=wish == "block")
         answered = await running.daemon.ask(question)
         if answered.refusal:
             raise NotDone(answered.refusal)
-        return {"peer_id": peer_id(device), "wish": wish}
+        return {"peer_id": peer_id(device), "wish": wish, "knocked": False}
 
     def _device(self, core: NodeCore, peer: str) -> bytes:
         with contextlib.suppress(ValueError):

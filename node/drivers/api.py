@@ -1,6 +1,8 @@
 """The local control API: JSON over HTTP on a unix socket in the home, which nobody but its owner can open.
 
     GET /status  /peers  /aggregates        POST /evaluate  /alone {"steps": 100}  /ping {"peer": "12D3KooW..."}  /down
+    POST /invite {"ttl_s": 600, "uses": 1}  /invite/watch {"number": 4170, "after": 0}  /invite/answer {"talk": 3, "allow": true}
+         /invite/withdraw {"number": 4170}
     POST /peers {"peer": "12D3KooW...", "wish": "block"}; or "allow", "remove"
 
 It answers from the first moment of a daemon's life, also while the slow parts of the start are still under way. An error
@@ -29,7 +31,9 @@ from structlog.stdlib import BoundLogger
 
 from gossip.errors import GossamerError
 from models.messages import STEPS_MAX
+from node.codes import TTL_S
 from node.drivers.trainer import TrainerDown
+from node.invitations import USES_MAX
 
 EVALUATE_S = 120.0
 ALONE_S = 600.0
@@ -41,7 +45,7 @@ CLOSE_S = 0.5  # for answers under way when the daemon stops
 PRIVATE = 0o177  # umask: the socket is for its owner alone
 
 T = TypeVar("T")
-Wish: TypeAlias = Literal["block", "allow", "remove"]
+Wish: TypeAlias = Literal["block", "allow", "remove", "refuse"]
 
 
 class NotYet(GossamerError):
@@ -57,6 +61,10 @@ class Node(Protocol):
     async def evaluate(self) -> dict[str, object]: ...
     async def alone(self, steps: int) -> dict[str, object]: ...
     async def ping(self, peer: str, count: int) -> dict[str, object]: ...
+    def invite(self, ttl_s: float, uses: int) -> dict[str, object]: ...
+    async def watch(self, number: int, after: int) -> dict[str, object]: ...
+    def answer(self, talk: int, allow: bool) -> dict[str, object]: ...
+    def withdraw(self, number: int) -> dict[str, object]: ...
     async def wish(self, wish: Wish, peer: str) -> dict[str, object]: ...
     @property
     def stop(self) -> Callable[[], None]: ...
@@ -77,6 +85,25 @@ class AloneRequest(msgspec.Struct, forbid_unknown_fields=True):
 class PingRequest(msgspec.Struct, forbid_unknown_fields=True):
     peer: Annotated[str, Meta(min_length=PEER_CHARACTERS_MIN, max_length=64)]  # a peer id, or how it ends
     count: Annotated[int, Meta(ge=1, le=PINGS_MAX)] = 5
+
+
+class InviteRequest(msgspec.Struct, forbid_unknown_fields=True):
+    ttl_s: Annotated[float, Meta(ge=TTL_S[0], le=TTL_S[1])] = 600.0
+    uses: Annotated[int, Meta(ge=1, le=USES_MAX)] = 1
+
+
+class WatchRequest(msgspec.Struct, forbid_unknown_fields=True):
+    number: int
+    after: int = 0
+
+
+class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True):
+    talk: int
+    allow: bool
+
+
+class WithdrawRequest(msgspec.Struct, forbid_unknown_fields=True):
+    number: int
 
 
 class WishRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -120,6 +147,21 @@ def _app(node: Node, log: BoundLogger) -> Starlette:
         asked = await _asked(request, PingRequest)
         return await _within(PING_S, partial(node.ping, asked.peer, asked.count))
 
+    async def invite(request: Request) -> Response:
+        asked = await _asked(request, InviteRequest)
+        return JSONResponse(node.invite(asked.ttl_s, asked.uses))
+
+    async def watch(request: Request) -> Response:
+        asked = await _asked(request, WatchRequest)
+        return await _within(PING_S, partial(node.watch, asked.number, asked.after))
+
+    async def answer(request: Request) -> Response:
+        asked = await _asked(request, AnswerRequest)
+        return JSONResponse(node.answer(asked.talk, asked.allow))
+
+    async def withdraw(request: Request) -> Response:
+        return JSONResponse(node.withdraw((await _asked(request, WithdrawRequest)).number))
+
     async def wish(request: Request) -> Response:
         asked = await _asked(request, WishRequest)
         return await _within(WISH_S, partial(node.wish, asked.wish, asked.peer))
@@ -152,6 +194,10 @@ def _app(node: Node, log: BoundLogger) -> Starlette:
         Route("/evaluate", evaluate, methods=["POST"]),
         Route("/alone", alone, methods=["POST"]),
         Route("/ping", ping, methods=["POST"]),
+        Route("/invite", invite, methods=["POST"]),
+        Route("/invite/watch", watch, methods=["POST"]),
+        Route("/invite/answer", answer, methods=["POST"]),
+        Route("/invite/withdraw", withdraw, methods=["POST"]),
         Route("/down", down, methods=["POST"]),
     ]
     handlers: dict[Any, Any] = {

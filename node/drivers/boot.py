@@ -41,6 +41,7 @@ from node.drivers.account import Account, Running
 from node.drivers.daemon import Daemon
 from node.drivers.faults import Faults, read_faults
 from node.drivers.guests import GuestLimits
+from node.drivers.inviting import Inviting
 from node.drivers.joining import (
     check_admission,
     check_wanted,
@@ -70,7 +71,7 @@ STOP_S = 4  # whole seconds, as alarm(2) has them
 PUBLIC = "network.public is on: anybody who can connect may watch which sums this device learns of, and when"
 BOOT_SHIFT = 32  # presences count from boot << 32 on, so that each boot's come after all earlier ones
 
-Announce = Callable[[Sequence[str]], None]
+Announce = Callable[[Sequence[str], bool], None]
 
 
 class NodeBug(GossamerError):
@@ -88,7 +89,8 @@ def run_node(
 ) -> bool:
     """Be the daemon of a home until told to stop; whether it was by SIGINT. For the main thread.
 
-    `bootstrap` adds to the settings' own; `nearby` names the swarm on this network that a new device joins; `announce` hears where this node listens. Raises GossamerError: whatever is
+    `bootstrap` adds to the settings' own; `nearby` names the swarm on this network that a new device joins; `announce` hears where this node listens, and whether
+    others need an invitation. Raises GossamerError: whatever is
     wrong, in one line, which is in the log as well.
     """
     with hold(home) as held:
@@ -226,13 +228,15 @@ class Life:
         known = self._known((*self._config.network.bootstrap, *bootstrap))
         nursery.start_soon(self._tell_time)
         swarm, opened = await self._belong(known, store)
-        transport = await nursery.start(self._connect, swarm)
-        running = await self._compose(swarm, opened, boot, known, store, transport)
+        inviting = self._inviting(swarm)
+        transport = await nursery.start(self._connect, swarm, inviting)
+        running = await self._compose(swarm, opened, boot, known, store, transport, inviting)
+        nursery.start_soon(inviting.run)
         if running.nearby is not None:
             nursery.start_soon(running.nearby.run)
         self._account.running = running
         self._log.info("listening", addresses=transport.addresses)
-        announce(transport.addresses)
+        announce(transport.addresses, swarm.manifest.certifies)
         await running.daemon.run()
 
     def _known(self, bootstrap: Sequence[str]) -> dict[bytes, tuple[str, ...]]:
@@ -262,7 +266,9 @@ class Life:
         if kept is not None and self._wanted is not None:
             check_wanted(kept, self._wanted)
         if swarm is None and self._wanted is not None:
-            swarm, found = await find_swarm(self._wanted, self._identity, self._log, self._account.joining)
+            swarm, found = await find_swarm(
+                self._wanted, self._home, self._config.name, self._identity, self._log, self._account.joining
+            )
             known.update(self._known(found))
         elif swarm is None and known:
             addresses = [address for addresses in known.values() for address in addresses]
@@ -287,9 +293,20 @@ class Life:
         self._account.swarm = swarm
         return swarm, opened
 
+    def _inviting(self, swarm: Swarm) -> Inviting:
+        return Inviting(
+            me=self._identity.public_key,
+            swarm=swarm,
+            addresses=self._account.addresses,
+            issue=self._account.issue,
+            entropy=os.urandom,
+            log=self._log,
+        )
+
     async def _connect(
         self,
         swarm: Swarm,
+        inviting: Inviting,
         *,
         task_status: "trio.TaskStatus[Libp2pTransport]" = trio.TASK_STATUS_IGNORED,  # type: ignore[name-defined] # old stubs
     ) -> None:
@@ -308,7 +325,8 @@ class Life:
             listen=self._config.network.listen,
             limits=limits,
             inbox=self._mailbox,
-            manifest=lambda: swarm.signed,
+            # A swarm that invites tells strangers no more than `nearby` announces: its members bring the manifest along.
+            manifest=lambda: b"" if swarm.manifest.certifies else swarm.signed,
             log=self._log_transport,
             relaying=Relaying(
                 belongs=self._belongs,
@@ -317,6 +335,7 @@ class Life:
                 serves=self._config.network.relay,
             ),
             guests=GuestLimits() if self._config.network.public else None,
+            newcomers=inviting.serve if swarm.manifest.certifies else None,
             agent=f"gossamer/{version('gossamer')}",
         )
         async with trio.open_nursery() as nursery:
@@ -341,6 +360,7 @@ class Life:
         known: Mapping[bytes, tuple[str, ...]],
         store: SqliteStore,
         transport: "Libp2pTransport",
+        inviting: Inviting,
     ) -> Running:
         self._account.starting("its history")
         initial = np.frombuffer(opened.initial, "<i8").astype(np.int64)
@@ -381,6 +401,7 @@ class Life:
             transport=transport,
             first_model=(initial * UNIT).astype(np.float32),
             nearby=self._nearby(swarm, transport),
+            inviting=inviting,
         )
 
     def _nearby(self, swarm: Swarm, transport: "Libp2pTransport") -> "Nearby | None":

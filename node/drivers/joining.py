@@ -20,7 +20,9 @@ from gossip.errors import GossamerError, ManifestError, PeerViolation
 from gossip.events import Put
 from gossip.manifest import MANIFEST_BYTES, Swarm, open_manifest
 from gossip.wire import Wire, pack, unpack
+from node.codes import KNOCK
 from node.drivers.interfaces import usable_interfaces
+from node.drivers.knocking import Joined, NobodyThere, Wish, join_nearby
 from node.home import Home, HomeError
 from node.nearby import of_swarm, of_this
 from node.store import SqliteStore, sync_folder
@@ -130,9 +132,12 @@ async def fetch_swarm(
 
 
 async def find_swarm(
-    wanted: str, identity: Identity, log: BoundLogger, waits_for: Callable[[str], None]
+    wanted: str, home: Home, name: str, identity: Identity, log: BoundLogger, waits_for: Callable[[str], None]
 ) -> tuple[Swarm, list[str]]:
-    """The swarm nearby of this name or id, however long that takes, and where its devices are. NotOne."""
+    """The swarm nearby of this name or id, however long that takes, and where its devices are. NotOne, NotAdmitted.
+
+    At a swarm that lets devices ask, this one knocks under its `name`, and keeps in its `home` what it is given.
+    """
     from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - takes seconds: see boot
     from node.drivers.mdns import NoMulticast, look_around  # noqa: PLC0415
 
@@ -147,6 +152,14 @@ async def find_swarm(
             await trio.sleep(PAUSES_S[-1])
             continue
         meant = of_swarm(around.values(), wanted)
+        if any(notice.admits == "invite" for notice in meant):
+            raise NotAdmitted(
+                f'the swarm "{wanted}" admits by invitation; ask a member for a code (gossamer invite), then: gossamer join CODE'
+            )
+        if any(notice.admits == "ask" for notice in meant):
+            if (joined := await _knock(wanted, home, name, identity, log, waits_for)) is not None:
+                return joined.swarm, [joined.address]
+            continue
         addresses = [address for notice in meant for address in notice.reached_by(interfaces)][:ASKED_MAX]
         for address in addresses:
             try:
@@ -160,11 +173,60 @@ async def find_swarm(
                 return swarm, addresses
 
 
+class _Waiting:
+    """A knock that a daemon waits for."""
+
+    def __init__(self, log: BoundLogger, waits_for: Callable[[str], None]) -> None:
+        self._log = log
+        self._waits_for = waits_for
+
+    def looks(self, text: str) -> None:
+        self._waits_for(text)
+
+    def agreed(self, who: str, word: str) -> None:
+        self._log.warning("knocked", member=who, check_word=word, there="gossamer peers")
+        self._waits_for(f"a person at {who} to allow this device (gossamer peers, there); check word: {word}")
+
+
+async def _knock(
+    wanted: str,
+    home: Home,
+    name: str,
+    identity: Identity,
+    log: BoundLogger,
+    waits_for: Callable[[str], None],
+) -> Joined | None:
+    """None if nobody was reached: look again. NotJoined."""
+    from node.drivers.libp2p import unix_time  # noqa: PLC0415 - takes seconds: see boot
+
+    wish = Wish(
+        identity=identity,
+        name=name,
+        secret=KNOCK,
+        only=None,
+        check=lambda _: None,
+        keep=lambda joined: keep_credential(home, joined.statements),
+        entropy=os.urandom,
+        unix_s=unix_time,
+        eyes=_Waiting(log, waits_for),
+    )
+    try:
+        return await join_nearby(wish, wanted)
+    except NobodyThere as error:
+        log.warning("nobody_let_us_in", reason=str(error))
+        return None
+
+
 async def _fetch(address: str, identity: Identity, log: BoundLogger) -> Swarm:
     """Raises Unreachable, PeerViolation, ManifestError."""
     from node.drivers.libp2p import fetch_manifest  # noqa: PLC0415 - takes seconds: see boot
 
     source, signed = await fetch_manifest(address, identity_seed=identity.seed, timeout_s=FETCH_S)
+    if not signed:
+        raise NotAdmitted(
+            f"{address}: its swarm admits by invitation and shows strangers nothing; ask somebody there for a code "
+            "(gossamer invite), then: gossamer join CODE"
+        )
     swarm = open_manifest(signed)
     log.warning(
         "this swarm's manifest is trusted on first use, as is whoever told the address",

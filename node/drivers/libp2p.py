@@ -43,7 +43,7 @@ import math
 import os
 import secrets
 import struct
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -121,6 +121,9 @@ ANNOUNCEMENT_BYTES = 64 * KIB
 MANIFEST_BYTES = 64 * KIB
 MANIFEST_PROTOCOL = TProtocol("/gossamer/1/manifest")
 PING_PROTOCOL = TProtocol("/gossamer/1/ping")
+JOIN_PROTOCOL = TProtocol("/gossamer/join/1")
+TALK_READ_BYTES = 16 * KIB
+NEWCOMER_BYTES = KIB  # of one message of a stranger
 PING = struct.Struct(">8s")  # whatever the asking side says
 PONG = struct.Struct(">8sQ")  # the same, and the answering side's clock in milliseconds of Unix time
 PINGS_MAX = 16  # on one stream
@@ -152,6 +155,7 @@ FOREIGN = "belongs to another swarm"
 ANOTHER = "another device answers there"
 
 Log = Callable[[str, Mapping[str, object]], None]
+Newcomers = Callable[["Talk"], Awaitable[None]]
 T = TypeVar("T")
 
 
@@ -243,10 +247,13 @@ class Libp2pTransport:
         log: Log,
         clock: Callable[[], float] = unix_time,
         guests: GuestLimits | None = None,
+        newcomers: Newcomers | None = None,
         agent: str = "gossamer",
         relaying: Relaying | None = None,
     ) -> None:
-        """`guests`: strangers may listen in public; they are told that this is `agent`. Without `relaying`, there are no circuits."""
+        """`guests`: strangers may listen in public; they are told that this is `agent`. `newcomers`: who talks to strangers that
+        want to join; bounded there. Without `relaying`, there are no circuits.
+        """
         if len(swarm) != 32:
             raise MisuseError(f"a swarm's id has 32 bytes, not {len(swarm)}")
         if limits.queue_bytes < limits.message_bytes:
@@ -257,6 +264,7 @@ class Libp2pTransport:
         self._inbox = inbox
         self._manifest = manifest
         self._clock = clock
+        self._newcomers = newcomers
         self._log = log
         self._messages = TProtocol(f"/gossamer/1/{swarm.hex()[:32]}/messages")
         self._topic = f"gossamer/1/{swarm.hex()}"
@@ -277,6 +285,8 @@ class Libp2pTransport:
             handlers |= self.circuits.handlers
         if guests is not None:
             handlers |= {IDENTIFY_PROTOCOL: self._identify, LIBP2P_PING_PROTOCOL: self._echo}
+        if newcomers is not None:
+            handlers[JOIN_PROTOCOL] = self._receive_newcomer
         self._host = _Host(identity_seed, limits, self._traffic, handlers, self._blame)
         self._host.tcp.holes = self.circuits.holes if self.circuits is not None else None
         self._gossip: _Pubsub | None = None
@@ -568,6 +578,8 @@ class Libp2pTransport:
         if link.peer not in self._dials:  # it may have come for the manifest
             with trio.move_on_after(self._limits.handshake_s):
                 await link.socket.closed.wait()
+            if link.talks:
+                await link.socket.closed.wait()  # a talk ends by its own rules, and the connection with it
         link.close(FOREIGN)
 
     def _visit_of(self, link: _Link) -> Visit | None:
@@ -702,6 +714,18 @@ class Libp2pTransport:
                 await stream.write(piece)
             await cast(NetStream, stream).close_write()
             await stream.read(1)  # ends when the other side has it all, and leaves
+
+    async def _receive_newcomer(self, stream: INetStream) -> None:
+        link = self._meet(cast(SwarmConn, cast(NetStream, stream).swarm_conn))
+        if link is None or self._newcomers is None:
+            return
+        link.talks += 1
+        try:
+            await self._newcomers(Talk(cast(NetStream, stream), link.peer, link.socket.host, NEWCOMER_BYTES))
+        finally:
+            link.talks -= 1
+            if not link.talks and not link.up.is_set():
+                link.close("left after it had talked")
 
     async def _answer_pings(self, stream: INetStream) -> None:
         """Anybody who can connect may ask."""
@@ -894,14 +918,45 @@ async def ping_address(
     return pinged
 
 
+async def join_through(
+    address: str,
+    talk: Callable[[Talk], Awaitable[T]],
+    *,
+    identity_seed: bytes,
+    timeout_s: float,
+    limit_bytes: int,
+) -> T:
+    """What comes of a talk with the device at a multiaddr with /p2p/ about joining its swarm. Unreachable, and what `talk`
+    raises of ours. `timeout_s` is for the way there: a talk has times of its own.
+    """
+    wrong: list[GossamerError] = []
+
+    async def converse(stream: INetStream) -> T | None:
+        peer = public_key_of(cast(NetStream, stream).muxed_conn.peer_id.to_base58())
+        try:
+            return await talk(Talk(cast(NetStream, stream), peer, "", limit_bytes))
+        except GossamerError as error:
+            wrong.append(error)
+            return None
+
+    _, told = await _visit(address, JOIN_PROTOCOL, converse, identity_seed, timeout_s, talk_s=math.inf)
+    if wrong:
+        raise wrong[0]
+    return cast(T, told)
+
+
 async def _visit(
     address: str,
     protocol: TProtocol,
     talk: Callable[[INetStream], Awaitable[T]],
     identity_seed: bytes,
     timeout_s: float,
+    talk_s: float = 0.0,
 ) -> tuple[bytes, T]:
-    """Connect to a device that need not be of our swarm, for one question. Its key, and its answer. Unreachable."""
+    """Connect to a device that need not be of our swarm, for one question. Its key, and its answer. Unreachable.
+
+    `talk_s`: how much longer the question may take than the way there.
+    """
     try:
         target, peer = _parsed(address)
     except ValueError as error:
@@ -914,11 +969,15 @@ async def _visit(
     with trio.CancelScope() as everything:
         async with background_trio_service(host.swarm):
             try:
-                with trio.fail_after(timeout_s):
+                with trio.fail_after(timeout_s) as limit:
                     conn = await host.swarm.dial_addr(target, _id(peer))
-                    answers.append(await talk(await host.open(cast(SwarmConn, conn), protocol)))
+                    stream = await host.open(cast(SwarmConn, conn), protocol)
+                    limit.deadline += talk_s
+                    answers.append(await talk(stream))
             except trio.TooSlowError:
                 failure = f"no answer within {timeout_s:g} s"
+            except ProtocolNotSupportedError:
+                failure = f"its release or its swarm does not speak {protocol}"
             except Exception as error:  # noqa: BLE001 - libp2p raises every kind
                 failure = _reason(error)
             finally:
@@ -927,6 +986,59 @@ async def _visit(
     if failure:
         raise Unreachable(f"{address}: {failure}")
     return peer, answers[0]
+
+
+class Talk:
+    """A stream between two devices that need not be of one swarm, as whole messages."""
+
+    def __init__(self, stream: NetStream, peer: bytes, host: str, limit_bytes: int) -> None:
+        """`host`: the IP address at the other end, where we were called; `limit_bytes`: of a message."""
+        self.peer = peer
+        self.host = host
+        self._stream = stream
+        self._decoder = FrameDecoder(limit_bytes)
+        self._heard: deque[bytes] = deque()  # of one read, at most
+
+    async def say(self, message: bytes) -> None:
+        await self._write(framed([message]))
+
+    async def sign(self) -> None:
+        """That we are still there."""
+        await self._write(SIGN_OF_LIFE)
+
+    async def hear(self, silence_s: float) -> bytes:
+        """The next message. Unreachable where the other side hangs up, or gives no sign of life for so long; PeerViolation.
+
+        libp2p 0.8.1: a stream that is not read for 5 s is ended, so somebody always hears.
+        """
+        while not self._heard:
+            try:
+                with trio.fail_after(silence_s):
+                    chunk = await self._stream.read(TALK_READ_BYTES)
+            except trio.TooSlowError as error:
+                raise Unreachable(f"{peer_id(self.peer)}: no sign of life for {silence_s:g} s") from error
+            except BaseLibp2pError as error:
+                raise Unreachable(f"{peer_id(self.peer)}: it hung up") from error
+            self._heard.extend(self._decoder.feed(chunk))
+        return self._heard.popleft()
+
+    async def finish(self) -> None:
+        """Nothing more is said; returns once the other side has it all and leaves, or after a while."""
+        try:
+            with trio.move_on_after(Limits.handshake_s):
+                await self._stream.close_write()
+                while True:
+                    await self._stream.read(TALK_READ_BYTES)
+        except BaseLibp2pError:
+            pass
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            with trio.fail_after(Limits.handshake_s + len(data) / Limits.slowest_bytes_per_s):
+                for piece in pieces(data):
+                    await self._stream.write(piece)
+        except (trio.TooSlowError, BaseLibp2pError) as error:
+            raise Unreachable(f"{peer_id(self.peer)}: it hung up") from error
 
 
 async def _ping(stream: INetStream, count: int, clock: Callable[[], float]) -> Pinged:
@@ -1080,6 +1192,7 @@ class _Link:
         self.ended = trio.Event()
         self.reason = ""
         self.scope = trio.CancelScope()
+        self.talks = 0  # with a stranger that wants to join
         self.outbox = Outbox(limits.queue_messages, limits.queue_bytes)
         self.wake = trio.Event()
         self._limits = limits

@@ -67,12 +67,19 @@ def refusal(path, **choices):
 def test_every_scenario_that_comes_along_is_found_by_its_name_and_fits_together(name):
     chosen = plan(find_scenario(name), devices_max=VIRTUAL_DEVICES_MAX)
     assert chosen.name == name
-    # In `split`, three devices are all that there are on either side.
-    assert chosen.swarm.cohorts.n_min >= (3 if name == "split" else 4)
+    # In `split`, three devices are all that there are on either side; in `adhoc`, they begin with three.
+    assert chosen.swarm.cohorts.n_min >= (3 if name in {"adhoc", "split"} else 4)
+
+
+def test_devices_are_brought_only_where_they_are_admitted_and_find_each_other(written):
+    text = find_scenario("adhoc").read_text()
+    for spoilt in (text.replace('admit = "invite"', ""), text[: text.index("[[network.home]]")]):
+        assert "by_invitation" in refusal(written(spoilt))
 
 
 def test_the_known_scenarios_are_those_that_the_manual_names():
     assert known_scenarios() == [
+        "adhoc",
         "churn",
         "digits",
         "everyday-devices",
@@ -108,7 +115,7 @@ def test_a_scenario_is_found_by_its_path_too(written):
 
 def test_an_unknown_scenario_is_answered_with_the_nearest_and_with_all():
     with pytest.raises(
-        OptionError, match=r"did you mean quickstart\? known: churn, digits, everyday-devices, "
+        OptionError, match=r"did you mean quickstart\? known: adhoc, churn, digits, everyday-devices, "
     ):
         find_scenario("quikstart")
     with pytest.raises(OptionError, match="no such file"):
