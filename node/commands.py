@@ -350,7 +350,7 @@ def join(
     _check_each("--listen", listen, listen_address)
     secret = KNOCK if code is None else read_secret(code)
     path = home_path(home, os.environ)
-    from node.drivers.guest import Guest, Wishes  # noqa: PLC0415 - loads what only this command needs
+    from node.drivers.newcomer import Guest, Wishes  # noqa: PLC0415 - loads what only this command needs
 
     try:
         guest = Guest(path, Wishes(name=name, task=task, data=data, listen=listen), _Follower(json=json))

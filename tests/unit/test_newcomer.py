@@ -9,10 +9,10 @@ from crypto.identity import Identity
 from gossip.admission import issue
 from node import commands
 from node.config import ConfigError, load_config
-from node.drivers import guest as guest_module
-from node.drivers.guest import EVERYWHERE, Guest, Wishes
+from node.drivers import newcomer as newcomer_module
 from node.drivers.joining import kept_credential, kept_manifest
 from node.drivers.knocking import Joined
+from node.drivers.newcomer import EVERYWHERE, Guest, Wishes
 from node.home import Home, HomeError, init_home, open_home, read_identity
 from tests.simulation.harness import tiny_swarm
 from tests.unit.test_node_cli import gossamer  # noqa: F401 - a fixture
@@ -66,7 +66,7 @@ def test_whatever_fails_nothing_is_left(tmp_path, monkeypatch, fails, there_befo
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(guest_module, fails, full)
+    monkeypatch.setattr(newcomer_module, fails, full)
     with pytest.raises(HomeError, match="No space left"):
         guest._keep(joined(guest))
     assert path.exists() == there_before
