@@ -289,7 +289,9 @@ class Run:
             if parting.begins(world.now, round_, down):
                 world.cut(self._homes[home])
                 parting.cut_at = self._moment(f"{home} is cut off")
-            elif parting.ends(world.now, round_, idle=all(each >= self._plan.rounds for each in self._rounds)):
+            elif parting.ends(
+                world.now, round_, idle=all(each >= self._plan.rounds for each in self._rounds)
+            ):
                 parting.sides = [self._side(homes) for homes in sides_of(list(self._homes), down)]
                 world.heal(self._homes[home])
                 parting.healed_at = self._moment(f"{home} is back")
