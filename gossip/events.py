@@ -133,6 +133,18 @@ class Evaluated(Word, frozen=True):
     loss: float
 
 
+class Woke(Word, frozen=True):
+    """This device stood still: its clock has gone on, and it has heard nothing meanwhile."""
+
+    slept_s: float
+
+
+class Moved(Word, frozen=True):
+    """From now on this device is reached at these addresses."""
+
+    addresses: tuple[str, ...]
+
+
 Event: TypeAlias = (
     Received
     | Heard
@@ -148,6 +160,8 @@ Event: TypeAlias = (
     | Frozen
     | TrainerFailed
     | Evaluated
+    | Woke
+    | Moved
 )
 
 

@@ -51,6 +51,7 @@ from gossip.events import (
     Freeze,
     Frozen,
     Heard,
+    Moved,
     PeerDown,
     PeerUp,
     Persist,
@@ -66,6 +67,7 @@ from gossip.events import (
     Train,
     TrainerFailed,
     TrainerReady,
+    Woke,
 )
 from gossip.fold import Replica
 from gossip.history import Added, History, Waiting
@@ -329,7 +331,7 @@ class NodeCore:
                 return self._to_cohort(cohort, event, now)
             case TimerFired(("rendezvous", *_)):
                 return [*self._rendezvous.handle(event, now)]
-            case TimerFired(("membership", *_)):
+            case TimerFired(("membership", *_)) | Woke() | Moved():
                 return [*self._membership.handle(event, now), *self._consider(now)]
             case TimerFired(("phase", int(number))):
                 return self._on_phase_over(number, now)

@@ -26,7 +26,7 @@ from structlog.stdlib import BoundLogger
 
 from crypto.identity import Identity
 from gossip.errors import GossamerError, MisuseError
-from gossip.events import Put
+from gossip.events import Moved, Put
 from gossip.fold import UNIT
 from gossip.manifest import Swarm
 from gossip.membership import Settings
@@ -61,7 +61,9 @@ PARENT_VARIABLE = "GOSSAMER_PARENT"  # a process without which this daemon shall
 PARENT_LOOK_S = 1.0
 HUB_CONNECTIONS = 256
 HUB_INBOUND_CONNECTIONS = 240
+ADDRESSES_LOOK_S = 3.0
 STOP_S = 4  # whole seconds, as alarm(2) has them
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 BOOT_SHIFT = 32  # presences count from boot << 32 on, so that each boot's come after all earlier ones
 
 Announce = Callable[[Sequence[str]], None]
@@ -222,6 +224,8 @@ class Life:
         running = await self._compose(swarm, opened, boot, known, store, transport)
         if running.nearby is not None:
             nursery.start_soon(running.nearby.run)
+        if any(host in WILDCARDS for host, _ in transport.bound):
+            nursery.start_soon(self._watch_addresses, transport)
         self._account.running = running
         self._log.info("listening", addresses=transport.addresses)
         announce(transport.addresses)
@@ -293,6 +297,21 @@ class Life:
             await nursery.start(transport.run)
             task_status.started(transport)
 
+    async def _watch_addresses(self, transport: "Libp2pTransport") -> None:
+        """A device that changes networks says where it is now; what it had from where it was is of no use."""
+        known = transport.addresses
+        while True:
+            await trio.sleep(ADDRESSES_LOOK_S)
+            now = await trio.to_thread.run_sync(transport.addresses_now)
+            if set(now) == set(known):
+                continue
+            transport.leave({_host(each) for each in known} - {_host(each) for each in now})
+            known = now
+            if now:
+                transport.addresses = now
+                self._log.info("moved", addresses=now)
+                self._mailbox.put(Moved(tuple(now[:ADDRESSES_MAX])))
+
     def _log_transport(self, name: str, fields: Mapping[str, object]) -> None:
         quiet = name in {"peer_up", "peer_down"}  # the core reports those, too
         (self._log.debug if quiet else self._log.warning)(name, **fields)
@@ -358,6 +377,11 @@ class Life:
             transport=transport,
             log=self._log,
         )
+
+
+def _host(address: str) -> str:
+    """Of a multiaddr of the transport's own."""
+    return address.split("/")[2]
 
 
 def _count_boot(store: SqliteStore) -> int:

@@ -37,7 +37,7 @@ import os
 import secrets
 import struct
 from collections import OrderedDict, defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar, cast
@@ -123,6 +123,7 @@ ANNOUNCEMENT_COST_BYTES = 4 * KIB  # what the smallest one costs of a neighbour'
 CONTROL_IDS = 1024  # taken from one frame of gossipsub's control messages
 SUBSCRIPTIONS_READ = 8  # of those in one frame, though there is only one topic
 FOREIGNERS_REMEMBERED = 1024  # so that each is logged once
+UNACKED_S = 15.0  # what the other end's system does not acknowledge for so long shows that it cannot be reached any more
 RESET_S = 1.0  # for telling a peer that a stream is over, also while we are being cancelled
 
 FOREIGN = "belongs to another swarm"
@@ -275,9 +276,7 @@ class Libp2pTransport:
                 ):
                     await gossip.subscribe(self._topic)
                     nursery.start_soon(self._publish_announcements, gossip)
-                    # libp2p 0.8.1: announces 0.0.0.0, under which other devices then find themselves.
-                    concrete = [each for wildcard in listening for each in get_thin_waist_addresses(wildcard)]
-                    self.addresses = [f"{address}/p2p/{self._me.peer_id}" for address in concrete]
+                    self.addresses = self.addresses_now()
                     task_status.started(self.addresses)
                     await trio.sleep_forever()
         finally:
@@ -364,6 +363,19 @@ class Libp2pTransport:
             (listener.socket.getsockname()[0], listener.socket.getsockname()[1])
             for listener in self._host.tcp.bound.values()
         ]
+
+    def addresses_now(self) -> list[str]:
+        """Where this device can be reached as its interfaces are now. Asks the system: for a thread."""
+        # libp2p 0.8.1: announces 0.0.0.0, under which other devices then find themselves.
+        listening = [Multiaddr(text) for text in self._host.tcp.bound]
+        concrete = [each for wildcard in listening for each in get_thin_waist_addresses(wildcard)]
+        return [f"{address}/p2p/{self._me.peer_id}" for address in concrete]
+
+    def leave(self, gone: Collection[str]) -> None:
+        """End the links whose own end is at one of these hosts: this device is not there any more."""
+        for link in list(self._links.values()):
+            if link.socket.own_host in gone:
+                link.close("this device has another address now")
 
     # --- a link's life --------------------------------------------------------------------------------------
 
@@ -810,6 +822,9 @@ class _Socket(ReadWriteCloser):
         self.closed = trio.Event()
         # libp2p 0.8.1: its own stream does not know an IPv6 peer's address.
         self.host, self.port = stream.socket.getpeername()[:2]
+        self.own_host = str(stream.socket.getsockname()[0])
+        if hasattr(trio.socket, "TCP_USER_TIMEOUT"):  # Linux; elsewhere, the silence shows it
+            stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_USER_TIMEOUT, int(1000 * UNACKED_S))
 
     async def read(self, n: int | None = None) -> bytes:
         """Exactly `n` bytes; ConnectionClosedError if they do not come. One system call fetches many small
