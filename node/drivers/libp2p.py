@@ -123,7 +123,7 @@ ANNOUNCEMENT_COST_BYTES = 4 * KIB  # what the smallest one costs of a neighbour'
 CONTROL_IDS = 1024  # taken from one frame of gossipsub's control messages
 SUBSCRIPTIONS_READ = 8  # of those in one frame, though there is only one topic
 FOREIGNERS_REMEMBERED = 1024  # so that each is logged once
-UNACKED_S = 15.0  # what the other end's system does not acknowledge for so long shows that it cannot be reached any more
+UNACKED_S = 10.0  # what the other end's system does not acknowledge for so long shows that it cannot be reached any more
 RESET_S = 1.0  # for telling a peer that a stream is over, also while we are being cancelled
 
 FOREIGN = "belongs to another swarm"

@@ -84,10 +84,13 @@ class Pipe:
         self.closed, self.lost_at = True, now
         self.held.clear()
 
-    def hold(self, what: tuple[int, bytes, Any], now: float) -> None:
-        if not self.held:
+    def hold(self, what: tuple[int, bytes, Any], now: float) -> bool:
+        """Whether it is the first."""
+        first = not self.held
+        if first:
             self.lost_at = now
         self.held.append(what)
+        return first
 
     def sends_again_at(self, now: float) -> float:
         """When the sender tries again, from now on: its time-out has doubled since the first loss."""

@@ -10,8 +10,8 @@ does, because what two strangers tell each other depends on whom they have heard
 
 Connections are TCP's: in order, nothing lost but with the connection, whose end both sides hear of. A **cut** between two sides
 tells nobody: what crosses it waits to be sent again, after ever longer time-outs, and so arrives late if the link comes back while
-both ends still hold the connection. Whoever gives up ends it at its own end alone. The other end, which has no partner any more, lasts
-until it too gives up, or hears so when it sends again after the cut, or a new connection takes its place. What a device announces
+both ends still hold the connection. Whoever has had nothing acknowledged for UNACKED_S, or whose core gives up, ends it at its own end alone. The
+other end, which has no partner any more, lasts until it too gives up, or hears so when it sends again after the cut, or a new connection takes its place. What a device announces
 floods the overlay as gossipsub does: to each neighbour in a mesh of degree 4 to 12, which hands on what it had not seen, to
 all in its mesh but the one that brought it and the one that wrote it; duplicates cost bytes and are dropped. A device that
 goes off is gone as by SIGKILL: of what it was writing to its disk, nothing is there when it comes back.
@@ -93,6 +93,7 @@ from node.drivers.streams import Draws, Stream
 MESH: Final = (4, 12)  # neighbours that announcements go to, at least where there are so many, and at most
 CONNECTIONS_MAX: Final = 64
 HUB_CONNECTIONS_MAX: Final = 256
+UNACKED_S: Final = 10.0  # of what was sent, until its connection is given up
 DIAL_S: Final = 10.0  # until a device that is off is given up
 HANDSHAKE_S: Final = (
     0.2  # of work on both sides, from the dial to PeerUp: 0.1 to 0.3 between daemons on loopback
@@ -557,6 +558,12 @@ class VirtualSwarm:
     def _are_apart(self, one: int, other: int) -> bool:
         return any((one in side) != (other in side) for side in self._cuts)
 
+    def _give_up(self, pipe: Pipe, since_s: float) -> None:
+        """Nothing was acknowledged for so long."""
+        sender, receiver = self.devices[pipe.sender], self.devices[pipe.receiver]
+        if pipe.held and pipe.lost_at == since_s and sender.pipes.get(receiver.key) is pipe:
+            self._break(sender, receiver.key, "connection lost")
+
     def _send_again(self, device: Device, peer: bytes, pipe: Pipe) -> None:
         """After a cut: what did not cross it, in its order; or, to a partner that has given up, a question too many."""
         if device.pipes.get(peer) is not pipe or self._are_apart(pipe.sender, pipe.receiver):
@@ -624,8 +631,9 @@ class VirtualSwarm:
 
     def _arrive(self, pipe: Pipe, size: int, data: bytes, announcement: Announcement | None) -> None:
         """The last byte is at the receiver's downlink."""
-        if pipe.held or (self._cuts and not pipe.closed and self._are_apart(pipe.sender, pipe.receiver)):
-            pipe.hold((size, data, announcement), self.now)
+        if pipe.held or (self._cuts and self._are_apart(pipe.sender, pipe.receiver)):
+            if pipe.hold((size, data, announcement), self.now):
+                self._at(self.now + UNACKED_S, self._give_up, pipe, self.now)
         elif not pipe.closed:
             sender, receiver = self.devices[pipe.sender], self.devices[pipe.receiver]
             whole_at = receiver.port.takes(size, sender.port.link, self.now)

@@ -123,7 +123,7 @@ def test_a_device_that_slept_is_back_soon(devices):
         each.until(lambda told: len(told["neighbours"]) == 2)
     sleeper.signal(signal.SIGCONT)
     connected_s, back_s = back_in_training(sleeper)
-    import sys as s; s.stderr.write(f"\n{connected_s:.1f} {back_s:.1f}\n")
+
     assert back_s < BACK_S, f"connected after {connected_s:.1f} s, in a sum after {back_s:.1f} s"
 
 
@@ -134,5 +134,5 @@ def test_a_device_whose_address_changes_is_back_soon(devices, wire):
     wire.address(space, "del", address)
     wire.address(space, "add", "10.77.0.99")
     connected_s, back_s = back_in_training(mover)
-    import sys as s; s.stderr.write(f"\n{connected_s:.1f} {back_s:.1f}\n")
+
     assert back_s < BACK_S, f"connected after {connected_s:.1f} s, in a sum after {back_s:.1f} s"
