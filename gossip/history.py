@@ -140,6 +140,15 @@ class History:
             self._folded[round_] = self._counting(self.ids(round_))
         return self._folded[round_]
 
+    def counted(self, round_: int) -> tuple[Verified, ...]:
+        """The same; nothing of a round that a base hides in part."""
+        return () if self._unheld.get(round_) else self.counting(round_)
+
+    def held(self) -> tuple[Verified, ...]:
+        """All whose bodies are held, by round."""
+        ids = (identity for round_ in range(1, self.round + 1) for identity in self.ids(round_))
+        return tuple(self._held[identity] for identity in ids if identity in self._held)
+
     def heads(self) -> tuple[bytes, ...]:
         """Those that no other names as parent, the highest round first; at most HEADS_MAX of them."""
         return self._newest_first()[:HEADS_MAX]

@@ -8,6 +8,7 @@
     vote        cohort id || phase  the hash of the seal that was signed; empty: ABORT was signed
     body        cohort id           the id of the one body that was signed
     presence    peer                its presence frame: whom to dial after a restart
+    checkpoint  (one)               Adopted: what the history began from, where that is not its first round
 
 A debit and the residual that it leaves are one transaction, so at every crash point a delta is either in the residual
 or out, never both. Votes and signed bodies stay until the cohort is over here and its debit is settled: then its keys are
@@ -26,6 +27,7 @@ from gossip.aggregate import Aggregate, Verified
 from gossip.errors import PeerViolation
 from gossip.events import Drop, Put, Record
 from gossip.layout import Layout
+from gossip.manifest import Hash
 from gossip.residual import Books, Sent
 from gossip.secure_sum import vote_key
 from gossip.wire import Wire, pack, unpack
@@ -52,6 +54,16 @@ class Remembered:
     votes: dict[bytes, bytes]
     aggregates: tuple[Aggregate, ...]
     presences: tuple[bytes, ...]
+    adopted: "Adopted | None" = None
+
+
+class Adopted(Wire, frozen=True):
+    signed: Hash  # the aggregate, which is held as well
+    checkpoint: bytes
+
+
+def adopted(signed: Verified, checkpoint: bytes) -> tuple[Record, ...]:
+    return (Put("checkpoint", b"", pack(Adopted(signed.id, checkpoint))), *held([signed]))
 
 
 def debited(cohort: bytes, roster: bytes, books: Books) -> tuple[Record, ...]:
@@ -100,7 +112,12 @@ def remember(read: Read, layout: Layout) -> Remembered:
         values = np.frombuffer(debit.values, "<f4").astype(np.float32)
         outstanding[cohort] = Sent(layout.unpack_blocks(debit.support), values)
         rosters[cohort] = debit.roster
-    aggregates = tuple(unpack(value, Aggregate, limit_bytes=RECORD_BYTES) for _, value in read("aggregate"))
+    aggregates = [unpack(value, Aggregate, limit_bytes=RECORD_BYTES) for _, value in read("aggregate")]
+    aggregates.sort(
+        key=lambda aggregate: aggregate.body.round
+    )  # parents first: of orphans a history keeps some
+    bases = [unpack(value, Adopted, limit_bytes=RECORD_BYTES) for _, value in read("checkpoint")]
     books = Books(layout, books.residual, None, outstanding)
     presences = tuple(raw for _, raw in read("presence"))
-    return Remembered(books, rosters, dict(read("vote")), aggregates, presences)
+    votes, base = dict(read("vote")), bases[0] if bases else None
+    return Remembered(books, rosters, votes, tuple(aggregates), presences, base)

@@ -14,7 +14,7 @@ collections have bounds, and `gossip.wire` refuses everything that is not the on
     rendezvous   READY  ROSTER
     secure sum   SHARES DECLINE KEYS_SET MASKED SEAL_PROPOSAL SEAL_VOTE ABORT_VOTE SEAL_CERTIFICATE ABORT_CERTIFICATE
                  UNMASK LOOK BODY_PROPOSAL BODY_VOTE RESULT  (COMMITMENT travels inside SHARES and KEYS_SET)
-    history      ANNOUNCE COMPARE HAVE PULL AGGREGATES  (unsigned)
+    history      ANNOUNCE COMPARE HAVE PULL AGGREGATES  CHECKPOINT_REQUEST CHECKPOINT_OFFER CHECKPOINT_PART  (unsigned)
     membership   PRESENCE;  GREETING ALIVE  (unsigned)
 """
 
@@ -46,6 +46,8 @@ PRESENCES_MAX = 64
 GREETED_MAX = 16  # others that a new neighbour may ask to be told of
 GUIDES_MAX = 2 * PULL_MAX  # presences that come with aggregates
 CENSUS_BYTES = 4  # of a hash that counts a member
+PART_BYTES = 1 << 19  # of a checkpoint, as it travels
+PARTS_OF_CHECKPOINT = 1 << 12
 SHORT_BYTES = 8  # of an id, where whoever answers may answer with all that begin so
 
 Bitmap = Annotated[bytes, Meta(min_length=1, max_length=COHORT_MAX // 8)]
@@ -85,6 +87,9 @@ class Kind(IntEnum):
     GREETING = 23
     ALIVE = 24
     DECLINE = 25
+    CHECKPOINT_REQUEST = 30
+    CHECKPOINT_OFFER = 31
+    CHECKPOINT_PART = 32
 
     __hash__ = int.__hash__  # it is looked up for each message, and Enum's own is written in Python
 
@@ -276,6 +281,26 @@ class Aggregates(Wire, frozen=True):
     guides: Annotated[tuple[bytes, ...], Meta(max_length=GUIDES_MAX)] = ()
 
 
+class CheckpointRequest(Wire, frozen=True):
+    """This part of the checkpoint that goes with an aggregate; of none: which one do you have?"""
+
+    aggregate: HashOrNone
+    part: Annotated[int, Meta(ge=0, lt=PARTS_OF_CHECKPOINT)]
+
+
+class CheckpointOffer(Wire, frozen=True):
+    """An aggregate whose members signed the root of a checkpoint, and that one's size; of no bytes: there is none."""
+
+    signed: bytes
+    size: Annotated[int, Meta(ge=0, lt=PARTS_OF_CHECKPOINT * PART_BYTES)]
+
+
+class CheckpointPart(Wire, frozen=True):
+    aggregate: Hash
+    number: Annotated[int, Meta(ge=0, lt=PARTS_OF_CHECKPOINT)]
+    data: Annotated[bytes, Meta(min_length=1, max_length=PART_BYTES)]
+
+
 # --- membership -----------------------------------------------------------------------------------------------
 
 
@@ -329,6 +354,9 @@ Body = (
     | Have
     | Pull
     | Aggregates
+    | CheckpointRequest
+    | CheckpointOffer
+    | CheckpointPart
     | Presence
     | Greeting
     | Alive
@@ -357,19 +385,30 @@ BODY_TYPES: dict[Kind, type[Body]] = {
     Kind.HAVE: Have,
     Kind.PULL: Pull,
     Kind.AGGREGATES: Aggregates,
+    Kind.CHECKPOINT_REQUEST: CheckpointRequest,
+    Kind.CHECKPOINT_OFFER: CheckpointOffer,
+    Kind.CHECKPOINT_PART: CheckpointPart,
     Kind.PRESENCE: Presence,
     Kind.GREETING: Greeting,
     Kind.ALIVE: Alive,
 }
 KIND_OF = {body: kind for kind, body in BODY_TYPES.items()}
+NUMBERS = frozenset(int(kind) for kind in Kind)
 
 COHORT_KINDS = frozenset({Kind.DECLINE, *(kind for kind in Kind if Kind.COMMITMENT <= kind <= Kind.RESULT)})
 
 
 # Between two neighbours, never handed on: what the channel proves needs no signature.
-CHANNEL_KINDS = frozenset(
-    {Kind.ANNOUNCE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.GREETING, Kind.ALIVE}
-)
+CHECKPOINT_KINDS = frozenset({Kind.CHECKPOINT_REQUEST, Kind.CHECKPOINT_OFFER, Kind.CHECKPOINT_PART})
+CHANNEL_KINDS = CHECKPOINT_KINDS | {
+    Kind.ANNOUNCE,
+    Kind.COMPARE,
+    Kind.HAVE,
+    Kind.PULL,
+    Kind.AGGREGATES,
+    Kind.GREETING,
+    Kind.ALIVE,
+}
 
 # Frames that were opened before, and are opened again: a READY on its arrival and in its ROSTER. At most 4 MiB.
 OPENED_KEPT = 2048
@@ -447,6 +486,8 @@ def open_frame(swarm: bytes, data: bytes, channel: bytes | None = None) -> Messa
 
 def _opened(swarm: bytes, data: bytes) -> Message:
     frame = unpack(data, Frame, limit_bytes=FRAME_BYTES)
+    if frame.kind not in NUMBERS:
+        raise PeerViolation(f"a message of kind {frame.kind}, which there is not")
     kind = Kind(frame.kind)
     if len(frame.cohort) != (32 if kind in COHORT_KINDS else 0):
         raise PeerViolation(f"{kind.name}: a cohort id of {len(frame.cohort)} bytes")

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from gossip.aggregate import Aggregate, Verified, check, contributors_of, parse, write
+from gossip.catching_up import Adopted, CatchUp
 from gossip.errors import PeerViolation
 from gossip.events import Report, Send, SetTimer, TimerFired
 from gossip.fold import Replica
@@ -39,6 +40,9 @@ from gossip.messages import (
     Aggregates,
     Alive,
     Announce,
+    CheckpointOffer,
+    CheckpointPart,
+    CheckpointRequest,
     Compare,
     Have,
     Message,
@@ -104,7 +108,7 @@ class Plain:
         return Replica(manifest, layout, initial)
 
 
-Action: TypeAlias = Send | SetTimer | Report | Learned
+Action: TypeAlias = Send | SetTimer | Report | Learned | Adopted
 
 
 class Sync:
@@ -116,6 +120,7 @@ class Sync:
         links: Callable[[], list[bytes]],
         guides: Callable[[Verified], tuple[bytes, ...]] = lambda _: (),
         opener: Opener | None = None,
+        catch_up: CatchUp | None = None,
     ) -> None:
         """`links` tells the neighbours to announce to, `guides` the presences that go beside an aggregate."""
         self._swarm = swarm
@@ -124,6 +129,7 @@ class Sync:
         self._links = links
         self._guides = guides
         self._opener: Opener = opener or Plain()
+        self._catch_up = catch_up
         self._pulling: dict[bytes, Pulling] = {}  # by short id, in the order of asking
         self._comparing: dict[bytes, Comparison] = {}  # by neighbour
         self._fresh: dict[bytes, None] = {}  # ids to announce, for ANNOUNCE_S
@@ -154,7 +160,17 @@ class Sync:
                 return self._on_compare(peer, compare)
             case Message(body=Have() as have):
                 return self._on_have(peer, have, now)
+            case Message(body=CheckpointRequest() | CheckpointOffer() | CheckpointPart()):
+                if self._catch_up is not None:
+                    return [*self._catch_up.handle(event, peer, self._history, now)]
         return []
+
+    def adopt(self, history: History, giver: bytes, now: float) -> list[Action]:
+        """Go on from another history; what it lacks to be whole, and what came since, is asked of whoever gave it."""
+        self._history = history
+        self._pulling.clear()
+        self._comparing.clear()
+        return [*self.pull(giver, history.wanted(), now), self._begin_comparing(giver, history.round, now)]
 
     def certified(self, aggregate: Aggregate, now: float) -> list[Action]:
         """This node's own aggregator role made it: hold it, and tell the neighbours."""
@@ -173,10 +189,13 @@ class Sync:
         """A neighbour that went may have missed what was sent to it last; so says nothing about it any more."""
         for holders in self._holders.values():
             holders.pop(peer, None)
+        if self._catch_up is not None:
+            self._catch_up.gone(peer)
 
     def pull(self, peer: bytes, ids: Iterable[bytes], now: float) -> list[Action]:
         """Ask `peer` for those of `ids` that are neither held nor being fetched."""
-        return self._pull(peer, [i[:SHORT_BYTES] for i in dict.fromkeys(ids) if i not in self._history], now)
+        lacking = [i[:SHORT_BYTES] for i in dict.fromkeys(ids) if self._history.get(i) is None]
+        return self._pull(peer, lacking, now)
 
     def _pull(self, peer: bytes, shorts: list[bytes], now: float) -> list[Action]:
         idle = not self._pulling
@@ -233,9 +252,16 @@ class Sync:
         }
         if digest == self._history.digest() or peer in self._comparing:
             return []
+        if self._catch_up is not None:
+            said = self._catch_up.consider(peer, round_, self._history, now)
+            if said is not None:
+                return [*said]
+        return [self._begin_comparing(peer, round_, now)]
+
+    def _begin_comparing(self, peer: bytes, round_: int, now: float) -> Send:
         first = max(1, min(round_, self._history.round) - RECENT_ROUNDS + 1)
         self._comparing[peer] = Comparison(now + COMPARE_S, first, first - 1)
-        return [self._compare(peer, first)]
+        return self._compare(peer, first)
 
     def _compare(self, peer: bytes, first: int) -> Send:
         last = min(self._history.round, first + COMPARE_MAX - 1)
@@ -264,7 +290,8 @@ class Sync:
         comparison = self._comparing.get(peer)
         if comparison is None:
             return []  # an answer to no question of ours
-        actions: list[Action] = list(self.pull(peer, have.aggregates, now))
+        unknown = (identity for identity in have.aggregates if identity not in self._history)
+        actions: list[Action] = list(self.pull(peer, unknown, now))
         # No difference here, though the digests differ and the other is not merely behind: it lies further down.
         none = not have.aggregates and have.highest >= self._history.round
         if comparison.low > 1 and (none or (have.aggregates and have.first <= comparison.low)):
@@ -306,6 +333,8 @@ class Sync:
                 raise PeerViolation(f"AGGREGATES: more than {AGGREGATES_BYTES} bytes of sums")
         self.has(peer, (known.id[:SHORT_BYTES] for known in verified))
         learned, missing, timer = self._take(verified, now)
+        if self._catch_up is not None and self._catch_up.under_way:
+            missing = []  # or one would be asked for after the other, back to where this device was
         return [*([] if learned is None else [learned]), *timer, *self.pull(peer, missing, now)]
 
     def _write(self, aggregate: Aggregate) -> bytes:

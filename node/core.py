@@ -12,6 +12,7 @@ The messages of a peer are acted upon only if the swarm admits their author and 
 the rules VIOLATIONS_MAX times is disconnected; nothing that it sent has changed anything.
 """
 
+import contextlib
 import dataclasses
 import itertools
 from collections import deque
@@ -35,9 +36,10 @@ from gossip.aggregate import (
     write,
 )
 from gossip.aggregator import Aggregator
+from gossip.catching_up import Adopted, CatchUp
 from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_unfit_keys, write_roster
 from gossip.compression import Contribution, codec_of
-from gossip.errors import MisuseError, PeerViolation
+from gossip.errors import PeerViolation
 from gossip.events import (
     Action,
     CancelTimer,
@@ -76,6 +78,7 @@ from gossip.ledger import Read
 from gossip.manifest import MASKS_OFF, Swarm
 from gossip.membership import Membership, Settings
 from gossip.messages import (
+    CHECKPOINT_KINDS,
     COHORT_KINDS,
     SHORT_BYTES,
     Aggregates,
@@ -130,7 +133,14 @@ OFFENDERS_MAX = 1024
 EVALUATE_S = 2.0  # between two evaluations
 ROUNDS_AHEAD = 3  # for which a device that the lottery will draw trains already
 
-SYNC_KINDS = {Kind.ALIVE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.ANNOUNCE}
+SYNC_KINDS = CHECKPOINT_KINDS | {
+    Kind.ALIVE,
+    Kind.COMPARE,
+    Kind.HAVE,
+    Kind.PULL,
+    Kind.AGGREGATES,
+    Kind.ANNOUNCE,
+}
 OUTSIDE = (SetTimer, CancelTimer, Report, Persist, Rebase)  # a short cut for those that never stay inside
 MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING, Kind.ALIVE}
 
@@ -191,7 +201,7 @@ class NodeCore:
         self._codec = codec_of(manifest.compression)
         remembered = ledger.remember(read, self._layout)
         self._books: Books = remembered.books
-        self._restore(remembered)
+        self._restore(remembered, initial)
         self._remembered: ledger.Remembered | None = remembered
         self._membership = Membership(
             swarm,
@@ -199,7 +209,15 @@ class NodeCore:
             dataclasses.replace(settings, remembered=remembered.presences),
             lambda: (self._history.round, self._history.digest()),
         )
-        self._sync = Sync(swarm, self._layout, self._history, self._membership.links, self._guides_of, opener)
+        self._sync = Sync(
+            swarm,
+            self._layout,
+            self._history,
+            self._membership.links,
+            self._guides_of,
+            opener,
+            CatchUp(swarm, self._layout, initial, self._take_checkpoint),
+        )
         self._rendezvous = Rendezvous(
             swarm.id,
             self._me,
@@ -302,6 +320,8 @@ class NodeCore:
                 return list(self._sync.certified(aggregate, now))
             case Learned():
                 return self._learn(action, now)
+            case Adopted():
+                return self._adopt(action, now)
         return None
 
     # --- events ----------------------------------------------------------------------------------------------
@@ -522,7 +542,7 @@ class NodeCore:
         membership = self._membership
         if membership.sees_all:
             return []
-        last = self._history.counting(self._history.round)
+        last = self._history.counted(self._history.round)
         candidates = dict.fromkeys(
             peer for known in last for peer in contributors_of(known.body, self._swarm.manifest)
         )
@@ -549,8 +569,15 @@ class NodeCore:
             return []
         parents = self._history.parents_for_next()
         round_ = self._history.round + 1
+        state = self._state_due(round_, parents)
+        if state is None:
+            return [
+                Report(
+                    "cannot_lead", {"round": round_, "reason": "its checkpoint hides what the state is of"}
+                )
+            ]
         said = [open_frame(self._swarm.id, ready) for ready in readies]
-        roster = write_roster(self._swarm, round_, parents, self._state_due(round_, parents), said)
+        roster = write_roster(self._swarm, round_, parents, state, said)
         frame = sign_frame(self._identity, self._swarm.id, roster)
         members = [ready.sender for ready in said]
         return [
@@ -567,14 +594,18 @@ class NodeCore:
         others = tuple(hub for hub in hubs if hub != self._me)
         return [Introduce(others, peer) for peer in members]
 
-    def _state_due(self, round_: int, parents: tuple[bytes, ...]) -> bytes:
-        """The Merkle root of the fold of exactly these parents' ancestors, in the rounds that carry one."""
+    def _state_due(self, round_: int, parents: tuple[bytes, ...]) -> bytes | None:
+        """The Merkle root of the fold of exactly these parents' ancestors, in the rounds that carry one.
+
+        None: a history that began from a checkpoint cannot tell.
+        """
         if round_ % STATE_EVERY:
             return b""
-        taken = checkpoint.take(self._history, self._replica, parents, self._swarm.id)
-        if isinstance(taken, Waiting):
-            raise MisuseError("a full history hides no body from its own checkpoint")
-        return checkpoint.state_root(taken)
+        taken = self._take_checkpoint(parents)
+        return None if isinstance(taken, Waiting) else checkpoint.state_root(taken)
+
+    def _take_checkpoint(self, parents: Sequence[bytes]) -> checkpoint.Checkpoint | Waiting:
+        return checkpoint.take(self._history, self._replica, parents, self._swarm.id)
 
     def _on_roster(self, message: Message, now: float) -> list[object]:
         roster, asked = message.body, self._rendezvous.asked
@@ -584,7 +615,7 @@ class NodeCore:
         self._rendezvous.taken(readies)
         if asked is None or asked.frame not in readies or self._finished:
             return self._decline(message)
-        missing = self._history.missing(roster.parents)
+        missing = [parent for parent in roster.parents if self._history.get(parent) is None]
         if missing:
             # The leader must hold all ancestors of the parents it names: it is the one to ask.
             until = now + self._swarm.manifest.cohorts.step_ms / 1000
@@ -593,7 +624,8 @@ class NodeCore:
             pulls = self._sync.pull(message.sender, missing, now)
             return [SetTimer(("roster",), self._pending.until), *pulls]
         self._pending = None
-        self._check_place(roster)
+        if not self._check_place(roster):
+            return self._decline(message)
         return [CancelTimer(("roster",)), *self._join(open_roster(self._swarm, message), now)]
 
     def _decline(self, message: Message) -> list[object]:
@@ -620,12 +652,15 @@ class NodeCore:
             raise PeerViolation("READY: trained segments that the model does not have")
         refuse_unfit_keys(ready, masks=masks)
 
-    def _check_place(self, roster: Roster) -> None:
+    def _check_place(self, roster: Roster) -> bool:
+        """False where this device cannot tell; PeerViolation for a false one."""
         known = [self._history.get(parent) for parent in roster.parents]
         if roster.round != 1 + max((each.body.round for each in known if each), default=0):
             raise PeerViolation("ROSTER: its round does not follow its parents'")
-        if roster.state != self._state_due(roster.round, roster.parents):
+        state = self._state_due(roster.round, roster.parents)
+        if state is not None and roster.state != state:
             raise PeerViolation("ROSTER: another state than the fold of its ancestors")
+        return state is not None
 
     def _join(self, cohort: Cohort, now: float) -> list[object]:
         """One roster a READY: the keys go into this cohort and can go into no other."""
@@ -820,6 +855,29 @@ class NodeCore:
             except PeerViolation as violation:
                 self._pending = None
                 actions += self._blame(leader, str(violation))
+        return [*actions, *self._grown(now)]
+
+    def _adopt(self, adopted: Adopted, now: float) -> list[object]:
+        """Go on from a checkpoint, with all that this device knew besides."""
+        before, old = self._model, self._history
+        self._history, self._replica = adopted.history, adopted.replica
+        self._add(old.held())
+        self._model = self._replica.model()
+        self._grown_at = now
+        actions: list[object] = [
+            Persist(("checkpoint",), ledger.adopted(adopted.signed, adopted.encoded)),
+            Report(
+                "caught_up",
+                {"from": old.round, "round": self._history.round, "peer": adopted.giver.hex()[:16]},
+            ),
+        ]
+        if self._phase is not None:
+            actions.append(Rebase(self._model - before))
+        return [*actions, *self._sync.adopt(self._history, adopted.giver, now), *self._grown(now)]
+
+    def _grown(self, now: float) -> list[object]:
+        """The history has reached another round, or may have."""
+        actions: list[object] = []
         if self._finished:
             self._phase = None
             actions += self._rendezvous.withdraw()
@@ -831,7 +889,7 @@ class NodeCore:
             actions += self._begin_phase(now)
         elif phase is not None and phase.steps and not phase.eligible and self._leads:
             phase.eligible, phase.ready_at = True, now
-        return [*actions, *self._evaluate(after, now), *self._consider(now)]
+        return [*actions, *self._evaluate(self._model, now), *self._consider(now)]
 
     def _inform_members(self, known: Verified) -> list[object]:
         actions: list[object] = []
@@ -851,13 +909,24 @@ class NodeCore:
 
     # --- after a restart -------------------------------------------------------------------------------------
 
-    def _restore(self, remembered: ledger.Remembered) -> None:
-        for aggregate in remembered.aggregates:
-            verified = check(aggregate, self._swarm.manifest, self._layout, self._swarm.id)
-            outcome = self._history.add(verified)
-            if isinstance(outcome, Added):
-                self._replica.apply(outcome.changes, self._history.round)
+    def _restore(self, remembered: ledger.Remembered, initial: NDArray[np.int64]) -> None:
+        manifest = self._swarm.manifest
+        held = [check(each, manifest, self._layout, self._swarm.id) for each in remembered.aggregates]
+        base = remembered.adopted
+        if base is not None:
+            taken = checkpoint.parse(base.checkpoint, manifest, self._layout)
+            [signed] = [known for known in held if known.id == base.signed]
+            self._history, self._replica = checkpoint.restore(taken, signed, manifest, self._layout, initial)
+        self._add(held)
         self._model = self._replica.model()
+
+    def _add(self, aggregates: Sequence[Verified]) -> None:
+        """What was held before."""
+        for known in aggregates:
+            with contextlib.suppress(PeerViolation):  # as in `gossip.sync`: t members signed nonsense
+                outcome = self._history.add(known)
+                if isinstance(outcome, Added):
+                    self._replica.apply(outcome.changes, self._history.round)
 
     def _resume(self, remembered: ledger.Remembered) -> list[object]:
         """Cohorts whose debit was open when this node stopped: ask how they ended, and abort what still can be."""
@@ -869,7 +938,7 @@ class NodeCore:
             vote = remembered.votes.get(vote_key(cohort_id, len(self._codec.phases) - 1))
             actions += member.resume(vote)
         for round_ in range(1, self._history.round + 1):
-            for known in self._history.counting(round_):
+            for known in self._history.counted(round_):
                 actions += self._inform_members(known)
         return actions
 
@@ -939,7 +1008,7 @@ class NodeCore:
         return [
             self._describe(known)
             for round_ in range(1, self._history.round + 1)
-            for known in self._history.counting(round_)
+            for known in self._history.counted(round_)
         ]
 
     def _describe(self, known: Verified) -> dict[str, object]:
