@@ -142,7 +142,7 @@ class History:
 
     def counted(self, round_: int) -> tuple[Verified, ...]:
         """The same; nothing of a round that a base hides in part."""
-        return () if self._unheld.get(round_) else self.counting(round_)
+        return self.counting(round_) if self._tells(round_) else ()
 
     def held(self) -> tuple[Verified, ...]:
         """All whose bodies are held, by round."""
@@ -185,12 +185,12 @@ class History:
         first = max(1, self.round - rounds + 1)
         for place in range(first, self.round + 1):
             if place not in self._counted:
-                if self._unheld.get(place):
-                    self._counted[place] = len(self._rounds[place - 1]) * self._n_max
-                else:
+                if self._tells(place):
                     self._counted[place] = sum(
                         count_contributors(known.body) for known in self.counting(place)
                     )
+                else:
+                    self._counted[place] = len(self._rounds[place - 1]) * self._n_max
         return [self._counted[place] for place in range(first, self.round + 1)]
 
     def digest(self) -> bytes:
@@ -293,6 +293,10 @@ class History:
 
     def _is_ready(self, aggregate: Verified) -> bool:
         return not self._hides(aggregate.body.round) and not self.missing(aggregate.body.parents)
+
+    def _tells(self, round_: int) -> bool:
+        """Whether all bodies are held that say what counts in this round."""
+        return not self._unheld.get(round_) and not (self._on_bases and self._unheld.get(round_ - 1))
 
     def _hides(self, round_: int) -> bool:
         """Whether a change in this round needs bodies of the base that are not held."""

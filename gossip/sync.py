@@ -85,6 +85,7 @@ class Learned:
     aggregates: tuple[Verified, ...]
     changes: tuple[Change, ...]
     round: int  # the history's, with them
+    again: tuple[Verified, ...] = ()  # known by a checkpoint, and now held: to be stored, too
 
 
 class Opener(Protocol):
@@ -354,6 +355,7 @@ class Sync:
         All in one Learned: until it is folded, the replica is behind the history, and nothing may happen in between.
         """
         held: list[Verified] = []
+        again: list[Verified] = []
         changed: list[Change] = []
         missing: list[bytes] = []
         for known in verified:
@@ -365,18 +367,19 @@ class Sync:
             match outcome:
                 case Added(ids, changes):
                     held += (each for each in map(self._history.get, ids) if each is not None)
+                    again += [] if known.id in ids else [known]
                     changed += changes
                 case Waiting(parents):
                     missing += parents
-        if not held:
+        if not held and not again:
             return None, missing, []
-        timer = [] if self._fresh else [SetTimer(("sync", "announce"), now + ANNOUNCE_S)]
+        timer = [] if self._fresh or not held else [SetTimer(("sync", "announce"), now + ANNOUNCE_S)]
         for known in held:
             self._fresh[known.id] = None
             holders = self._holders.setdefault(known.id[:SHORT_BYTES], {})
             # They get it from their aggregator; members who dropped out need not.
             holders |= dict.fromkeys(contributors_of(known.body, self._swarm.manifest))
-        return Learned(tuple(held), tuple(changed), self._history.round), missing, timer
+        return Learned(tuple(held), tuple(changed), self._history.round, tuple(again)), missing, timer
 
     def _send(self, peer: bytes, body: MessageBody) -> Send:
         return Send(peer, channel_frame(body))

@@ -842,7 +842,7 @@ class NodeCore:
         after = self._model = self._replica.model()
         if learned.round > round_:
             self._grown_at = now
-        actions: list[object] = [Persist(("held",), ledger.held(learned.aggregates))]
+        actions: list[object] = [Persist(("held",), ledger.held((*learned.aggregates, *learned.again)))]
         if self._phase is not None:
             actions.append(Rebase(after - before))
         for known in learned.aggregates:
