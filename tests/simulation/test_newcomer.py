@@ -4,8 +4,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from crypto.hashing import digest
+from crypto.identity import Identity
 from gossip import catching_up, checkpoint
 from gossip.wire import pack
+from node.drivers.virtual import Hardware, VirtualSwarm
+from tests.simulation.harness import tiny_initial, tiny_swarm
+from tests.simulation.test_cuts import Steps
 from tests.simulation.test_virtual_driver import a_swarm, body
 
 ROUNDS = 40
@@ -151,3 +156,33 @@ def test_without_the_check_a_wrong_model_would_be_seen(world, monkeypatch):
     world.switch_on(world.devices[LAST])
     with pytest.raises(AssertionError):
         become_equal(world)
+
+
+def test_where_factors_travel_the_last_round_of_the_checkpoint_is_fetched_and_kept(monkeypatch):
+    """Its bodies are the basis of the first round that the newcomer folds."""
+    monkeypatch.setattr(catching_up, "BEHIND_ROUNDS", 20)
+    identities = [Identity(digest("device", bytes([index]))) for index in range(6)]
+    world = VirtualSwarm(
+        seed=1,
+        swarm=tiny_swarm(identities[0], [each.public_key for each in identities], codec="lowrank"),
+        initial=tiny_initial(),
+        devices=[
+            (each, Hardware(step_s=0.5, on_at_s=0.1 * index if index < 5 else 1e9))
+            for index, each in enumerate(identities)
+        ],
+        phases=Steps(1),
+    )
+    world.run(300, stop=lambda: world.events % 32 == 0 and round_of(world, 0) >= ROUNDS)
+    newcomer = world.devices[5]
+    world.switch_on(newcomer)
+    become_equal(world)
+    base = newcomer.core._history._base_round
+    assert base >= 31
+    assert newcomer.core._history.counted(base) == (), "the round before it would be needed"
+    world.run(world.now + 10)
+    assert newcomer.core.status(world.now)["contributions"] > 0
+    held = len(newcomer.core._history.held())
+    world.switch_off(newcomer)
+    world.switch_on(newcomer)
+    assert len(newcomer.core._history.held()) >= held - 1
+    become_equal(world)
