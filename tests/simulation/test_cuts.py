@@ -29,6 +29,7 @@ from node.drivers.virtual import UNACKED_S, Hardware, VirtualSwarm
 from tests.simulation.harness import InvariantBroken, Observer, tiny_initial, tiny_swarm
 
 SEEDS = int(os.environ.get("GOSSAMER_SEEDS", "8"))
+pytestmark = pytest.mark.timeout(300)
 ONE_SEED = os.environ.get("GOSSAMER_SEED")
 CHUNK = 4
 CHUNKS = (

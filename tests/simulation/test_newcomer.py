@@ -13,6 +13,8 @@ from tests.simulation.harness import tiny_initial, tiny_swarm
 from tests.simulation.test_cuts import Steps
 from tests.simulation.test_virtual_driver import a_swarm, body
 
+pytestmark = pytest.mark.timeout(300)
+
 ROUNDS = 40
 LAST = 6
 
