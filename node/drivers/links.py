@@ -81,8 +81,9 @@ class Pipe:
     arrives_at: float = 0.0  # of the last byte so far
 
     def close(self, now: float) -> None:
-        self.closed, self.lost_at = True, now
-        self.held.clear()
+        self.closed = True
+        if not self.held:
+            self.lost_at = now
 
     def hold(self, what: tuple[int, bytes, Any], now: float) -> bool:
         """Whether it is the first."""

@@ -257,13 +257,13 @@ def test_nothing_crosses_a_cut_and_a_short_one_ends_no_connection():
     world.run(10)
     heard = told(world, 0, 5)
     world.cut({5})
-    world.run(18)
+    world.run(14)
     assert heard == []
     assert not world.devices[5].pipes[world.devices[0].key].closed
     world.heal({5})
-    world.run(18.01)
+    world.run(14.01)
     assert heard == [], "TCP has not tried again yet"
-    world.run(35)
+    world.run(25)
     assert heard
     assert downs(world) == []
 
