@@ -257,6 +257,11 @@ def contributors_of(body: Body, manifest: Manifest) -> list[bytes]:
     ]
 
 
+def members_of(body: Body, manifest: Manifest) -> tuple[PeerKey, ...]:
+    """The keys of all who were in its cohorts, in the sum or not."""
+    return read_members([name for part in body.parts for name in part.members], manifest)
+
+
 def count_contributors(body: Body) -> int:
     return sum(byte.bit_count() for part in body.parts for byte in part.contributors)
 

@@ -63,10 +63,15 @@ def state_root(checkpoint: Checkpoint) -> bytes:
     return root([ids, *_chunks(checkpoint.x), *_chunks(checkpoint.v)])
 
 
+def size_limit(layout: Layout) -> int:
+    """No checkpoint of this model is larger, in bytes."""
+    return 2 * 8 * layout.parameters + 40 * IDS_MAX
+
+
 def parse(data: bytes, manifest: Manifest, layout: Layout) -> Checkpoint:
     """PeerViolation for anything but the canonical encoding of a checkpoint of this model."""
     size_bytes = 8 * layout.parameters
-    checkpoint = unpack(data, Checkpoint, limit_bytes=2 * size_bytes + 40 * IDS_MAX)
+    checkpoint = unpack(data, Checkpoint, limit_bytes=size_limit(layout))
     if len(checkpoint.x) != size_bytes or len(checkpoint.v) != has_momentum(manifest) * size_bytes:
         raise PeerViolation(f"checkpoint: {len(checkpoint.x)} and {len(checkpoint.v)} bytes of x and v")
     if any(not ascend(ids) for ids in checkpoint.rounds):

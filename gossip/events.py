@@ -166,6 +166,12 @@ class Kept(Word, frozen=True):
     peer: Peer
 
 
+class Woke(Word, frozen=True):
+    """This device stood still: its clock has gone on, and it has heard nothing meanwhile."""
+
+    slept_s: float
+
+
 class Readdressed(Word, frozen=True):
     """All addresses at which this device can be reached from now on."""
 
@@ -192,6 +198,7 @@ Event: TypeAlias = (
     | Revoke
     | Block
     | Kept
+    | Woke
     | Readdressed
 )
 

@@ -140,6 +140,15 @@ class History:
             self._folded[round_] = self._counting(self.ids(round_))
         return self._folded[round_]
 
+    def counted(self, round_: int) -> tuple[Verified, ...]:
+        """The same; nothing of a round that a base hides in part."""
+        return self.counting(round_) if self._tells(round_) else ()
+
+    def held(self) -> tuple[Verified, ...]:
+        """All whose bodies are held, by round."""
+        ids = (identity for round_ in range(1, self.round + 1) for identity in self.ids(round_))
+        return tuple(self._held[identity] for identity in ids if identity in self._held)
+
     def heads(self) -> tuple[bytes, ...]:
         """Those that no other names as parent, the highest round first; at most HEADS_MAX of them."""
         return self._newest_first()[:HEADS_MAX]
@@ -176,12 +185,12 @@ class History:
         first = max(1, self.round - rounds + 1)
         for place in range(first, self.round + 1):
             if place not in self._counted:
-                if self._unheld.get(place):
-                    self._counted[place] = len(self._rounds[place - 1]) * self._n_max
-                else:
+                if self._tells(place):
                     self._counted[place] = sum(
                         count_contributors(known.body) for known in self.counting(place)
                     )
+                else:
+                    self._counted[place] = len(self._rounds[place - 1]) * self._n_max
         return [self._counted[place] for place in range(first, self.round + 1)]
 
     def digest(self) -> bytes:
@@ -284,6 +293,10 @@ class History:
 
     def _is_ready(self, aggregate: Verified) -> bool:
         return not self._hides(aggregate.body.round) and not self.missing(aggregate.body.parents)
+
+    def _tells(self, round_: int) -> bool:
+        """Whether all bodies are held that say what counts in this round."""
+        return not self._unheld.get(round_) and not (self._on_bases and self._unheld.get(round_ - 1))
 
     def _hides(self, round_: int) -> bool:
         """Whether a change in this round needs bodies of the base that are not held."""

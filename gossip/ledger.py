@@ -10,6 +10,7 @@
     presence    peer                its presence frame: whom to dial after a restart
     statement   its slot            a certificate or a revocation (`gossip.admission`)
     blocked     peer                nothing: this device's owner wants none of it
+    checkpoint  (one)               Adopted: what the history began from, where that is not its first round
 
 A debit and the residual that it leaves are one transaction, so at every crash point a delta is either in the residual
 or out, never both. Votes and signed bodies stay until the cohort is over here and its debit is settled: then its keys are
@@ -30,6 +31,7 @@ from gossip.errors import PeerViolation
 from gossip.events import Drop, Put, Record
 from gossip.handshake import BLOCKED_TABLE
 from gossip.layout import Layout
+from gossip.manifest import Hash
 from gossip.residual import Books, Sent
 from gossip.secure_sum import vote_key
 from gossip.wire import Wire, pack, unpack
@@ -58,6 +60,16 @@ class Remembered:
     presences: tuple[bytes, ...]
     statements: tuple[bytes, ...]
     blocked: tuple[bytes, ...]
+    adopted: "Adopted | None" = None
+
+
+class Adopted(Wire, frozen=True):
+    signed: Hash  # the aggregate, which is held as well
+    checkpoint: bytes
+
+
+def adopted(signed: Verified, checkpoint: bytes) -> tuple[Record, ...]:
+    return (Put("checkpoint", b"", pack(Adopted(signed.id, checkpoint))), *held([signed]))
 
 
 def debited(cohort: bytes, roster: bytes, books: Books) -> tuple[Record, ...]:
@@ -106,9 +118,14 @@ def remember(read: Read, layout: Layout) -> Remembered:
         values = np.frombuffer(debit.values, "<f4").astype(np.float32)
         outstanding[cohort] = Sent(layout.unpack_blocks(debit.support), values)
         rosters[cohort] = debit.roster
-    aggregates = tuple(unpack(value, Aggregate, limit_bytes=RECORD_BYTES) for _, value in read("aggregate"))
+    aggregates = [unpack(value, Aggregate, limit_bytes=RECORD_BYTES) for _, value in read("aggregate")]
+    aggregates.sort(
+        key=lambda aggregate: aggregate.body.round
+    )  # parents first: of orphans a history keeps some
+    bases = [unpack(value, Adopted, limit_bytes=RECORD_BYTES) for _, value in read("checkpoint")]
     books = Books(layout, books.residual, None, outstanding)
     presences = tuple(raw for _, raw in read("presence"))
+    votes, base = dict(read("vote")), bases[0] if bases else None
     statements = tuple(raw for _, raw in read(TABLE))
     blocked = tuple(peer for peer, _ in read(BLOCKED_TABLE))
-    return Remembered(books, rosters, dict(read("vote")), aggregates, presences, statements, blocked)
+    return Remembered(books, rosters, votes, tuple(aggregates), presences, statements, blocked, base)

@@ -10,7 +10,9 @@ the order in which they came. Nobody can speak for somebody else.
 A member counts as live while it is a neighbour, or while its presence was heard within PRESENCE_TTL_S. A neighbour to which
 nothing was sent for BEAT_S gets ALIVE, and every neighbour does in PULSE_S, because it tells whether two histories differ; one
 that is silent for SILENCE_S is disconnected, because a stopped process keeps its sockets open and would otherwise be waited
-for. A member that went down is dialled again with back-off, for as long as its presence is remembered. If most of those that a
+for. A device that itself stood still does not judge others by the time that it has missed; it asks its neighbours at once
+whether they are still there, and dials those that are not, as it does after a change of its own addresses, which it tells in a new
+presence. A member that went down is dialled again with back-off, for as long as its presence is remembered. If most of those that a
 device knows went, it is likelier cut off than they are all gone: then one of them is dialled at each beat, whatever their
 back-off and however many neighbours there are, because one link is enough to join the two sides of a partition again. Cohorts
 leave connections behind: of more than LINKS_MAX the idle ones are let go.
@@ -21,7 +23,7 @@ new. It is a device's own word, and gives power over availability alone: of that
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from crypto.hashing import digest
@@ -42,6 +44,7 @@ from gossip.events import (
     Send,
     SetTimer,
     TimerFired,
+    Woke,
 )
 from gossip.manifest import Swarm
 from gossip.messages import (
@@ -81,6 +84,9 @@ CENSUS = 16  # hashes
 HASHES_KEPT = 1024  # of members, each of whom many neighbours tell of
 SIZE_MAX = 1 << 20  # of a swarm, as far as anybody's word goes
 BACKOFF_S = (3.0, 60.0)  # first and longest pause between two dials of one member
+SOON_S = (
+    BACKOFF_S[0] + 0.5
+)  # until the next beat, once this device woke or moved: lost connections have shown by then
 
 Action: TypeAlias = Send | Dial | Disconnect | SetTimer | Persist | Report
 
@@ -200,6 +206,7 @@ class Membership:
         }
         self._bootstrap_at = dict.fromkeys(self._bootstrap, 0.0)  # when each may be dialled again
         self._sequence = settings.sequence
+        self._addresses = settings.addresses
         for raw in settings.remembered:
             self._recall(raw)
         self._presence = self._sign_presence()
@@ -318,7 +325,7 @@ class Membership:
             neighbour.told_at = neighbour.used_at = now
 
     def handle(
-        self, event: Message | PeerUp | PeerDown | TimerFired | Readdressed | Kept, now: float
+        self, event: Message | PeerUp | PeerDown | TimerFired | Woke | Readdressed | Kept, now: float
     ) -> list[Action]:
         match event:
             case PeerUp(peer):
@@ -333,9 +340,14 @@ class Membership:
                 return [SetTimer(("membership", "presence"), now + PRESENCE_S), *self._renew_presence()]
             case Kept(peer) if peer in self.neighbours:
                 self.neighbours[peer].kept = True
+            case Woke():
+                for neighbour in self.neighbours.values():
+                    neighbour.heard_at = now
+                return self._look_again(now)
             case Readdressed(addresses):
-                self._settings = replace(self._settings, addresses=addresses[:ADDRESSES_MAX])
-                return [*self._renew_presence()]
+                moved = not set(self._addresses) <= set(addresses)
+                self._addresses = addresses[:ADDRESSES_MAX]
+                return [*self._renew_presence(), *(self._look_again(now) if moved else ())]
             case Message(body=Presence()):
                 return self._learn([event], event.sender, now)
             case Message(body=Greeting(presences, census, wanted)):
@@ -428,6 +440,16 @@ class Membership:
                 neighbour.told_at = neighbour.pulse_at = now
                 actions.append(self._alive(peer))
         return [*actions, *self._seek(now, self._settings.neighbours), *self._seek_beyond_a_cut(now)]
+
+    def _look_again(self, now: float) -> list[Action]:
+        """Ask the neighbours, and take nobody's absence as long: it was this device that was away."""
+        for known in self.known.values():
+            known.dial_at, known.backoff_s = now, BACKOFF_S[0]
+        for neighbour in self.neighbours.values():
+            neighbour.told_at = neighbour.pulse_at = now
+        asked = [self._alive(peer) for peer in sorted(self.neighbours)]
+        soon = SetTimer(("membership", "beat"), now + SOON_S)
+        return [soon, *asked, *self._seek(now, self._settings.neighbours)]
 
     def _let_idle_go(self, now: float) -> list[Action]:
         links_max = HUB_LINKS_MAX if self._settings.hub else LINKS_MAX
@@ -629,7 +651,7 @@ class Membership:
             self.known[message.sender] = Known(rank, message.body, message.raw, -PRESENCE_TTL_S, down=True)
 
     def _sign_presence(self) -> bytes:
-        presence = Presence(self._sequence, self._settings.addresses, self._settings.hub)
+        presence = Presence(self._sequence, self._addresses, self._settings.hub)
         return sign_frame(self._identity, self._swarm.id, presence)
 
     def _alive(self, peer: bytes) -> Send:

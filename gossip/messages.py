@@ -14,7 +14,7 @@ collections have bounds, and `gossip.wire` refuses everything that is not the on
     rendezvous   READY  ROSTER
     secure sum   SHARES DECLINE KEYS_SET MASKED SEAL_PROPOSAL SEAL_VOTE ABORT_VOTE SEAL_CERTIFICATE ABORT_CERTIFICATE
                  UNMASK LOOK BODY_PROPOSAL BODY_VOTE RESULT  (COMMITMENT travels inside SHARES and KEYS_SET)
-    history      ANNOUNCE COMPARE HAVE PULL AGGREGATES  (unsigned)
+    history      ANNOUNCE COMPARE HAVE PULL AGGREGATES  CHECKPOINT_REQUEST CHECKPOINT_OFFER CHECKPOINT_PART  (unsigned)
     membership   PRESENCE;  GREETING ALIVE  (unsigned)
     admission    CREDENTIAL DENIED HELD_STATEMENTS STATEMENTS  (unsigned: what they carry is)
 """
@@ -50,6 +50,8 @@ GUIDES_MAX = 2 * PULL_MAX  # presences that come with aggregates
 CENSUS_BYTES = 4  # of a hash that counts a member
 STATEMENTS_TOLD_MAX = 512  # at once
 CREDENTIAL_BYTES = 2048  # no frame of CREDENTIAL or DENIED is larger
+PART_BYTES = 1 << 19  # of a checkpoint, as it travels
+PARTS_OF_CHECKPOINT = 1 << 12
 SHORT_BYTES = 8  # of an id, where whoever answers may answer with all that begin so
 
 Bitmap = Annotated[bytes, Meta(min_length=1, max_length=COHORT_MAX // 8)]
@@ -93,6 +95,9 @@ class Kind(IntEnum):
     DENIED = 27
     HELD_STATEMENTS = 28
     STATEMENTS = 29
+    CHECKPOINT_REQUEST = 30
+    CHECKPOINT_OFFER = 31
+    CHECKPOINT_PART = 32
 
     __hash__ = int.__hash__  # it is looked up for each message, and Enum's own is written in Python
 
@@ -284,6 +289,26 @@ class Aggregates(Wire, frozen=True):
     guides: Annotated[tuple[bytes, ...], Meta(max_length=GUIDES_MAX)] = ()
 
 
+class CheckpointRequest(Wire, frozen=True):
+    """This part of the checkpoint that goes with an aggregate; of none: which one do you have?"""
+
+    aggregate: HashOrNone
+    part: Annotated[int, Meta(ge=0, lt=PARTS_OF_CHECKPOINT)]
+
+
+class CheckpointOffer(Wire, frozen=True):
+    """An aggregate whose members signed the root of a checkpoint, and that one's size; of no bytes: there is none."""
+
+    signed: bytes
+    size: Annotated[int, Meta(ge=0, lt=PARTS_OF_CHECKPOINT * PART_BYTES)]
+
+
+class CheckpointPart(Wire, frozen=True):
+    aggregate: Hash
+    number: Annotated[int, Meta(ge=0, lt=PARTS_OF_CHECKPOINT)]
+    data: Annotated[bytes, Meta(min_length=1, max_length=PART_BYTES)]
+
+
 # --- membership -----------------------------------------------------------------------------------------------
 
 
@@ -366,6 +391,9 @@ Body = (
     | Have
     | Pull
     | Aggregates
+    | CheckpointRequest
+    | CheckpointOffer
+    | CheckpointPart
     | Presence
     | Greeting
     | Alive
@@ -398,6 +426,9 @@ BODY_TYPES: dict[Kind, type[Body]] = {
     Kind.HAVE: Have,
     Kind.PULL: Pull,
     Kind.AGGREGATES: Aggregates,
+    Kind.CHECKPOINT_REQUEST: CheckpointRequest,
+    Kind.CHECKPOINT_OFFER: CheckpointOffer,
+    Kind.CHECKPOINT_PART: CheckpointPart,
     Kind.PRESENCE: Presence,
     Kind.GREETING: Greeting,
     Kind.ALIVE: Alive,
@@ -407,21 +438,27 @@ BODY_TYPES: dict[Kind, type[Body]] = {
     Kind.STATEMENTS: Statements,
 }
 KIND_OF = {body: kind for kind, body in BODY_TYPES.items()}
+NUMBERS = frozenset(int(kind) for kind in Kind)
 
 COHORT_KINDS = frozenset({Kind.DECLINE, *(kind for kind in Kind if Kind.COMMITMENT <= kind <= Kind.RESULT)})
 
 
 ADMISSION_KINDS = frozenset({Kind.CREDENTIAL, Kind.DENIED, Kind.HELD_STATEMENTS, Kind.STATEMENTS})
 # Between two neighbours, never handed on: what the channel proves needs no signature.
-CHANNEL_KINDS = ADMISSION_KINDS | {
-    Kind.ANNOUNCE,
-    Kind.COMPARE,
-    Kind.HAVE,
-    Kind.PULL,
-    Kind.AGGREGATES,
-    Kind.GREETING,
-    Kind.ALIVE,
-}
+CHECKPOINT_KINDS = frozenset({Kind.CHECKPOINT_REQUEST, Kind.CHECKPOINT_OFFER, Kind.CHECKPOINT_PART})
+CHANNEL_KINDS = (
+    ADMISSION_KINDS
+    | CHECKPOINT_KINDS
+    | {
+        Kind.ANNOUNCE,
+        Kind.COMPARE,
+        Kind.HAVE,
+        Kind.PULL,
+        Kind.AGGREGATES,
+        Kind.GREETING,
+        Kind.ALIVE,
+    }
+)
 
 # Frames that were opened before, and are opened again: a READY on its arrival and in its ROSTER. At most 4 MiB.
 OPENED_KEPT = 2048
@@ -504,6 +541,8 @@ def open_frame(swarm: bytes, data: bytes, channel: bytes | None = None) -> Messa
 
 def _opened(swarm: bytes, data: bytes) -> Message:
     frame = unpack(data, Frame, limit_bytes=FRAME_BYTES)
+    if frame.kind not in NUMBERS:
+        raise PeerViolation(f"a message of kind {frame.kind}, which there is not")
     kind = Kind(frame.kind)
     if len(frame.cohort) != (32 if kind in COHORT_KINDS else 0):
         raise PeerViolation(f"{kind.name}: a cohort id of {len(frame.cohort)} bytes")

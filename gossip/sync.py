@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from gossip.aggregate import Aggregate, Verified, check, contributors_of, parse, read_members, write
+from gossip.aggregate import Aggregate, Verified, check, contributors_of, members_of, parse, write
+from gossip.catching_up import Adopted, CatchUp
 from gossip.errors import PeerViolation
 from gossip.events import Report, Send, SetTimer, TimerFired
 from gossip.fold import Replica
@@ -39,6 +40,9 @@ from gossip.messages import (
     Aggregates,
     Alive,
     Announce,
+    CheckpointOffer,
+    CheckpointPart,
+    CheckpointRequest,
     Compare,
     Have,
     Message,
@@ -81,6 +85,7 @@ class Learned:
     aggregates: tuple[Verified, ...]
     changes: tuple[Change, ...]
     round: int  # the history's, with them
+    again: tuple[Verified, ...] = ()  # known by a checkpoint, and now held: to be stored, too
 
 
 class Opener(Protocol):
@@ -111,7 +116,7 @@ class Uncertified:
     peer: bytes
 
 
-Action: TypeAlias = Send | SetTimer | Report | Learned | Uncertified
+Action: TypeAlias = Send | SetTimer | Report | Learned | Uncertified | Adopted
 
 
 class Sync:
@@ -124,6 +129,7 @@ class Sync:
         guides: Callable[[Verified], tuple[bytes, ...]] = lambda _: (),
         opener: Opener | None = None,
         certified: Callable[[bytes], bool] = lambda _: True,
+        catch_up: CatchUp | None = None,
     ) -> None:
         """`links` tells the neighbours to announce to, `guides` the presences that go beside an aggregate.
 
@@ -136,6 +142,7 @@ class Sync:
         self._guides = guides
         self._opener: Opener = opener or Plain()
         self._certified = certified
+        self._catch_up = catch_up
         self._pulling: dict[bytes, Pulling] = {}  # by short id, in the order of asking
         self._comparing: dict[bytes, Comparison] = {}  # by neighbour
         self._fresh: dict[bytes, None] = {}  # ids to announce, for ANNOUNCE_S
@@ -166,7 +173,17 @@ class Sync:
                 return self._on_compare(peer, compare)
             case Message(body=Have() as have):
                 return self._on_have(peer, have, now)
+            case Message(body=CheckpointRequest() | CheckpointOffer() | CheckpointPart()):
+                if self._catch_up is not None:
+                    return [*self._catch_up.handle(event, peer, self._history, now)]
         return []
+
+    def adopt(self, history: History, giver: bytes, now: float) -> list[Action]:
+        """Go on from another history; what it lacks to be whole, and what came since, is asked of whoever gave it."""
+        self._history = history
+        self._pulling.clear()
+        self._comparing.clear()
+        return [*self.pull(giver, history.wanted(), now), self._begin_comparing(giver, history.round, now)]
 
     def certified(self, aggregate: Aggregate, now: float) -> list[Action]:
         """This node's own aggregator role made it: hold it, and tell the neighbours."""
@@ -185,10 +202,13 @@ class Sync:
         """A neighbour that went may have missed what was sent to it last; so says nothing about it any more."""
         for holders in self._holders.values():
             holders.pop(peer, None)
+        if self._catch_up is not None:
+            self._catch_up.gone(peer)
 
     def pull(self, peer: bytes, ids: Iterable[bytes], now: float) -> list[Action]:
         """Ask `peer` for those of `ids` that are neither held nor being fetched."""
-        return self._pull(peer, [i[:SHORT_BYTES] for i in dict.fromkeys(ids) if i not in self._history], now)
+        lacking = [i[:SHORT_BYTES] for i in dict.fromkeys(ids) if self._history.get(i) is None]
+        return self._pull(peer, lacking, now)
 
     def _pull(self, peer: bytes, shorts: list[bytes], now: float) -> list[Action]:
         idle = not self._pulling
@@ -245,9 +265,16 @@ class Sync:
         }
         if digest == self._history.digest() or peer in self._comparing:
             return []
+        if self._catch_up is not None:
+            said = self._catch_up.consider(peer, round_, self._history, now)
+            if said is not None:
+                return [*said]
+        return [self._begin_comparing(peer, round_, now)]
+
+    def _begin_comparing(self, peer: bytes, round_: int, now: float) -> Send:
         first = max(1, min(round_, self._history.round) - RECENT_ROUNDS + 1)
         self._comparing[peer] = Comparison(now + COMPARE_S, first, first - 1)
-        return [self._compare(peer, first)]
+        return self._compare(peer, first)
 
     def _compare(self, peer: bytes, first: int) -> Send:
         last = min(self._history.round, first + COMPARE_MAX - 1)
@@ -276,7 +303,8 @@ class Sync:
         comparison = self._comparing.get(peer)
         if comparison is None:
             return []  # an answer to no question of ours
-        actions: list[Action] = list(self.pull(peer, have.aggregates, now))
+        unknown = (identity for identity in have.aggregates if identity not in self._history)
+        actions: list[Action] = list(self.pull(peer, unknown, now))
         # No difference here, though the digests differ and the other is not merely behind: it lies further down.
         none = not have.aggregates and have.highest >= self._history.round
         if comparison.low > 1 and (none or (have.aggregates and have.first <= comparison.low)):
@@ -320,6 +348,8 @@ class Sync:
         # Whose certificates may be on their way: the heartbeat's comparison brings the others again.
         trusted = [known for known in verified if self._is_of_members(known)]
         learned, missing, timer = self._take(trusted, now)
+        if self._catch_up is not None and self._catch_up.under_way:
+            missing = []  # or one would be asked for after the other, back to where this device was
         strange = [] if len(trusted) == len(verified) else [Uncertified(peer)]
         return [
             *([] if learned is None else [learned]),
@@ -330,8 +360,7 @@ class Sync:
 
     def _is_of_members(self, known: Verified) -> bool:
         """Whether all who were in its cohorts were admitted, if some of them to leave since."""
-        names = (name for part in known.body.parts for name in part.members)
-        return all(map(self._certified, read_members(tuple(names), self._swarm.manifest)))
+        return all(map(self._certified, members_of(known.body, self._swarm.manifest)))
 
     def _write(self, aggregate: Aggregate) -> bytes:
         return write(aggregate, self._swarm.manifest)
@@ -350,6 +379,7 @@ class Sync:
         All in one Learned: until it is folded, the replica is behind the history, and nothing may happen in between.
         """
         held: list[Verified] = []
+        again: list[Verified] = []
         changed: list[Change] = []
         missing: list[bytes] = []
         for known in verified:
@@ -361,18 +391,19 @@ class Sync:
             match outcome:
                 case Added(ids, changes):
                     held += (each for each in map(self._history.get, ids) if each is not None)
+                    again += [] if known.id in ids else [known]
                     changed += changes
                 case Waiting(parents):
                     missing += parents
-        if not held:
+        if not held and not again:
             return None, missing, []
-        timer = [] if self._fresh else [SetTimer(("sync", "announce"), now + ANNOUNCE_S)]
+        timer = [] if self._fresh or not held else [SetTimer(("sync", "announce"), now + ANNOUNCE_S)]
         for known in held:
             self._fresh[known.id] = None
             holders = self._holders.setdefault(known.id[:SHORT_BYTES], {})
             # They get it from their aggregator; members who dropped out need not.
             holders |= dict.fromkeys(contributors_of(known.body, self._swarm.manifest))
-        return Learned(tuple(held), tuple(changed), self._history.round), missing, timer
+        return Learned(tuple(held), tuple(changed), self._history.round, tuple(again)), missing, timer
 
     def _send(self, peer: bytes, body: MessageBody) -> Send:
         return Send(peer, channel_frame(body))

@@ -12,6 +12,7 @@ The messages of a peer are acted upon only if the swarm admits their author and 
 the rules VIOLATIONS_MAX times is disconnected; nothing that it sent has changed anything.
 """
 
+import contextlib
 import dataclasses
 import itertools
 from collections import deque
@@ -36,9 +37,10 @@ from gossip.aggregate import (
     write,
 )
 from gossip.aggregator import Aggregator
+from gossip.catching_up import Adopted, CatchUp
 from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_unfit_keys, write_roster
 from gossip.compression import Contribution, codec_of
-from gossip.errors import MisuseError, PeerViolation
+from gossip.errors import PeerViolation
 from gossip.events import (
     Action,
     Admit,
@@ -75,6 +77,7 @@ from gossip.events import (
     Train,
     TrainerFailed,
     TrainerReady,
+    Woke,
 )
 from gossip.fold import Replica
 from gossip.handshake import Changed, Expelled, Handshake, Proven
@@ -85,6 +88,7 @@ from gossip.manifest import MASKS_OFF, Swarm
 from gossip.membership import Membership, Settings
 from gossip.messages import (
     ADMISSION_KINDS,
+    CHECKPOINT_KINDS,
     COHORT_KINDS,
     CREDENTIAL_BYTES,
     SHORT_BYTES,
@@ -141,7 +145,14 @@ OFFENDERS_MAX = 1024
 EVALUATE_S = 2.0  # between two evaluations
 ROUNDS_AHEAD = 3  # for which a device that the lottery will draw trains already
 
-SYNC_KINDS = {Kind.ALIVE, Kind.COMPARE, Kind.HAVE, Kind.PULL, Kind.AGGREGATES, Kind.ANNOUNCE}
+SYNC_KINDS = CHECKPOINT_KINDS | {
+    Kind.ALIVE,
+    Kind.COMPARE,
+    Kind.HAVE,
+    Kind.PULL,
+    Kind.AGGREGATES,
+    Kind.ANNOUNCE,
+}
 OUTSIDE = (
     SetTimer,
     CancelTimer,
@@ -212,10 +223,11 @@ class NodeCore:
         self._codec = codec_of(manifest.compression)
         remembered = ledger.remember(read, self._layout)
         self._books: Books = remembered.books
-        self._restore(remembered)
+        self._restore(remembered, initial)
         self._remembered: ledger.Remembered | None = remembered
         self._handshake = Handshake(swarm, identity, remembered.statements, remembered.blocked, credential)
         certifies = manifest.certifies
+        certified = self._handshake.admission.certified if certifies else lambda _: True
         self._membership = Membership(
             swarm,
             identity,
@@ -230,7 +242,8 @@ class NodeCore:
             self._membership.links,
             self._guides_of,
             opener,
-            self._handshake.admission.certified if certifies else lambda _: True,
+            certified,
+            CatchUp(swarm, self._layout, initial, self._take_checkpoint, certified),
         )
         self._rendezvous = Rendezvous(
             swarm.id,
@@ -350,6 +363,8 @@ class NodeCore:
                 return [*self._membership.forget_strangers()]
             case Uncertified(peer):
                 return [*self._handshake.compare(peer, now)]
+            case Adopted():
+                return self._adopt(action, now)
         return None
 
     def _welcome(self, peer: bytes, now: float) -> list[object]:
@@ -390,7 +405,7 @@ class NodeCore:
                 return [*self._rendezvous.handle(event, now)]
             case Readdressed() | Kept():
                 return [*self._membership.handle(event, now)]
-            case TimerFired(("membership", *_)):
+            case TimerFired(("membership", *_)) | Woke():
                 return [*self._membership.handle(event, now), *self._consider(now)]
             case TimerFired(("phase", int(number))):
                 return self._on_phase_over(number, now)
@@ -592,7 +607,7 @@ class NodeCore:
         membership = self._membership
         if membership.sees_all:
             return []
-        last = self._history.counting(self._history.round)
+        last = self._history.counted(self._history.round)
         candidates = dict.fromkeys(
             peer for known in last for peer in contributors_of(known.body, self._swarm.manifest)
         )
@@ -619,12 +634,19 @@ class NodeCore:
             return []
         parents = self._history.parents_for_next()
         round_ = self._history.round + 1
+        state = self._state_due(round_, parents)
+        if state is None:
+            return [
+                Report(
+                    "cannot_lead", {"round": round_, "reason": "its checkpoint hides what the state is of"}
+                )
+            ]
         said = [open_frame(self._swarm.id, ready) for ready in readies]
         if self._swarm.manifest.certifies:
             said = self._without_crowd(said)
         if not said:
             return []
-        roster = write_roster(self._swarm, round_, parents, self._state_due(round_, parents), said)
+        roster = write_roster(self._swarm, round_, parents, state, said)
         frame = sign_frame(self._identity, self._swarm.id, roster)
         members = [ready.sender for ready in said]
         return [
@@ -641,14 +663,18 @@ class NodeCore:
         others = tuple(hub for hub in hubs if hub != self._me)
         return [Introduce(others, peer) for peer in members]
 
-    def _state_due(self, round_: int, parents: tuple[bytes, ...]) -> bytes:
-        """The Merkle root of the fold of exactly these parents' ancestors, in the rounds that carry one."""
+    def _state_due(self, round_: int, parents: tuple[bytes, ...]) -> bytes | None:
+        """The Merkle root of the fold of exactly these parents' ancestors, in the rounds that carry one.
+
+        None: a history that began from a checkpoint cannot tell.
+        """
         if round_ % STATE_EVERY:
             return b""
-        taken = checkpoint.take(self._history, self._replica, parents, self._swarm.id)
-        if isinstance(taken, Waiting):
-            raise MisuseError("a full history hides no body from its own checkpoint")
-        return checkpoint.state_root(taken)
+        taken = self._take_checkpoint(parents)
+        return None if isinstance(taken, Waiting) else checkpoint.state_root(taken)
+
+    def _take_checkpoint(self, parents: Sequence[bytes]) -> checkpoint.Checkpoint | Waiting:
+        return checkpoint.take(self._history, self._replica, parents, self._swarm.id)
 
     def _on_roster(self, message: Message, now: float) -> list[object]:
         roster, asked = message.body, self._rendezvous.asked
@@ -661,7 +687,7 @@ class NodeCore:
         objection = self._objects(roster)
         if objection:
             return [*self._decline(message), Report("declined", {"reason": objection})]
-        missing = self._history.missing(roster.parents)
+        missing = [parent for parent in roster.parents if self._history.get(parent) is None]
         if missing:
             # The leader must hold all ancestors of the parents it names: it is the one to ask.
             until = now + self._swarm.manifest.cohorts.step_ms / 1000
@@ -670,7 +696,8 @@ class NodeCore:
             pulls = self._sync.pull(message.sender, missing, now)
             return [SetTimer(("roster",), self._pending.until), *pulls]
         self._pending = None
-        self._check_place(roster)
+        if not self._check_place(roster):
+            return self._decline(message)
         return [CancelTimer(("roster",)), *self._join(open_roster(self._swarm, message), now)]
 
     def _objects(self, roster: Roster) -> str:
@@ -720,12 +747,15 @@ class NodeCore:
             raise PeerViolation("READY: trained segments that the model does not have")
         refuse_unfit_keys(ready, masks=masks)
 
-    def _check_place(self, roster: Roster) -> None:
+    def _check_place(self, roster: Roster) -> bool:
+        """False where this device cannot tell; PeerViolation for a false one."""
         known = [self._history.get(parent) for parent in roster.parents]
         if roster.round != 1 + max((each.body.round for each in known if each), default=0):
             raise PeerViolation("ROSTER: its round does not follow its parents'")
-        if roster.state != self._state_due(roster.round, roster.parents):
+        state = self._state_due(roster.round, roster.parents)
+        if state is not None and roster.state != state:
             raise PeerViolation("ROSTER: another state than the fold of its ancestors")
+        return state is not None
 
     def _join(self, cohort: Cohort, now: float) -> list[object]:
         """One roster a READY: the keys go into this cohort and can go into no other."""
@@ -907,7 +937,7 @@ class NodeCore:
         after = self._model = self._replica.model()
         if learned.round > round_:
             self._grown_at = now
-        actions: list[object] = [Persist(("held",), ledger.held(learned.aggregates))]
+        actions: list[object] = [Persist(("held",), ledger.held((*learned.aggregates, *learned.again)))]
         if self._phase is not None:
             actions.append(Rebase(after - before))
         for known in learned.aggregates:
@@ -923,6 +953,29 @@ class NodeCore:
             except PeerViolation as violation:
                 self._pending = None
                 actions += self._blame(leader, str(violation))
+        return [*actions, *self._grown(now)]
+
+    def _adopt(self, adopted: Adopted, now: float) -> list[object]:
+        """Go on from a checkpoint, with all that this device knew besides."""
+        before, old = self._model, self._history
+        self._history, self._replica = adopted.history, adopted.replica
+        self._add(old.held())
+        self._model = self._replica.model()
+        self._grown_at = now
+        actions: list[object] = [
+            Persist(("checkpoint",), ledger.adopted(adopted.signed, adopted.encoded)),
+            Report(
+                "caught_up",
+                {"from": old.round, "round": self._history.round, "peer": adopted.giver.hex()[:16]},
+            ),
+        ]
+        if self._phase is not None:
+            actions.append(Rebase(self._model - before))
+        return [*actions, *self._sync.adopt(self._history, adopted.giver, now), *self._grown(now)]
+
+    def _grown(self, now: float) -> list[object]:
+        """The history has reached another round, or may have."""
+        actions: list[object] = []
         if self._finished:
             self._phase = None
             actions += self._rendezvous.withdraw()
@@ -934,7 +987,7 @@ class NodeCore:
             actions += self._begin_phase(now)
         elif phase is not None and phase.steps and not phase.eligible and self._leads:
             phase.eligible, phase.ready_at = True, now
-        return [*actions, *self._evaluate(after, now), *self._consider(now)]
+        return [*actions, *self._evaluate(self._model, now), *self._consider(now)]
 
     def _inform_members(self, known: Verified) -> list[object]:
         actions: list[object] = []
@@ -954,13 +1007,24 @@ class NodeCore:
 
     # --- after a restart -------------------------------------------------------------------------------------
 
-    def _restore(self, remembered: ledger.Remembered) -> None:
-        for aggregate in remembered.aggregates:
-            verified = check(aggregate, self._swarm.manifest, self._layout, self._swarm.id)
-            outcome = self._history.add(verified)
-            if isinstance(outcome, Added):
-                self._replica.apply(outcome.changes, self._history.round)
+    def _restore(self, remembered: ledger.Remembered, initial: NDArray[np.int64]) -> None:
+        manifest = self._swarm.manifest
+        held = [check(each, manifest, self._layout, self._swarm.id) for each in remembered.aggregates]
+        base = remembered.adopted
+        if base is not None:
+            taken = checkpoint.parse(base.checkpoint, manifest, self._layout)
+            [signed] = [known for known in held if known.id == base.signed]
+            self._history, self._replica = checkpoint.restore(taken, signed, manifest, self._layout, initial)
+        self._add(held)
         self._model = self._replica.model()
+
+    def _add(self, aggregates: Sequence[Verified]) -> None:
+        """What was held before."""
+        for known in aggregates:
+            with contextlib.suppress(PeerViolation):  # as in `gossip.sync`: t members signed nonsense
+                outcome = self._history.add(known)
+                if isinstance(outcome, Added):
+                    self._replica.apply(outcome.changes, self._history.round)
 
     def _resume(self, remembered: ledger.Remembered) -> list[object]:
         """Cohorts whose debit was open when this node stopped: ask how they ended, and abort what still can be."""
@@ -972,7 +1036,7 @@ class NodeCore:
             vote = remembered.votes.get(vote_key(cohort_id, len(self._codec.phases) - 1))
             actions += member.resume(vote)
         for round_ in range(1, self._history.round + 1):
-            for known in self._history.counting(round_):
+            for known in self._history.counted(round_):
                 actions += self._inform_members(known)
         return actions
 
@@ -1056,7 +1120,7 @@ class NodeCore:
         return [
             self._describe(known)
             for round_ in range(1, self._history.round + 1)
-            for known in self._history.counting(round_)
+            for known in self._history.counted(round_)
         ]
 
     def _describe(self, known: Verified) -> dict[str, object]:

@@ -166,7 +166,13 @@ def simulate(
         if first.faults:
             stderr.print(Text("The scenario's faults are for `gossamer swarm`: none of them happens here."))
         if first.network.home:
-            stderr.print(Text("The scenario's [network] is for `gossamer swarm --namespaces`."))
+            stderr.print(
+                Text(
+                    "The scenario's [[network.cut]]s happen to gossamer alone; its [[network.line]]s are for "
+                    "`gossamer swarm --namespaces`."
+                ),
+                soft_wrap=True,
+            )
         try:
             with display(stderr) as progress:
                 todo = (

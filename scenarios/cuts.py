@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from scenarios.report import CutReport, Moment, SideReport
-from scenarios.spec import Cut
+from scenarios.spec import Cut, NetworkTable
 
 
 @dataclass(slots=True)
@@ -60,6 +60,15 @@ class Parting:
             rounds_to_equal=None if healed is None or equal is None else equal.round - healed.round,
             accuracy_equal=self.accuracy_equal,
         )
+
+
+def devices_of(network: NetworkTable) -> dict[str, range]:
+    """The indices of the devices in each home, which hold them in order."""
+    found, first = {}, 0
+    for home in network.home:
+        found[home.name] = range(first, first + home.devices)
+        first += home.devices
+    return found
 
 
 def sides_of(homes: Sequence[str], down: Sequence[str]) -> list[list[str]]:

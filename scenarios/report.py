@@ -225,13 +225,13 @@ def statements(report: SwarmReport) -> list[str]:
         if each.device is not None:
             over = "" if each.over_s is None else f", on again at {each.over_s:.0f} s"
             lines.append(f"Fault: {each.fault}: {each.device} at {each.at_s:.0f} s{over}.")
-    lines += [line for each in report.cuts for line in _told(each)]
+    lines += [line for each in report.cuts for line in told(each)]
     if report.homes is not None:
         lines.append(f"The devices' homes are kept in {report.homes}")
     return lines
 
 
-def _told(cut: CutReport) -> list[str]:
+def told(cut: CutReport) -> list[str]:
     """A cut in words."""
     if cut.began is None or cut.healed is None:
         return []

@@ -4,7 +4,8 @@
 
 The instrument stands outside: it looks at the devices' models every PROBE_S, and costs them neither time nor bytes. It
 holds them to the one promise that can be seen from there: devices that know the same aggregates have the same model. What
-breaks it, or any other error of ours, ends the run with the command that replays it.
+breaks it, or any other error of ours, ends the run with the command that replays it. The scenario's cuts begin and end between
+two looks.
 """
 
 import contextlib
@@ -28,8 +29,10 @@ from models.datasets import DataError
 from models.partition import parts_of
 from models.tasks import load_task
 from models.training import PhaseError
-from node.drivers.virtual import Crypto, Phases, VirtualSwarm, collector_at_rest
+from node.drivers.virtual import Crypto, Device, Phases, VirtualSwarm, collector_at_rest
+from scenarios.cuts import Parting, devices_of, sides_of
 from scenarios.progress import Display, Snapshot
+from scenarios.report import Moment, SideReport
 from scenarios.simulate_report import Point, RunReport, note_of
 from scenarios.spec import Plan, identity_of, order_of, without_masks
 from scenarios.virtual_devices import credentials, found, hardware_of
@@ -208,6 +211,9 @@ class Run:
         self._reached_s: float | None = None
         self._problem = ""
         self._curve: list[Point] = []
+        self._homes = devices_of(plan.network)
+        self._partings = [Parting(cut) for cut in plan.network.cut]
+        self._patience_s += max((cut.for_s or 0 for cut in plan.network.cut), default=0)
 
     def go(self) -> None:
         """To the target, or to the end of the rounds. Raises Broken."""
@@ -216,6 +222,7 @@ class Run:
                 while not self._over():
                     self.world.run(self.world.now + PROBE_S)
                     self._probe()
+                    self._part()
                     self._show("training")
         except Broken:
             raise
@@ -225,17 +232,23 @@ class Run:
     def _over(self) -> bool:
         if self._reached_s is not None:
             return True
-        up = [device for device in self.world.devices if device.core is not None]
-        if up and all(self._rounds[device.index] >= self._plan.rounds for device in up):
-            if self._compare_replicas() == 1:
+        up = self._up
+        idle = bool(up) and all(self._rounds[device.index] >= self._plan.rounds for device in up)
+        if idle and not self._down:
+            if self._compare_replicas() == 1 and not any(each.waits_for_equality for each in self._partings):
                 return True
-            if self.world.now > self._folded_at + SETTLE_S:
+            healed_at = max((each.healed_at.at_s for each in self._partings if each.healed_at), default=0.0)
+            if self.world.now > max(self._folded_at, healed_at) + SETTLE_S:
                 self._problem = "the devices do not know the same aggregates"
                 return True
         if self.world.now > self._folded_at + self._patience_s:
             self._problem = f"no device has come any further for {self._patience_s:.0f} virtual seconds"
             return True
         return False
+
+    @property
+    def _up(self) -> list[Device]:
+        return [device for device in self.world.devices if device.core is not None]
 
     def _hear(self, now: float, device: int, report: Report) -> None:
         if report.name == "folded":
@@ -262,6 +275,48 @@ class Run:
         target = self._plan.target_accuracy
         if target is not None and mean(self._accuracies) >= target:
             self._reached_s = self.world.now
+
+    # --- cuts ------------------------------------------------------------------------------------------------
+
+    @property
+    def _down(self) -> list[str]:
+        """The homes that are cut off."""
+        return [each.cut.home for each in self._partings if each.unfinished]
+
+    def _part(self) -> None:
+        """Take links down and bring them back when it is time, and note when all replicas are equal again."""
+        world = self.world
+        for parting in self._partings:
+            home, down, round_ = parting.cut.home, self._down, max(self._rounds)
+            if parting.begins(world.now, round_, down):
+                world.cut(self._homes[home])
+                parting.cut_at = self._moment(f"{home} is cut off")
+            elif parting.ends(
+                world.now, round_, idle=all(each >= self._plan.rounds for each in self._rounds)
+            ):
+                parting.sides = [self._side(homes) for homes in sides_of(list(self._homes), down)]
+                world.heal(self._homes[home])
+                parting.healed_at = self._moment(f"{home} is back")
+        waiting = [each for each in self._partings if each.waits_for_equality]
+        if waiting and not self._down and self._compare_replicas() == 1:
+            moment = self._moment("all replicas are equal")
+            for parting in waiting:
+                parting.equal_at, parting.accuracy_equal = moment, mean(self._accuracies)
+
+    def _moment(self, what: str) -> Moment:
+        """Now; `what` happened."""
+        moment = Moment(round(self.world.now, 3), max(self._rounds))
+        self._display.say(f"{moment.at_s:7.1f} virtual s  round {moment.round}: {what}")
+        return moment
+
+    def _side(self, homes: Sequence[str]) -> SideReport:
+        there = [index for home in homes for index in self._homes[home]]
+        return SideReport(
+            homes=list(homes),
+            devices=[self._plan.devices[index].name for index in there],
+            round=max(self._rounds[index] for index in there),
+            accuracy=mean(self._accuracies[index] for index in there),
+        )
 
     def _compare_replicas(self) -> int:
         """How many histories there are among the devices that are up. Raises Broken where one has two models."""
@@ -332,6 +387,7 @@ class Run:
             crypto=self._crypto,
             parameters=_parameters(self._plan),
             curve=self._curve,
+            cuts=tuple(parting.report() for parting in self._partings),
         )
 
 

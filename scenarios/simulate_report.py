@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gossip.manifest import MASKS_OFF
+from scenarios.report import CutReport, told
 
 SIZED = "SIZED CRYPTOGRAPHY"  # of a run, in its progress line and its table's title
 SIZED_MEANS = (
@@ -57,6 +58,7 @@ class RunReport(msgspec.Struct, frozen=True):
     broadcast_s: float = 0.0
     broadcast_bytes: float = 0.0
     crypto: str = "real"  # "sized": computed sizes and times, no keys
+    cuts: tuple[CutReport, ...] = ()
 
 
 class SimulationReport(msgspec.Struct, frozen=True):
@@ -137,6 +139,7 @@ def statements(report: SimulationReport) -> list[str]:
         lines.append(
             f"Where a server has the model, time and bytes include its last way down to all: {down / 1e3:.1f} KB a device."
         )
+    lines += [line for run in report.runs for cut in run.cuts for line in told(cut)]
     lines += [f"{run.algorithm}, seed {run.seed}: the trace is {run.trace_sha256}." for run in report.runs]
     return lines
 
@@ -166,7 +169,7 @@ def _table(report: SimulationReport) -> Table:
 
 def _cells(report: SimulationReport, runs: Sequence[RunReport]) -> list[str]:
     reached = sum(run.reached for run in runs)
-    told = (
+    answer = (
         "-"
         if report.target_accuracy is None
         else "yes"
@@ -174,7 +177,7 @@ def _cells(report: SimulationReport, runs: Sequence[RunReport]) -> list[str]:
         else f"{reached} of {len(runs)}"
     )
     return [
-        "no" if not reached and report.target_accuracy is not None else told,
+        "no" if not reached and report.target_accuracy is not None else answer,
         f"{mean(run.time_s for run in runs):.1f}",
         f"{mean(run.rounds for run in runs):.0f}",
         f"{mean(run.bytes_per_device for run in runs) / 1e3:.1f}",

@@ -57,7 +57,7 @@
     name = "dsl"
     up_mbit = 1.0              # and down_mbit, loss (of packets, in either direction)
 
-    [[network.cut]]            # the home is cut off from all others, and each side goes on by itself
+    [[network.cut]]            # the home is cut off from all others, and each side goes on by itself; in virtual time, too
     home = "north"
     round = 4                  # as soon as a device is in this round, or at_s seconds after all were up
     for_rounds = 40            # or for_s = 60.0

@@ -67,8 +67,10 @@ PARENT_LOOK_S = 1.0
 CLOCK_S = 60.0  # between two times that the core is told what time it is
 HUB_CONNECTIONS = 256
 HUB_INBOUND_CONNECTIONS = 240
+ADDRESSES_LOOK_S = 3.0
 STOP_S = 4  # whole seconds, as alarm(2) has them
 PUBLIC = "network.public is on: anybody who can connect may watch which sums this device learns of, and when"
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 BOOT_SHIFT = 32  # presences count from boot << 32 on, so that each boot's come after all earlier ones
 
 Announce = Callable[[Sequence[str], bool], None]
@@ -234,6 +236,8 @@ class Life:
         nursery.start_soon(inviting.run)
         if running.nearby is not None:
             nursery.start_soon(running.nearby.run)
+        if any(host in WILDCARDS for host, _ in transport.bound):
+            nursery.start_soon(self._watch_addresses, transport)
         self._account.running = running
         self._log.info("listening", addresses=transport.addresses)
         announce(transport.addresses, swarm.manifest.certifies)
@@ -346,6 +350,21 @@ class Life:
         """Nobody does while this device has no core to ask."""
         return self._account.running is not None and self._account.running.core.belongs(peer)
 
+    async def _watch_addresses(self, transport: "Libp2pTransport") -> None:
+        """A device that changes networks says where it is now; what it had from where it was is of no use."""
+        known = transport.own_addresses
+        while True:
+            await trio.sleep(ADDRESSES_LOOK_S)
+            now = await trio.to_thread.run_sync(transport.addresses_now)
+            if set(now) == set(known):
+                continue
+            transport.leave({_host(each) for each in known} - {_host(each) for each in now})
+            known = now
+            if now:
+                transport.own_addresses = now
+                self._log.info("moved", addresses=transport.addresses)
+                self._mailbox.put(Readdressed(tuple(transport.addresses[:ADDRESSES_MAX])))
+
     def _log_transport(self, name: str, fields: Mapping[str, object]) -> None:
         # The core reports the first two as well; guests come and go as they like.
         quiet = name in {"peer_up", "peer_down", "guest_up", "guest_down"}
@@ -417,6 +436,11 @@ class Life:
             transport=transport,
             log=self._log,
         )
+
+
+def _host(address: str) -> str:
+    """Of a multiaddr of the transport's own."""
+    return address.split("/")[2]
 
 
 def _count_boot(store: SqliteStore) -> int:

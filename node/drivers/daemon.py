@@ -5,11 +5,14 @@ takes time happens elsewhere and answers with an event: records become durable i
 in one transaction when they have piled up; jobs run in threads; the trainer is a process. Where the core wants more of
 these at once than is allowed, its task waits, and peers feel that in the mailbox's bounds, not in this device's memory.
 
+Where much more time has gone by than this task meant to wait, the process or the machine stood still: the core hears of that
+before any alarm that is overdue, so that it does not take its own absence for everybody else's.
+
 An exception out of the core or out of a job is a bug, and a disk that fails leaves durability unknown: both end the
 daemon, which is safe at any moment, whereas going on in an unknown state is not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio  # noqa: TID251 - the drivers are trio's room
@@ -39,11 +42,12 @@ from gossip.events import (
     TellGuests,
     TimerFired,
     Train,
+    Woke,
 )
 from node.drivers.faults import FLUSH_S, Faults
 from node.drivers.figures import StepTimes
 from node.drivers.mailbox import Mailbox
-from node.drivers.timers import Timers
+from node.drivers.timers import Timers, uptime
 from node.ports import Core, Store
 from node.store import StoreFull
 
@@ -53,6 +57,8 @@ PERSISTS_AT_ONCE = 64  # in one transaction
 JOBS_WAITING = 16
 JOBS_AT_ONCE = 2
 FLUSH_LOOK_S = 0.01
+LOOK_S = 3.0  # between two looks at the clock, at most
+SLEPT_S = 8.0  # more than meant; below the core's shortest patience with a neighbour that says nothing
 
 QUIET = {"phase", "send_failed"}  # reports that are only for debugging
 ALARMING = {
@@ -92,7 +98,9 @@ class Daemon:
         mailbox: Mailbox,
         log: BoundLogger,
         faults: Faults | None = None,
+        clock: Callable[[], float] = uptime,
     ) -> None:
+        """`clock` goes on while the machine is suspended."""
         self.times = StepTimes()
         self._core = core
         self._transport = transport
@@ -101,6 +109,7 @@ class Daemon:
         self._mailbox = mailbox
         self._log = log
         self._faults = faults
+        self._clock = clock
         self._timers = Timers()
         self._said_bytes = 0  # of direct messages, to the transport
         self._questions: dict[
@@ -124,9 +133,12 @@ class Daemon:
                 nursery.start_soon(self._compute)
             await self._carry_out(self._core.start(trio.current_time()))
             while True:
+                looked = self._clock()
                 await self._serve()
-                with trio.CancelScope(deadline=self._timers.next_at()):
+                wait_s = max(0.0, min(self._timers.next_at() - trio.current_time(), LOOK_S))
+                with trio.move_on_after(wait_s):
                     await self._mailbox.wait()
+                await self._notice_sleep(self._clock() - looked - wait_s)
 
     async def _serve(self) -> None:
         """Whatever has happened, for at most a slice; alarms first, so that no flood of messages delays them."""
@@ -140,6 +152,11 @@ class Daemon:
                 await self._carry_out(self._core.handle(self._mailbox.take(), now))
             else:
                 return
+
+    async def _notice_sleep(self, slept_s: float) -> None:
+        if slept_s > SLEPT_S:
+            self._log.info("woke", slept_s=round(slept_s, 1))
+            await self._carry_out(self._core.handle(Woke(slept_s), trio.current_time()))
 
     def _shut_out(self) -> None:
         while self._mailbox.overrun:

@@ -44,7 +44,7 @@ import os
 import secrets
 import struct
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -149,6 +149,7 @@ ANNOUNCEMENT_COST_BYTES = 4 * KIB  # what the smallest one costs of a neighbour'
 CONTROL_IDS = 1024  # taken from one frame of gossipsub's control messages
 SUBSCRIPTIONS_READ = 8  # of those in one frame, though there is only one topic
 FOREIGNERS_REMEMBERED = 1024  # so that each is logged once
+UNACKED_S = 10.0  # what the other end's system does not acknowledge for so long shows that it cannot be reached any more
 RESET_S = 1.0  # for telling a peer that a stream is over, also while we are being cancelled
 
 FOREIGN = "belongs to another swarm"
@@ -295,7 +296,8 @@ class Libp2pTransport:
         self._dials: dict[bytes, trio.CancelScope] = {}
         self._foreigners: OrderedDict[bytes, None] = OrderedDict()
         self._announce, self._announced = trio.open_memory_channel[bytes](ANNOUNCEMENTS_WAITING)
-        self.addresses: list[str] = []
+        self.own_addresses: list[str] = []
+        self._circuit_addresses: list[str] = []
 
     async def run(
         self,
@@ -326,9 +328,7 @@ class Libp2pTransport:
                 ):
                     await gossip.subscribe(self._topic)
                     nursery.start_soon(self._publish_announcements, gossip)
-                    # libp2p 0.8.1: announces 0.0.0.0, under which other devices then find themselves.
-                    concrete = [each for wildcard in listening for each in get_thin_waist_addresses(wildcard)]
-                    self.addresses = [f"{address}/p2p/{self._me.peer_id}" for address in concrete]
+                    self.own_addresses = self.addresses_now()
                     if self.circuits is not None:
                         nursery.start_soon(self.circuits.run)
                     task_status.started(self.addresses)
@@ -435,12 +435,30 @@ class Libp2pTransport:
         return sorted((link.peer, link.address) for link in self._host.links.values() if link.up.is_set())
 
     @property
+    def addresses(self) -> list[str]:
+        """Where this device can be reached, through others last."""
+        return self.own_addresses + self._circuit_addresses
+
+    @property
     def bound(self) -> list[tuple[str, int]]:
         """The hosts and ports that were asked for; 0.0.0.0 and :: are every address of this device."""
         return [
             (listener.socket.getsockname()[0], listener.socket.getsockname()[1])
             for listener in self._host.tcp.bound.values()
         ]
+
+    def addresses_now(self) -> list[str]:
+        """Where this device can be reached as its interfaces are now. Asks the system: for a thread."""
+        # libp2p 0.8.1: announces 0.0.0.0, under which other devices then find themselves.
+        listening = [Multiaddr(text) for text in self._host.tcp.bound]
+        concrete = [each for wildcard in listening for each in get_thin_waist_addresses(wildcard)]
+        return [f"{address}/p2p/{self._me.peer_id}" for address in concrete]
+
+    def leave(self, gone: Collection[str]) -> None:
+        """End the links whose own end is at one of these hosts: this device is not there any more."""
+        for link in list(self._links.values()):
+            if link.socket.local[0] in gone:
+                link.close("this device has another address now")
 
     # --- a link's life --------------------------------------------------------------------------------------
 
@@ -858,8 +876,7 @@ class Libp2pTransport:
         return link if link is not None and link.up.is_set() else None
 
     def _reachable(self, circuits: Sequence[str]) -> None:
-        own = [address for address in self.addresses if split(address) is None]
-        self.addresses = own + [f"{address}/p2p/{self._me.peer_id}" for address in circuits]
+        self._circuit_addresses = [f"{address}/p2p/{self._me.peer_id}" for address in circuits]
         self._told_reachable(self.addresses)
 
     async def upgrade(self, line: _Socket, peer: bytes, *, initiator: bool) -> INetConn | None:
@@ -1151,7 +1168,7 @@ class _Ground:
         return self._transport._host.tcp.admits(line)  # noqa: SLF001
 
     def own_addresses(self) -> list[str]:
-        return [address for address in self._transport.addresses if split(address) is None]
+        return self._transport.own_addresses
 
     def unix_time(self) -> float:
         return self._transport._clock()  # noqa: SLF001
@@ -1253,6 +1270,8 @@ class _Socket(ReadWriteCloser):
         self.punched = False  # by two dials that met
         host, port = stream.socket.getsockname()[:2]
         self.local: tuple[str, int] = (host.partition("%")[0], port)
+        if hasattr(trio.socket, "TCP_USER_TIMEOUT"):  # Linux; elsewhere, the silence shows it
+            stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_USER_TIMEOUT, int(1000 * UNACKED_S))
 
     async def read(self, n: int | None = None) -> bytes:
         """Exactly `n` bytes; ConnectionClosedError if they do not come. One system call fetches many small

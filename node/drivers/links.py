@@ -22,7 +22,8 @@ a sign of life. TCP's and IP's own headers are not counted, as a daemon does not
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from node.drivers.framing import LENGTH_BYTES, PIECE_BYTES
 from node.drivers.streams import Draws
@@ -34,6 +35,7 @@ GRAFT_BYTES = 112
 ANNOUNCEMENT_S = 0.0012
 SEGMENT_BYTES = 1460
 RETRANSMIT_S = 0.2  # the least time-out in practice; Linux: TCP_RTO_MIN
+RETRANSMIT_MAX_S = 120.0  # Linux: TCP_RTO_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,31 @@ class Pipe:
     sender: int
     receiver: int
     closed: bool = False
+    held: list[tuple[int, bytes, Any]] = field(default_factory=list)  # what a cut has kept back
+    lost_at: float = 0.0  # since when a cut keeps back, or since the other end is gone
     wrote_at: float = -math.inf
     arrives_at: float = 0.0  # of the last byte so far
+
+    def close(self, now: float) -> None:
+        self.closed = True
+        if not self.held:
+            self.lost_at = now
+
+    def hold(self, what: tuple[int, bytes, Any], now: float) -> bool:
+        """Whether it is the first."""
+        first = not self.held
+        if first:
+            self.lost_at = now
+        self.held.append(what)
+        return first
+
+    def sends_again_at(self, now: float) -> float:
+        """When the sender tries again, from now on: its time-out has doubled since the first loss."""
+        timeout_s, at = RETRANSMIT_S, self.lost_at + RETRANSMIT_S
+        while at < now:
+            timeout_s = min(2 * timeout_s, RETRANSMIT_MAX_S)
+            at += timeout_s
+        return at
 
     def size_of(self, message_bytes: int, now: float) -> int:
         """What a message puts on the wire; messages of one moment leave in one write."""

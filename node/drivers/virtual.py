@@ -8,7 +8,10 @@ device, event, bytes) is the same in any process. What takes time in a daemon ta
 cores themselves take none, which is the one thing that a slow device's daemon has and its virtual twin has not; but a handshake
 does, because what two strangers tell each other depends on whom they have heard of by then.
 
-Connections are TCP's: in order, nothing lost but with the connection, whose end both sides hear of. What a device announces
+Connections are TCP's: in order, nothing lost but with the connection, whose end both sides hear of. A **cut** between two sides
+tells nobody: what crosses it waits to be sent again, after ever longer time-outs, and so arrives late if the link comes back while
+both ends still hold the connection. Whoever has had nothing acknowledged for UNACKED_S, or whose core gives up, ends it at its own end alone. The
+other end, which has no partner any more, lasts until it too gives up, or hears so when it sends again after the cut, or a new connection takes its place. What a device announces
 floods the overlay as gossipsub does: to each neighbour in a mesh of degree 4 to 12, which hands on what it had not seen, to
 all in its mesh but the one that brought it and the one that wrote it; duplicates cost bytes and are dropped. A device that
 goes off is gone as by SIGKILL: of what it was writing to its disk, nothing is there when it comes back.
@@ -91,6 +94,7 @@ from node.drivers.streams import Draws, Stream
 MESH: Final = (4, 12)  # neighbours that announcements go to, at least where there are so many, and at most
 CONNECTIONS_MAX: Final = 64
 HUB_CONNECTIONS_MAX: Final = 256
+UNACKED_S: Final = 10.0  # of what was sent, until its connection is given up
 DIAL_S: Final = 10.0  # until a device that is off is given up
 HANDSHAKE_S: Final = (
     0.2  # of work on both sides, from the dial to PeerUp: 0.1 to 0.3 between daemons on loopback
@@ -293,6 +297,7 @@ class VirtualSwarm:
         self._agenda = Agenda()
         self._numbers = itertools.count()
         self._caught_up_at = 0.0
+        self._cuts: list[frozenset[int]] = []  # the devices on one side of each; all others are on the other
         for device in self.devices:
             self._at(device.hardware.on_at_s, self.switch_on, device)
             self._leave_next(device, iter(device.hardware.away))
@@ -350,6 +355,18 @@ class VirtualSwarm:
         if device.life == life:
             self._deliver(device, life, Clock(EPOCH_S + int(self.now)))
             self._at(self.now + CLOCK_S, self._tell_time, device, life)
+
+    def cut(self, side: Iterable[int]) -> None:
+        """From now on these devices and all others do not reach each other. Cuts may overlap, and one may come twice."""
+        self._cuts.append(frozenset(side))
+
+    def heal(self, side: Iterable[int]) -> None:
+        """The cut of exactly this side is over. ValueError if there is none."""
+        self._cuts.remove(frozenset(side))
+        for device in self.devices:
+            for peer, pipe in device.pipes.items():
+                if pipe.closed or pipe.held:
+                    self._at(pipe.sends_again_at(self.now), self._send_again, device, peer, pipe)
 
     def switch_off(self, device: Device) -> None:
         """Without a word: its neighbours see their connections end. Nothing where it is off already."""
@@ -500,20 +517,24 @@ class VirtualSwarm:
             return
         device.dialling[other.key] = None
         one_way_s = device.hardware.link.latency_s + other.hardware.link.latency_s
-        after_s = DIAL_S if other.core is None else HANDSHAKE_S + HANDSHAKE_TRIPS * one_way_s
+        is_there = other.core is not None and not self._are_apart(device.index, other.index)
+        after_s = HANDSHAKE_S + HANDSHAKE_TRIPS * one_way_s if is_there else DIAL_S
         self._at(self.now + after_s, self._connect, device, device.life, other)
 
     def _connect(self, device: Device, life: int, other: Device) -> None:
         if device.life != life:
             return
         del device.dialling[other.key]
+        for one, another in ((device, other), (other, device)):
+            if another.key in one.pipes and one.pipes[another.key].closed:
+                self._end(one, another.key, "replaced by a newer connection")
         if other.key in device.pipes:
             return  # the other side's dial was first
         full = any(
             len(each.pipes) >= (HUB_CONNECTIONS_MAX if each.hardware.hub else CONNECTIONS_MAX)
             for each in (device, other)
         )
-        if other.core is None or full:
+        if other.core is None or full or self._are_apart(device.index, other.index):
             self._tell(device, 0.0, PeerDown(other.key, "could not connect"))
             return
         for one, another in ((device, other), (other, device)):
@@ -525,16 +546,48 @@ class VirtualSwarm:
         self._graft(other)
 
     def _break(self, device: Device, peer: bytes, reason: str) -> None:
-        """Both sides lose the connection, and what was under way in it: this one now, the other a moment later."""
+        """Both sides lose the connection, and what was under way in it: this one now, the other a moment later.
+
+        Over a cut the other hears nothing.
+        """
         other = self._by_key[peer]
         for one, another in ((device, other), (other, device)):
-            one.pipes.pop(another.key).closed = True
+            if another.key in one.pipes:
+                one.pipes[another.key].close(self.now)
             one.mesh.pop(another.key, None)
-        self._tell(device, 0.0, PeerDown(peer, reason))
-        one_way_s = device.hardware.link.latency_s + other.hardware.link.latency_s
-        self._tell(other, one_way_s, PeerDown(device.key, "connection lost"))
+        self._end(device, peer, reason)
+        if device.key in other.pipes and not self._are_apart(device.index, other.index):
+            one_way_s = device.hardware.link.latency_s + other.hardware.link.latency_s
+            self._end(other, device.key, "connection lost", one_way_s)
         self._graft(device)
         self._graft(other)
+
+    def _end(self, device: Device, peer: bytes, reason: str, delay_s: float = 0.0) -> None:
+        """This end of a connection that is closed."""
+        del device.pipes[peer]
+        self._tell(device, delay_s, PeerDown(peer, reason))
+
+    # --- cuts ------------------------------------------------------------------------------------------------
+
+    def _are_apart(self, one: int, other: int) -> bool:
+        return any((one in side) != (other in side) for side in self._cuts)
+
+    def _give_up(self, pipe: Pipe, since_s: float) -> None:
+        """Nothing was acknowledged for so long."""
+        sender, receiver = self.devices[pipe.sender], self.devices[pipe.receiver]
+        if pipe.held and pipe.lost_at == since_s and sender.pipes.get(receiver.key) is pipe:
+            self._break(sender, receiver.key, "connection lost")
+
+    def _send_again(self, device: Device, peer: bytes, pipe: Pipe) -> None:
+        """After a cut: what did not cross it, in its order; or, to a partner that has given up, a question too many."""
+        if device.pipes.get(peer) is not pipe or self._are_apart(pipe.sender, pipe.receiver):
+            return
+        if pipe.closed:
+            self._end(device, peer, "connection lost")
+            return
+        held, pipe.held = pipe.held, []
+        for size, data, announcement in held:
+            self._arrive(pipe, size, data, announcement)
 
     def _graft(self, device: Device) -> None:
         """Fill a device's mesh from its neighbours, in an order of its own, so that nobody is everybody's choice.
@@ -549,7 +602,7 @@ class VirtualSwarm:
                 self._tell_mesh(device, self._by_key[peer])
         if len(device.mesh) >= least:
             return
-        apart = [peer for peer in device.pipes if peer not in device.mesh]
+        apart = [peer for peer, pipe in device.pipes.items() if peer not in device.mesh and not pipe.closed]
         for peer in sorted(apart, key=lambda peer: digest("mesh", device.key, peer)):
             other = self._by_key[peer]
             if len(device.mesh) < least and (len(other.mesh) < most or not device.mesh):
@@ -592,7 +645,10 @@ class VirtualSwarm:
 
     def _arrive(self, pipe: Pipe, size: int, data: bytes, announcement: Announcement | None) -> None:
         """The last byte is at the receiver's downlink."""
-        if not pipe.closed:
+        if pipe.held or (self._cuts and self._are_apart(pipe.sender, pipe.receiver)):
+            if pipe.hold((size, data, announcement), self.now):
+                self._at(self.now + UNACKED_S, self._give_up, pipe, self.now)
+        elif not pipe.closed:
             sender, receiver = self.devices[pipe.sender], self.devices[pipe.receiver]
             whole_at = receiver.port.takes(size, sender.port.link, self.now)
             if whole_at <= self.now:

@@ -28,8 +28,9 @@ from gossip.events import (
     Send,
     SetTimer,
     TimerFired,
+    Woke,
 )
-from node.drivers.daemon import Daemon
+from node.drivers.daemon import SLEPT_S, Daemon
 from node.drivers.faults import FaultPoint, Faults
 from node.drivers.mailbox import PEER_MESSAGES, Mailbox
 from node.store import SqliteStore, StoreFailed, StoreFull
@@ -117,10 +118,17 @@ def store(tmp_path):
     store.close()
 
 
-def a_world(core, store, *, faults=None):
+def a_world(core, store, *, faults=None, **more):
     log, notebook, mailbox = structlog.testing.CapturingLogger(), Notebook(), Mailbox()
     daemon = Daemon(
-        core=core, transport=notebook, trainer=notebook, store=store, mailbox=mailbox, log=log, faults=faults
+        core=core,
+        transport=notebook,
+        trainer=notebook,
+        store=store,
+        mailbox=mailbox,
+        log=log,
+        faults=faults,
+        **more,
     )
     return World(core, mailbox, notebook, daemon, log.calls)
 
@@ -223,6 +231,26 @@ async def test_a_failing_disk_ends_the_daemon():
     with ends_by(StoreFailed):
         await world.daemon.run()
     assert world.core.seen == []
+
+
+async def test_a_sleep_is_told_before_the_alarms_that_it_made_late(store, autojump_clock):
+    core = ScriptedCore([SetTimer(("late",), trio.current_time() + 1.0)])
+    world = a_world(core, store, clock=trio.current_time)
+    async with running(world):
+        await wait_all_tasks_blocked()
+        autojump_clock.jump(2 * SLEPT_S)
+        await until(world.core, lambda: len(world.core.seen) == 2)
+    assert [type(event) for event in world.core.seen] == [Woke, TimerFired]
+    assert world.core.seen[0].slept_s > SLEPT_S
+
+
+async def test_waiting_is_no_sleep(store, autojump_clock):
+    world = a_world(
+        ScriptedCore([SetTimer(("late",), trio.current_time() + 15.0)]), store, clock=trio.current_time
+    )
+    async with running(world):
+        await until(world.core, lambda: world.core.seen)
+    assert [type(event) for event in world.core.seen] == [TimerFired]
 
 
 class WhereAmI:

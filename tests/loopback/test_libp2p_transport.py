@@ -13,8 +13,10 @@ import trio
 
 from crypto.identity import Identity, peer_id
 from gossip.errors import MisuseError
+from node.drivers import virtual
 from node.drivers.libp2p import (
     ANNOUNCEMENT_BYTES,
+    UNACKED_S,
     Libp2pTransport,
     Limits,
     PortInUse,
@@ -482,3 +484,30 @@ async def silent_port() -> AsyncIterator[str]:
         listeners = await nursery.start(trio.serve_tcp, accept, 0)
         yield f"/ip4/127.0.0.1/tcp/{listeners[0].socket.getsockname()[1]}"
         nursery.cancel_scope.cancel()
+
+
+async def test_what_comes_from_an_address_that_is_gone_is_ended(nursery):
+    one, other = Node(1), Node(2)
+    await started(nursery, one, other)
+    await connected(one, other)
+    one.transport.leave({"192.0.2.1"})
+    assert one.is_up(other)
+    one.transport.leave({"127.0.0.1"})
+    await one.diary.until(lambda: not one.is_up(other))
+    assert one.diary.of("down")[-1][1] == "this device has another address now"
+    await other.diary.until(lambda: not other.is_up(one))
+    assert one.transport.addresses_now() == one.transport.addresses
+
+
+async def test_a_connection_that_acknowledges_nothing_is_given_up_by_the_system(nursery):
+    if not hasattr(trio.socket, "TCP_USER_TIMEOUT"):
+        pytest.skip("this system does not know TCP_USER_TIMEOUT")
+    one, other = Node(1), Node(2)
+    await started(nursery, one, other)
+    await connected(one, other)
+    for node in (one, other):
+        for link in node.transport._links.values():
+            socket = link.socket._stream.socket
+            timeout_ms = socket.getsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_USER_TIMEOUT)
+            assert timeout_ms == 1000 * UNACKED_S
+    assert UNACKED_S == virtual.UNACKED_S, "virtual time is to be alike"

@@ -22,6 +22,7 @@ from gossip.events import (
     Send,
     SetTimer,
     TimerFired,
+    Woke,
 )
 from gossip.manifest import found
 from gossip.membership import (
@@ -35,6 +36,7 @@ from gossip.membership import (
     PRESENCE_TTL_S,
     SILENCE_S,
     SIZE_MAX,
+    SOON_S,
     Census,
     Membership,
     Settings,
@@ -270,6 +272,44 @@ def test_new_addresses_are_told_under_the_next_sequence_and_those_told_dial_at_o
     assert dialled(told(other, presence(2))) == [(KEYS[2], ("at/2",))]
     other.handle(PeerDown(KEYS[2], "nobody answers"), 1.0)
     assert dialled(told(other, presence(2, 2, "at/2", "via/1"), 1.5)) == [(KEYS[2], ("at/2", "via/1"))]
+
+
+def test_who_slept_does_not_take_its_own_absence_for_its_neighbours():
+    membership = machine()
+    membership.handle(PeerUp(KEYS[1]), 0.0)
+    told(membership, presence(2))
+    membership.handle(PeerDown(KEYS[2], "gone"), 1.0)
+    woke = membership.handle(Woke(90.0), 91.0)
+    assert sent(woke, Alive) == [(KEYS[1], Alive(3, b"digest!!"))], "is it still there?"
+    assert dialled(woke) == [(KEYS[2], ("at/2",))], "whatever its back-off"
+    assert SetTimer(("membership", "beat"), 91.0 + SOON_S) in woke
+    beat = membership.handle(BEAT, 91.0 + SOON_S)
+    assert not [action for action in beat if isinstance(action, Disconnect)]
+    late = membership.handle(BEAT, 91.0 + SILENCE_S + BEAT_S)
+    assert [action.peer for action in late if isinstance(action, Disconnect)] == [KEYS[1]]
+
+
+def test_what_breaks_when_a_device_wakes_is_dialled_at_its_next_beat():
+    membership = machine()
+    told(membership, presence(1))
+    membership.handle(PeerUp(KEYS[1]), 0.0)
+    membership.handle(Woke(90.0), 91.0)
+    membership.handle(PeerDown(KEYS[1], "connection lost"), 91.1)
+    assert dialled(membership.handle(BEAT, 91.0 + SOON_S)) == [(KEYS[1], ("at/1",))]
+
+
+def test_who_moves_tells_its_neighbours_where_it_is_now_and_looks_for_the_others():
+    membership = machine(sequence=7)
+    membership.handle(PeerUp(KEYS[1]), 0.0)
+    told(membership, presence(2))
+    membership.handle(PeerDown(KEYS[2], "gone"), 1.0)
+    moved = membership.handle(Readdressed(("at/elsewhere",)), 2.0)
+    ((peer, greeting),) = sent(moved, Greeting)
+    said = open_frame(SWARM.id, greeting.presences[0])
+    assert (peer, said.body) == (KEYS[1], Presence(8, ("at/elsewhere",)))
+    assert dialled(moved) == [(KEYS[2], ("at/2",))]
+    ((_, greeting),) = sent(membership.handle(PeerUp(KEYS[2]), 3.0), Greeting)
+    assert open_frame(SWARM.id, greeting.presences[0]).body.addresses == ("at/elsewhere",)
 
 
 def test_of_too_many_neighbours_the_idle_ones_are_let_go_and_not_taken_for_down(monkeypatch):

@@ -224,3 +224,37 @@ def test_the_packaged_scenarios_can_be_simulated():
         chosen = plan(find_scenario(name))
         assert len(chosen.hardware) == len(chosen.devices)
         assert not chosen.has_hardware
+
+
+CUT_OFF = """
+[[network.home]]
+name = "north"
+devices = 3
+
+[[network.home]]
+name = "south"
+devices = 3
+
+[[network.cut]]
+home = "south"
+round = 2
+for_s = 70.0
+"""
+
+
+def test_a_scenarios_cut_happens_in_virtual_time_too(scenario, capsys):
+    path = scenario(6, CUT_OFF)
+    assert cli.simulate(str(path), rounds=30) == 0
+    told = capsys.readouterr()
+    assert "south is cut off" in told.err
+    assert "All replicas were equal" in told.out
+    run = Run(plan(path, rounds=30), silent())
+    run.go()
+    (cut,) = run.report().cuts
+    assert cut.healed.at_s == pytest.approx(cut.began.at_s + 70, abs=1)
+    assert [side.devices for side in cut.sides] == [
+        [each.name for each in plan(path).devices[:3]],
+        [each.name for each in plan(path).devices[3:]],
+    ]
+    assert min(side.round for side in cut.sides) > cut.began.round, "both sides went on"
+    assert cut.rounds_to_equal <= 5
