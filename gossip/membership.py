@@ -167,7 +167,7 @@ class Membership:
     ) -> None:
         """`pulse` tells the highest round and the 8-byte digest of the history, for ALIVE."""
         self._swarm = swarm
-        self._listed = frozenset(swarm.manifest.members)  # asked, and never iterated
+        self._listed = swarm.listed
         self._open = swarm.manifest.admit == "open"
         self._identity = identity
         self._settings = settings

@@ -136,7 +136,6 @@ class ProtocolRun:
 
     def report(self) -> RunReport:
         world, devices = self.world, self.world.devices
-        kinds = sorted(dict.fromkeys(kind for device in devices for kind in device.traffic.sent_by_kind))
         return RunReport(
             algorithm="gossamer",
             seed=self._plan.seed,
@@ -152,10 +151,7 @@ class ProtocolRun:
             wall_s=round(self._clock() - self._began, 2),
             training_wall_s=0.0,
             sent_per_device=mean(device.traffic.sent for device in devices),
-            sent_by_kind={
-                kind: sum(device.traffic.sent_by_kind[kind] for device in devices) / len(devices)
-                for kind in kinds
-            },
+            sent_by_kind={kind: size / len(devices) for kind, size in sorted(world.sent_by_kind.items())},
             events=world.events,
             problem="" if max(self._rounds) else "no sum came of it",
             crypto=self._crypto,

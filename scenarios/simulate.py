@@ -305,7 +305,6 @@ class Run:
     def report(self) -> RunReport:
         world = self.world
         devices = world.devices
-        kinds = sorted(dict.fromkeys(kind for device in devices for kind in device.traffic.sent_by_kind))
         return RunReport(
             algorithm="gossamer",
             seed=self._plan.seed,
@@ -321,10 +320,7 @@ class Run:
             wall_s=round(self._clock() - self._began, 2),
             training_wall_s=round(self._training.wall_s, 2),
             sent_per_device=mean(device.traffic.sent for device in devices),
-            sent_by_kind={
-                kind: sum(device.traffic.sent_by_kind[kind] for device in devices) / len(devices)
-                for kind in kinds
-            },
+            sent_by_kind={kind: size / len(devices) for kind, size in sorted(world.sent_by_kind.items())},
             events=world.events,
             problem=self._problem,
             crypto=self._crypto,

@@ -23,6 +23,7 @@ a sign of life. TCP's and IP's own headers are not counted, as a daemon does not
 
 import math
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from node.drivers.framing import LENGTH_BYTES, PIECE_BYTES
 from node.drivers.streams import Draws
@@ -34,6 +35,8 @@ GRAFT_BYTES = 112
 ANNOUNCEMENT_S = 0.0012
 SEGMENT_BYTES = 1460
 RETRANSMIT_S = 0.2  # the least time-out in practice; Linux: TCP_RTO_MIN
+
+End = TypeVar("End")  # of a connection: what the caller takes for a device
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,11 @@ class Port:
 
 
 @dataclass(slots=True, eq=False)
-class Pipe:
+class Pipe(Generic[End]):
     """One direction of a connection. `closed` ends what is under way in it."""
 
-    sender: int
-    receiver: int
+    sender: End
+    receiver: End
     closed: bool = False
     wrote_at: float = -math.inf
     arrives_at: float = 0.0  # of the last byte so far

@@ -43,7 +43,7 @@ class World:
         self.hardware = plan.hardware
         self.traffic = [Traffic() for _ in plan.hardware]
         self._ports = [Port(link_of(table)) for table in plan.hardware] + [Port(SERVER_LINK)]
-        self._pipes: dict[tuple[int, int], Pipe] = {}
+        self._pipes: dict[tuple[int, int], Pipe[int]] = {}
         self._heap: list[tuple[float, int, Then]] = []
         self._said = 0
         self._chance = Draws("baseline network", plan.seed)
