@@ -14,7 +14,7 @@ import numpy as np
 from crypto.hashing import digest
 from gossip.errors import GossamerError
 from gossip.events import Floats, Report
-from node.drivers.virtual import Crypto, Device, VirtualSwarm, collector_at_rest
+from node.drivers.virtual import Crypto, Device, VirtualSwarm
 from scenarios.progress import Display, Snapshot
 from scenarios.simulate_report import RunReport, note_of
 from scenarios.spec import Plan, identity_of
@@ -101,10 +101,9 @@ class ProtocolRun:
     def go(self) -> None:
         """Raises GossamerError with the command that replays it where our own code fails."""
         try:
-            with collector_at_rest():
-                while self.world.now < self._until_s and min(self._rounds) < self._plan.rounds:
-                    self.world.run(min(self._until_s, self.world.now + SHOW_S))
-                    self._show()
+            while self.world.now < self._until_s and min(self._rounds) < self._plan.rounds:
+                self.world.run(min(self._until_s, self.world.now + SHOW_S))
+                self._show()
         except Exception as error:
             plan = self._plan
             again = f"gossamer simulate {plan.name} --nodes {len(plan.devices)} --seed {plan.seed}"

@@ -28,7 +28,7 @@ from models.datasets import DataError
 from models.partition import parts_of
 from models.tasks import load_task
 from models.training import PhaseError
-from node.drivers.virtual import Crypto, Phases, VirtualSwarm, collector_at_rest
+from node.drivers.virtual import Crypto, Phases, VirtualSwarm
 from scenarios.progress import Display, Snapshot
 from scenarios.simulate_report import Point, RunReport, note_of
 from scenarios.spec import Plan, identity_of, order_of, without_masks
@@ -210,11 +210,10 @@ class Run:
     def go(self) -> None:
         """To the target, or to the end of the rounds. Raises Broken."""
         try:
-            with collector_at_rest():
-                while not self._over():
-                    self.world.run(self.world.now + PROBE_S)
-                    self._probe()
-                    self._show("training")
+            while not self._over():
+                self.world.run(self.world.now + PROBE_S)
+                self._probe()
+                self._show("training")
         except Broken:
             raise
         except Exception as error:

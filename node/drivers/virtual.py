@@ -607,16 +607,15 @@ class VirtualSwarm:
 
 @contextlib.contextmanager
 def collector_at_rest() -> Iterator[None]:
-    """Nothing here leaves cycles behind, and looking for them in so large a heap costs a fifth of the time.
-
-    Whoever lets time pass piece by piece has it rest in between, too: where it wakes, it looks through all that is new.
-    """
+    """Nothing here leaves cycles behind, and looking for them in so large a heap costs a fifth of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_on:
+            gc.freeze()  # and back: what is new counts as old, or the collector would look through it as soon as it wakes
+            gc.unfreeze()
             gc.enable()
 
 
