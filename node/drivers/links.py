@@ -75,6 +75,7 @@ class Pipe(Generic[End]):
 
     sender: End
     receiver: End
+    links: tuple[Link, Link]  # the sender's, the receiver's
     closed: bool = False
     wrote_at: float = -math.inf
     arrives_at: float = 0.0  # of the last byte so far
@@ -85,9 +86,9 @@ class Pipe(Generic[End]):
         self.wrote_at = now
         return message_bytes + LENGTH_BYTES + WRITE_BYTES * (own + message_bytes // PIECE_BYTES)
 
-    def arrives(self, left_at: float, size: int, ends: tuple[Link, Link], chance: Draws) -> float:
+    def arrives(self, left_at: float, size: int, chance: Draws) -> float:
         """When the last byte is at the receiver's downlink, given when it left the sender's uplink."""
-        one, other = ends
+        one, other = self.links
         at = left_at + one.latency_s + other.latency_s
         jitter_s = one.jitter_s + other.jitter_s
         if jitter_s:

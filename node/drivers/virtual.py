@@ -504,7 +504,7 @@ class VirtualSwarm:
             self._tell(device, 0.0, PeerDown(other.key, "could not connect"))
             return
         for one, another in ((device, other), (other, device)):
-            one.pipes[another.key] = Pipe(one, another)
+            one.pipes[another.key] = Pipe(one, another, (one.port.link, another.port.link))
             one.traffic.sent += CONNECTION_BYTES
             one.traffic.received += CONNECTION_BYTES
             self._tell(one, 0.0, PeerUp(another.key))
@@ -573,10 +573,10 @@ class VirtualSwarm:
     def _transmit(
         self, pipe: Pipe[Device], size: int, data: bytes, announcement: Announcement | None
     ) -> None:
-        sender, receiver = pipe.sender, pipe.receiver
+        sender = pipe.sender
         sender.traffic.sent += size
         left_at = sender.port.leaves(size, self.now) + (ANNOUNCEMENT_S if announcement else 0.0)
-        arrives_at = pipe.arrives(left_at, size, (sender.port.link, receiver.port.link), self._chance)
+        arrives_at = pipe.arrives(left_at, size, self._chance)
         self._at(arrives_at, self._arrive, pipe, size, data, announcement)
 
     def _arrive(
@@ -584,7 +584,7 @@ class VirtualSwarm:
     ) -> None:
         """The last byte is at the receiver's downlink."""
         if not pipe.closed:
-            whole_at = pipe.receiver.port.takes(size, pipe.sender.port.link, self.now)
+            whole_at = pipe.receiver.port.takes(size, pipe.links[0], self.now)
             if whole_at <= self.now:
                 self._receive(pipe, size, data, announcement)
             else:

@@ -83,8 +83,8 @@ class World:
         size = payload_bytes + HEADER_BYTES
         source, target = self._ports[sender], self._ports[receiver]
         left_at = source.leaves(size, self.now)
-        pipe = self._pipes.setdefault((sender, receiver), Pipe(sender, receiver))
-        arrives_at = pipe.arrives(left_at, size, (source.link, target.link), self._chance)
+        pipe = self._pipes.setdefault((sender, receiver), Pipe(sender, receiver, (source.link, target.link)))
+        arrives_at = pipe.arrives(left_at, size, self._chance)
         if sender != SERVER:
             self.traffic[sender].sent += size
             self._note(sender, "sent", size)
