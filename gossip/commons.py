@@ -64,7 +64,9 @@ class _Folds:
     )
     # By hash: one object for all who have heard of the same, in whatever order.
     xs: OrderedDict[bytes, Integers] = field(default_factory=OrderedDict)
-    models: OrderedDict[int, tuple[Integers, Floats]] = field(default_factory=OrderedDict)  # by x, as an object
+    models: OrderedDict[int, tuple[Integers, Floats]] = field(
+        default_factory=OrderedDict
+    )  # by x, as an object
     hashes: OrderedDict[int, tuple[Integers, str]] = field(default_factory=OrderedDict)  # the same
 
 

@@ -579,9 +579,7 @@ class VirtualSwarm:
         arrives_at = pipe.arrives(left_at, size, self._chance)
         self._at(arrives_at, self._arrive, pipe, size, data, announcement)
 
-    def _arrive(
-        self, pipe: Pipe[Device], size: int, data: bytes, announcement: Announcement | None
-    ) -> None:
+    def _arrive(self, pipe: Pipe[Device], size: int, data: bytes, announcement: Announcement | None) -> None:
         """The last byte is at the receiver's downlink."""
         if not pipe.closed:
             whole_at = pipe.receiver.port.takes(size, pipe.links[0], self.now)
@@ -590,9 +588,7 @@ class VirtualSwarm:
             else:
                 self._at(whole_at, self._receive, pipe, size, data, announcement)
 
-    def _receive(
-        self, pipe: Pipe[Device], size: int, data: bytes, announcement: Announcement | None
-    ) -> None:
+    def _receive(self, pipe: Pipe[Device], size: int, data: bytes, announcement: Announcement | None) -> None:
         if pipe.closed:
             return
         sender, receiver = pipe.sender, pipe.receiver
