@@ -4,11 +4,12 @@ Judging an aggregate and folding a history are pure functions, so a result that 
 It is handed to each core by whoever runs them; a daemon has none, and a core without one does everything itself.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TypeVar
 
-from crypto.hashing import digest
 from gossip.aggregate import Aggregate, Verified
 from gossip.events import Floats
 from gossip.fold import Replica, State
@@ -34,13 +35,13 @@ class Commons:
         """Of so many. What they hear alike is opened once, so it is one object for all of them."""
         opened_again.widen(FRAMES_KEPT * devices)
         census_hash.widen(2 * devices)
-        self._verified: dict[bytes, Verified] = {}  # by the hash of the encoding
-        self._encoded: dict[bytes, bytes] = {}  # by id
+        self._verified: OrderedDict[bytes, Verified] = OrderedDict()  # by the encoding
+        self._encoded: OrderedDict[bytes, bytes] = OrderedDict()  # by id
         self._folds = _Folds()
 
     def open(self, encoded: bytes, make: Callable[[bytes], Verified]) -> Verified:
         """What `make` makes of these bytes, and raises; once made, not again."""
-        return _recall(self._verified, digest("encoded", encoded), lambda: make(encoded), AGGREGATES_KEPT)
+        return _recall(self._verified, encoded, lambda: make(encoded), AGGREGATES_KEPT)
 
     def encoded(self, known: Verified, make: Callable[[Aggregate], bytes]) -> bytes:
         return _recall(self._encoded, known.id, lambda: make(known.aggregate), AGGREGATES_KEPT)
@@ -54,13 +55,19 @@ Round = tuple[int, tuple[bytes, ...]]  # and the ids that count in it
 
 @dataclass(slots=True)
 class _Folds:
-    increments: dict[Round, Integers] = field(default_factory=dict)
+    increments: OrderedDict[Round, Integers] = field(default_factory=OrderedDict)
     # By the x that they come after, as an object: beside each state stands the one before it, so that it stays that object.
-    states: dict[tuple[int, Round], tuple[State, State]] = field(default_factory=dict)
+    states: OrderedDict[tuple[int, Round], tuple[State, State]] = field(default_factory=OrderedDict)
     # The same without momentum, by x and by what counted in a round before and after.
-    changed: dict[tuple[int, Round, Round], tuple[Integers, Integers]] = field(default_factory=dict)
-    models: dict[int, tuple[Integers, Floats]] = field(default_factory=dict)  # by x, as an object
-    hashes: dict[int, tuple[Integers, str]] = field(default_factory=dict)  # the same
+    changed: OrderedDict[tuple[int, Round, Round], tuple[Integers, Integers]] = field(
+        default_factory=OrderedDict
+    )
+    # By hash: one object for all who have heard of the same, in whatever order.
+    xs: OrderedDict[bytes, Integers] = field(default_factory=OrderedDict)
+    models: OrderedDict[int, tuple[Integers, Floats]] = field(
+        default_factory=OrderedDict
+    )  # by x, as an object
+    hashes: OrderedDict[int, tuple[Integers, str]] = field(default_factory=OrderedDict)  # the same
 
 
 class _SharedReplica(Replica):
@@ -89,7 +96,10 @@ class _SharedReplica(Replica):
     def _changed(self, x: Integers, change: Change) -> Integers:
         key = (id(x), _key(change.round, change.before), _key(change.round, change.after))
         own = super()._changed
-        return _recall(self._shared.changed, key, lambda: (x, own(x, change)), self._most)[1]
+        return _recall(self._shared.changed, key, lambda: (x, self._one(own(x, change))), self._most)[1]
+
+    def _one(self, x: Integers) -> Integers:
+        return _recall(self._shared.xs, sha256(x.data).digest(), lambda: x, self._most)
 
     def _increment(self, round_: int, aggregates: Sequence[Verified]) -> Integers:
         own = super()._increment
@@ -109,11 +119,12 @@ def _key(round_: int, aggregates: Sequence[Verified]) -> Round:
     return round_, tuple(each.id for each in aggregates)
 
 
-def _recall(kept: dict[K, V], key: K, make: Callable[[], V], most: int) -> V:
-    value = kept.pop(key, None)
+def _recall(kept: OrderedDict[K, V], key: K, make: Callable[[], V], most: int) -> V:
+    value = kept.get(key)
     if value is None:
-        value = make()
-        if len(kept) >= most:
-            del kept[next(iter(kept))]
-    kept[key] = value
+        value = kept[key] = make()
+        if len(kept) > most:
+            kept.popitem(last=False)
+    else:
+        kept.move_to_end(key)
     return value

@@ -9,6 +9,7 @@ blocks have one spelling, the empty string, so that a support has exactly one en
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from gossip.errors import MisuseError, PeerViolation
 from gossip.manifest import Model
 
 PARAMETERS_MAX = 1 << 28
+LAYOUTS_KEPT = 4  # the devices of one process share one, which never changes
 
 Integers = NDArray[np.int64]
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -39,6 +41,7 @@ class Layout:
     tensor_ranks: Integers  # of its factors; 0: as the codec's
 
     @classmethod
+    @lru_cache(maxsize=LAYOUTS_KEPT)
     def of(cls, model: Model, block_size: int) -> Self:
         """Cut `model` into blocks of at most `block_size` parameters; PeerViolation for too large a model."""
         tensor_sizes = np.array([tensor.size for tensor in model.tensors], np.int64)

@@ -4,7 +4,7 @@ A manifest is written once by the founder, signed with the founder's device key,
 id is its hash, so that two devices that disagree on any setting are simply not in the same swarm.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -131,10 +131,14 @@ class Swarm:
     id: bytes
     manifest: Manifest
     signed: bytes
+    listed: frozenset[bytes] = field(init=False, repr=False, compare=False)  # asked, and never iterated
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "listed", frozenset(self.manifest.members))
 
     def may_admit(self, peer: bytes) -> bool:
         """Whether the manifest alone leaves room for this device; where certificates admit, they have the last word."""
-        return self.manifest.admit != "members" or peer in self.manifest.members
+        return self.manifest.admit != "members" or peer in self.listed
 
 
 def found(manifest: Manifest, founder: Identity) -> Swarm:

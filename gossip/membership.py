@@ -150,6 +150,7 @@ class Census:
 
     def __init__(self) -> None:
         self.least: list[bytes] = []  # ascending, at most CENSUS of them
+        self.told = b""  # the same, as a neighbour is told
 
     def count(self, swarm: bytes, peer: bytes) -> None:
         counted = census_hash.call(swarm, peer)
@@ -158,11 +159,12 @@ class Census:
 
     def merge(self, told: bytes) -> bool:
         """Take in what a neighbour counted; whether that was news."""
-        if told == b"".join(self.least):
+        if told == self.told:
             return False
         each = [told[at : at + CENSUS_BYTES] for at in range(0, len(told), CENSUS_BYTES)]
         merged = sorted({*self.least, *each})[:CENSUS]
         news, self.least = merged != self.least, merged
+        self.told = b"".join(merged)
         return news
 
     def estimate(self) -> int:
@@ -186,7 +188,7 @@ class Membership:
         `belongs` is asked where the manifest alone does not say who does.
         """
         self._swarm = swarm
-        self._listed = frozenset(swarm.manifest.members)  # asked, and never iterated
+        self._listed = swarm.listed
         self.belongs = belongs or swarm.may_admit
         self._identity = identity
         self._settings = settings
@@ -541,7 +543,7 @@ class Membership:
         records: list[Record] = []
         strangers = 0
         quiet = not self._news_due
-        before = list(self._census.least)
+        before = self._census.told
         for message in messages:
             peer, presence = message.sender, message.body
             if peer == self.me or not self.belongs(peer) or not isinstance(presence, Presence):
@@ -563,7 +565,7 @@ class Membership:
             if known is None or known.presence.addresses != presence.addresses:
                 records.append(Put("presence", peer, message.raw))  # a renewal is worth no write to the disk
         kept = [Persist(("presence",), tuple(records))] if records else []
-        self._census_news = self._census_news or before != self._census.least
+        self._census_news = self._census_news or before != self._census.told
         self._news_due = bool(self._news) or (self._census_news and bool(self._told_census()))
         timer = [SetTimer(("membership", "news"), now + NEWS_S)] if quiet and self._news_due else []
         # Half of them: as many others are about to dial this device. What is missing then, the next beat finds.
@@ -629,7 +631,7 @@ class Membership:
 
     def _told_census(self) -> bytes:
         """Nothing where everybody is known or listed, and can be counted."""
-        return b"" if self._listed or self.sees_all else b"".join(self._census.least)
+        return b"" if self._listed or self.sees_all else self._census.told
 
     def forget_strangers(self) -> list[Action]:
         """Those in the view who do not belong any more: nobody dials them, counts them or tells of them."""

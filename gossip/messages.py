@@ -461,8 +461,8 @@ CHANNEL_KINDS = (
 )
 
 # Frames that were opened before, and are opened again: a READY on its arrival and in its ROSTER. At most 4 MiB.
-OPENED_KEPT = 2048
-OPENED_BYTES = 2048  # of one
+OPENED_KEPT = 1024
+OPENED_BYTES = 4096  # of one
 FRAMED_KEPT = 256  # frames of TOLD_MANY, below 1 KiB each
 TOLD_MANY = (Announce, Pull, Alive)
 

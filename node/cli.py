@@ -7,6 +7,7 @@ Commands are imported when they are called, because libp2p, torch and the like t
 through the entry-point group `gossamer.commands`.
 """
 
+import gc
 import sys
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -89,6 +90,7 @@ def main() -> NoReturn:
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         sys.stderr.close()
         sys.exit(FAILED)
+    gc.freeze()  # the process ends: a last look for cycles would go through all that a simulation leaves
     sys.exit(code or 0)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from crypto.hashing import digest
 from gossip.errors import GossamerError
 from gossip.events import Floats, Report
-from node.drivers.virtual import Crypto, Device, VirtualSwarm, collector_at_rest
+from node.drivers.virtual import Crypto, Device, VirtualSwarm
 from scenarios.progress import Display, Snapshot
 from scenarios.simulate_report import RunReport, note_of
 from scenarios.spec import Plan, identity_of
@@ -103,10 +103,9 @@ class ProtocolRun:
     def go(self) -> None:
         """Raises GossamerError with the command that replays it where our own code fails."""
         try:
-            with collector_at_rest():
-                while self.world.now < self._until_s and min(self._rounds) < self._plan.rounds:
-                    self.world.run(min(self._until_s, self.world.now + SHOW_S))
-                    self._show()
+            while self.world.now < self._until_s and min(self._rounds) < self._plan.rounds:
+                self.world.run(min(self._until_s, self.world.now + SHOW_S))
+                self._show()
         except Exception as error:
             plan = self._plan
             again = f"gossamer simulate {plan.name} --nodes {len(plan.devices)} --seed {plan.seed}"
@@ -138,7 +137,6 @@ class ProtocolRun:
 
     def report(self) -> RunReport:
         world, devices = self.world, self.world.devices
-        kinds = sorted(dict.fromkeys(kind for device in devices for kind in device.traffic.sent_by_kind))
         return RunReport(
             algorithm="gossamer",
             seed=self._plan.seed,
@@ -154,10 +152,7 @@ class ProtocolRun:
             wall_s=round(self._clock() - self._began, 2),
             training_wall_s=0.0,
             sent_per_device=mean(device.traffic.sent for device in devices),
-            sent_by_kind={
-                kind: sum(device.traffic.sent_by_kind[kind] for device in devices) / len(devices)
-                for kind in kinds
-            },
+            sent_by_kind={kind: size / len(devices) for kind, size in sorted(world.sent_by_kind.items())},
             events=world.events,
             problem="" if max(self._rounds) else "no sum came of it",
             crypto=self._crypto,

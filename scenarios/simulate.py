@@ -29,7 +29,7 @@ from models.datasets import DataError
 from models.partition import parts_of
 from models.tasks import load_task
 from models.training import PhaseError
-from node.drivers.virtual import Crypto, Device, Phases, VirtualSwarm, collector_at_rest
+from node.drivers.virtual import Crypto, Device, Phases, VirtualSwarm
 from scenarios.cuts import Parting, devices_of, sides_of
 from scenarios.progress import Display, Snapshot
 from scenarios.report import Moment, SideReport
@@ -218,12 +218,11 @@ class Run:
     def go(self) -> None:
         """To the target, or to the end of the rounds. Raises Broken."""
         try:
-            with collector_at_rest():
-                while not self._over():
-                    self.world.run(self.world.now + PROBE_S)
-                    self._probe()
-                    self._part()
-                    self._show("training")
+            while not self._over():
+                self.world.run(self.world.now + PROBE_S)
+                self._probe()
+                self._part()
+                self._show("training")
         except Broken:
             raise
         except Exception as error:
@@ -362,7 +361,6 @@ class Run:
     def report(self) -> RunReport:
         world = self.world
         devices = world.devices
-        kinds = sorted(dict.fromkeys(kind for device in devices for kind in device.traffic.sent_by_kind))
         return RunReport(
             algorithm="gossamer",
             seed=self._plan.seed,
@@ -378,10 +376,7 @@ class Run:
             wall_s=round(self._clock() - self._began, 2),
             training_wall_s=round(self._training.wall_s, 2),
             sent_per_device=mean(device.traffic.sent for device in devices),
-            sent_by_kind={
-                kind: sum(device.traffic.sent_by_kind[kind] for device in devices) / len(devices)
-                for kind in kinds
-            },
+            sent_by_kind={kind: size / len(devices) for kind, size in sorted(world.sent_by_kind.items())},
             events=world.events,
             problem=self._problem,
             crypto=self._crypto,

@@ -4,6 +4,7 @@ The same for whatever runs on them: Gossamer, the protocol alone, and what Gossa
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from gossip.manifest import MEMBERS_MAX, Swarm
 from node.drivers.links import Link
@@ -15,6 +16,7 @@ from scenarios.spec import HardwareTable, Plan, identity_of
 
 START_S = 2.0  # within which the devices come, the first one at once
 MBIT = 1e6
+LINKS_KEPT = 256
 
 
 def found(plan: Plan, opened: OpenedModel) -> Swarm:
@@ -44,7 +46,9 @@ def hardware_of(table: HardwareTable, seed: int, index: int) -> Hardware:
     )
 
 
+@lru_cache(maxsize=LINKS_KEPT)
 def link_of(table: HardwareTable) -> Link:
+    """One for all devices of a class."""
     return Link(
         up_bit_s=table.up_mbit * MBIT,
         down_bit_s=table.down_mbit * MBIT,

@@ -1,7 +1,7 @@
 """What is to happen in virtual time, in the order of its time and of its number.
 
-A heap holds the slot of time that is under way; what is further off lies unsorted until its own slot comes. Were all in one heap,
-each step would compare entries that lie all over the memory of a large simulation.
+What is far off lies unsorted until its slot of time comes, and is sorted then, all at once: in one heap, each step would compare
+entries that lie all over the memory of a large simulation. A heap holds only what is added to the slot that is under way.
 """
 
 import heapq
@@ -19,8 +19,9 @@ class Agenda:
     """Times are not negative, and numbers are all different."""
 
     def __init__(self) -> None:
-        self._heap: list[Entry] = []
-        self._slot = 0  # that the heap holds, with all before it
+        self._sorted: list[Entry] = []  # of the slot under way, the next one last
+        self._heap: list[Entry] = []  # what came since for that slot, or for one before it
+        self._slot = 0  # that is under way
         self._later: dict[int, list[Entry]] = {}  # by slot
         self._slots: list[int] = []  # a heap of those
 
@@ -36,10 +37,13 @@ class Agenda:
 
     def take(self, until_s: float) -> Entry | None:
         """The next one, if its time is not after `until_s`."""
-        if not self._heap:
+        heap, ready = self._heap, self._sorted
+        if not ready and not heap:
             if not self._slots:
                 return None
             self._slot = heapq.heappop(self._slots)
-            self._heap = self._later.pop(self._slot)
-            heapq.heapify(self._heap)
-        return heapq.heappop(self._heap) if self._heap[0][0] <= until_s else None
+            ready = self._sorted = self._later.pop(self._slot)
+            ready.sort(reverse=True)
+        if heap and (not ready or heap[0] < ready[-1]):
+            return heapq.heappop(heap) if heap[0][0] <= until_s else None
+        return ready.pop() if ready[-1][0] <= until_s else None

@@ -23,7 +23,7 @@ a sign of life. TCP's and IP's own headers are not counted, as a daemon does not
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from node.drivers.framing import LENGTH_BYTES, PIECE_BYTES
 from node.drivers.streams import Draws
@@ -36,6 +36,8 @@ ANNOUNCEMENT_S = 0.0012
 SEGMENT_BYTES = 1460
 RETRANSMIT_S = 0.2  # the least time-out in practice; Linux: TCP_RTO_MIN
 RETRANSMIT_MAX_S = 120.0  # Linux: TCP_RTO_MAX
+
+End = TypeVar("End")  # of a connection: what the caller takes for a device
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,12 @@ class Port:
 
 
 @dataclass(slots=True, eq=False)
-class Pipe:
+class Pipe(Generic[End]):
     """One direction of a connection. `closed` ends what is under way in it."""
 
-    sender: int
-    receiver: int
+    sender: End
+    receiver: End
+    links: tuple[Link, Link]  # the sender's, the receiver's
     closed: bool = False
     held: list[tuple[int, bytes, Any]] = field(default_factory=list)  # what a cut has kept back
     lost_at: float = 0.0  # since when a cut keeps back, or since the other end is gone
@@ -107,9 +110,9 @@ class Pipe:
         self.wrote_at = now
         return message_bytes + LENGTH_BYTES + WRITE_BYTES * (own + message_bytes // PIECE_BYTES)
 
-    def arrives(self, left_at: float, size: int, ends: tuple[Link, Link], chance: Draws) -> float:
+    def arrives(self, left_at: float, size: int, chance: Draws) -> float:
         """When the last byte is at the receiver's downlink, given when it left the sender's uplink."""
-        one, other = ends
+        one, other = self.links
         at = left_at + one.latency_s + other.latency_s
         jitter_s = one.jitter_s + other.jitter_s
         if jitter_s:

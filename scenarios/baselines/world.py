@@ -43,7 +43,7 @@ class World:
         self.hardware = plan.hardware
         self.traffic = [Traffic() for _ in plan.hardware]
         self._ports = [Port(link_of(table)) for table in plan.hardware] + [Port(SERVER_LINK)]
-        self._pipes: dict[tuple[int, int], Pipe] = {}
+        self._pipes: dict[tuple[int, int], Pipe[int]] = {}
         self._heap: list[tuple[float, int, Then]] = []
         self._said = 0
         self._chance = Draws("baseline network", plan.seed)
@@ -83,8 +83,8 @@ class World:
         size = payload_bytes + HEADER_BYTES
         source, target = self._ports[sender], self._ports[receiver]
         left_at = source.leaves(size, self.now)
-        pipe = self._pipes.setdefault((sender, receiver), Pipe(sender, receiver))
-        arrives_at = pipe.arrives(left_at, size, (source.link, target.link), self._chance)
+        pipe = self._pipes.setdefault((sender, receiver), Pipe(sender, receiver, (source.link, target.link)))
+        arrives_at = pipe.arrives(left_at, size, self._chance)
         if sender != SERVER:
             self.traffic[sender].sent += size
             self._note(sender, "sent", size)

@@ -8,7 +8,7 @@ import trio
 from crypto.identity import Identity
 from node.drivers.framing import LENGTH_BYTES
 from node.drivers.libp2p import Libp2pTransport, Limits
-from node.drivers.links import ANNOUNCEMENT_BYTES, CONNECTION_BYTES, GRAFT_BYTES, WRITE_BYTES, Pipe
+from node.drivers.links import ANNOUNCEMENT_BYTES, CONNECTION_BYTES, GRAFT_BYTES, WRITE_BYTES, Link, Pipe
 from node.drivers.virtual import MESH
 
 LOOK_S = 0.1
@@ -83,7 +83,7 @@ async def test_a_connection_costs_what_the_model_says(nursery):
 async def test_messages_cost_what_the_model_says(nursery):
     ann, bob = Node(1), Node(2)
     await connected(nursery, ann, bob)
-    pipe = Pipe(0, 1)
+    pipe = Pipe(0, 1, (Link(), Link()))
     for number, sizes in enumerate([(100,), (100, 200, 300), (150_000,)]):
         [before, _] = await rest(ann, bob)
         for size in sizes:

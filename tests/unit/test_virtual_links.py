@@ -45,14 +45,14 @@ def test_many_senders_share_a_downlink():
 
 
 def test_the_latency_of_two_devices_is_the_sum_of_theirs():
-    pipe = Pipe(0, 1)
-    assert pipe.arrives(2.0, 100, (SLOW, FAST), Stream("test")) == pytest.approx(2.04)
+    pipe = Pipe(0, 1, (SLOW, FAST))
+    assert pipe.arrives(2.0, 100, Stream("test")) == pytest.approx(2.04)
 
 
 def test_jitter_and_loss_never_change_the_order():
     rough = Link(jitter_s=0.5, loss=0.2)
-    pipe, chance = Pipe(0, 1), Stream("test", 1)
-    arrivals = [pipe.arrives(0.01 * number, 2000, (rough, rough), chance) for number in range(300)]
+    pipe, chance = Pipe(0, 1, (rough, rough)), Stream("test", 1)
+    arrivals = [pipe.arrives(0.01 * number, 2000, chance) for number in range(300)]
     assert arrivals == sorted(arrivals)
     assert arrivals[-1] > 3.0
 
@@ -76,7 +76,7 @@ def test_the_delay_grows_with_loss_and_with_the_number_of_segments():
 
 
 def test_messages_of_one_moment_leave_in_one_write():
-    pipe = Pipe(0, 1)
+    pipe = Pipe(0, 1, (FAST, FAST))
     assert pipe.size_of(100, 1.0) == 100 + 4 + WRITE_BYTES
     assert pipe.size_of(100, 1.0) == 100 + 4
     assert pipe.size_of(100, 1.1) == 100 + 4 + WRITE_BYTES
