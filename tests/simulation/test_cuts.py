@@ -295,7 +295,7 @@ def test_an_end_without_a_partner_lasts_until_it_hears_so_or_is_replaced():
 
 
 def test_a_time_out_doubles_from_the_first_loss():
-    pipe = Pipe(0, 1)
+    pipe = Pipe(0, 1, (Link(), Link()))
     pipe.hold((1, b"", None), 100.0)
     assert pipe.sends_again_at(100.0) == pytest.approx(100 + RETRANSMIT_S)
     assert pipe.sends_again_at(101.5) == pytest.approx(100 + 15 * RETRANSMIT_S)
