@@ -136,7 +136,7 @@ class Manifest:
 
 class Swarm:
     id, manifest = SWARM_ID, Manifest
-    admits = staticmethod(lambda _: True)
+    may_admit = staticmethod(lambda _: True)
 
 
 def device(identity, port, here):

@@ -22,6 +22,9 @@ pytestmark = [pytest.mark.swarm, pytest.mark.timeout(300)]
 
 GOSSAMER = (sys.executable, "-P", "-m", "node")
 PATIENCE_S = 90
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # who starts the tests in the background may ignore it
 
 
 class Invite:
