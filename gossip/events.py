@@ -173,9 +173,14 @@ class Woke(Word, frozen=True):
 
 
 class Readdressed(Word, frozen=True):
-    """All addresses at which this device can be reached from now on."""
+    """All addresses at which this device can be reached from now on.
+
+    `moved`: it is at another place in the network, so that connections and dials of before say nothing; not where one of
+    those through which it is relayed came or went.
+    """
 
     addresses: tuple[str, ...]
+    moved: bool = False
 
 
 Event: TypeAlias = (

@@ -346,8 +346,7 @@ class Membership:
                 for neighbour in self.neighbours.values():
                     neighbour.heard_at = now
                 return self._look_again(now)
-            case Readdressed(addresses):
-                moved = not set(self._addresses) <= set(addresses)
+            case Readdressed(addresses, moved):
                 self._addresses = addresses[:ADDRESSES_MAX]
                 return [*self._renew_presence(), *(self._look_again(now) if moved else ())]
             case Message(body=Presence()):

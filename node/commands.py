@@ -350,11 +350,13 @@ def join(
     _check_each("--listen", listen, listen_address)
     secret = KNOCK if code is None else read_secret(code)
     path = home_path(home, os.environ)
-    from node.drivers.newcomer import Guest, Wishes  # noqa: PLC0415 - loads what only this command needs
+    from node.drivers.newcomer import Newcomer, Wishes  # noqa: PLC0415 - loads what only this command needs
 
     try:
-        guest = Guest(path, Wishes(name=name, task=task, data=data, listen=listen), _Follower(json=json))
-        joined = guest.join(secret, ask or "")
+        newcomer = Newcomer(
+            path, Wishes(name=name, task=task, data=data, listen=listen), _Follower(json=json)
+        )
+        joined = newcomer.join(secret, ask or "")
     except GossamerError as error:
         if json:
             told = {
@@ -364,11 +366,11 @@ def join(
             }
             _tell(json_text.dumps({"event": "failed", **told}))
         raise
-    bootstrap = () if guest.is_new else (joined.address,)
+    bootstrap = () if newcomer.is_new else (joined.address,)
     if json:
         told = {"swarm": joined.swarm.manifest.name, "swarm_id": joined.swarm.id.hex(), "home": str(path)}
-        _tell(json_text.dumps({"event": "joined", **told, "peer_id": guest.identity.peer_id}))
-    _say(f'{guest.name} belongs to the swarm "{joined.swarm.manifest.name}" now; its home is {path}')
+        _tell(json_text.dumps({"event": "joined", **told, "peer_id": newcomer.identity.peer_id}))
+    _say(f'{newcomer.name} belongs to the swarm "{joined.swarm.manifest.name}" now; its home is {path}')
     opened = open_home(path)
     if not start:
         more = "".join(f" --bootstrap {address}" for address in bootstrap)

@@ -38,9 +38,9 @@ from node.telemetry import logging_to
 from scenarios.certified import certify
 from scenarios.cuts import Parting, sides_of
 from scenarios.daemons import Daemon, Status, SwarmFailed, end_all
-from scenarios.guests import Guest, invitation_of
 from scenarios.mishaps import Course, meet
 from scenarios.namespaces import Network, built
+from scenarios.newcomers import Newcomer, invitation_of
 from scenarios.progress import Display, Snapshot
 from scenarios.report import (
     AggregateReport,
@@ -204,7 +204,7 @@ class Run:
     identities: list[Identity] = field(default_factory=list)
     swarm: Swarm | None = None
     credentials: list[tuple[bytes, ...]] = field(default_factory=list)
-    guests: list[Guest] = field(default_factory=list)
+    newcomers: list[Newcomer] = field(default_factory=list)
     stage: str = "founding"
 
     # --- the beginning ---------------------------------------------------------------------------------------
@@ -258,10 +258,12 @@ class Run:
         """A newcomer with a fresh home, let in by the first device; returns once it has a neighbour."""
         self._make_home(daemon, (), belongs=False)
         invite, code = await invitation_of(first)
-        self.guests.append(guest := Guest(daemon, trio.current_time(), invite))
+        self.newcomers.append(newcomer := Newcomer(daemon, trio.current_time(), invite))
         await daemon.start(self.plan.faults, ("join", code))
-        await self._until(lambda: guest.joined_s is not None)
-        self.display.say(f"{self._now_s:5.0f} s  {daemon.device.name} joined within {guest.joined_s:.1f} s")
+        await self._until(lambda: newcomer.joined_s is not None)
+        self.display.say(
+            f"{self._now_s:5.0f} s  {daemon.device.name} joined within {newcomer.joined_s:.1f} s"
+        )
 
     def _make_home(self, daemon: Daemon, bootstrap: tuple[str, ...], *, belongs: bool = True) -> None:
         place = self.daemons.index(daemon)
@@ -367,8 +369,8 @@ class Run:
         paused = [
             course.daemon for course in self.courses if course.fault.action == "pause" and course.unfinished
         ]
-        for guest in self.guests:
-            guest.look()
+        for newcomer in self.newcomers:
+            newcomer.look()
         for daemon in self._up:
             _refuse_death(daemon)
             if daemon not in paused:
@@ -535,7 +537,7 @@ class Run:
             n_min=plan.swarm.cohorts.n_min,
             masks=plan.swarm.cohorts.masks,
             nodes=[
-                _node_report(daemon, alone, in_swarm, routes, self.guests)
+                _node_report(daemon, alone, in_swarm, routes, self.newcomers)
                 for daemon, alone, in_swarm, routes in zip(
                     results.daemons, results.alone, results.in_swarm, results.routes, strict=True
                 )
@@ -621,9 +623,9 @@ async def _alone(daemon: Daemon) -> float:
 
 
 def _node_report(
-    daemon: Daemon, alone: float, in_swarm: float, routes: dict[str, str], guests: Sequence[Guest]
+    daemon: Daemon, alone: float, in_swarm: float, routes: dict[str, str], newcomers: Sequence[Newcomer]
 ) -> NodeReport:
-    guest = next((guest for guest in guests if guest.daemon is daemon), None)
+    newcomer = next((newcomer for newcomer in newcomers if newcomer.daemon is daemon), None)
     every = daemon.all_heard()
     last = every[-1]
     return NodeReport(
@@ -645,8 +647,8 @@ def _node_report(
         pss_mb=last.pss_mb,
         routes=routes,
         relayed_bytes=sum(status.relaying.relayed_bytes for status in every if status.relaying),
-        joined_s=None if guest is None else guest.joined_s,
-        first_contribution_s=None if guest is None else guest.first_contribution_s,
+        joined_s=None if newcomer is None else newcomer.joined_s,
+        first_contribution_s=None if newcomer is None else newcomer.first_contribution_s,
     )
 
 

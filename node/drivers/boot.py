@@ -363,7 +363,7 @@ class Life:
             if now:
                 transport.own_addresses = now
                 self._log.info("moved", addresses=transport.addresses)
-                self._mailbox.put(Readdressed(tuple(transport.addresses[:ADDRESSES_MAX])))
+                self._mailbox.put(Readdressed(tuple(transport.addresses[:ADDRESSES_MAX]), moved=True))
 
     def _log_transport(self, name: str, fields: Mapping[str, object]) -> None:
         # The core reports the first two as well; guests come and go as they like.

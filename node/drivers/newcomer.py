@@ -54,7 +54,7 @@ class Wishes:
     listen: tuple[str, ...] = ()
 
 
-class Guest:
+class Newcomer:
     def __init__(self, path: Path, wishes: Wishes, eyes: Eyes) -> None:
         """Raises HomeError, ConfigError."""
         self.path = path

@@ -6,7 +6,16 @@ import pytest
 
 from crypto.identity import Identity
 from gossip import catching_up, checkpoint
-from gossip.aggregate import STATE_EVERY, Aggregate, Signatures, Verified, aggregate_id, pack_members, write
+from gossip.aggregate import (
+    STATE_EVERY,
+    Aggregate,
+    Signatures,
+    Verified,
+    aggregate_id,
+    members_of,
+    pack_members,
+    write,
+)
 from gossip.catching_up import (
     AGAIN_S,
     BEHIND_ROUNDS,
@@ -43,11 +52,11 @@ def checked(body_):
 
 
 class Node:
-    def __init__(self, row=()):
+    def __init__(self, row=(), swarm=SWARM, certified=lambda _: True):
         self.history, self.replica = SETTING.history(), SETTING.replica()
         for each in row:
             self.replica.apply(self.history.add(each).changes, self.history.round)
-        self.machine = CatchUp(SWARM, SETTING.layout, SETTING.initial, self.take)
+        self.machine = CatchUp(swarm, SETTING.layout, SETTING.initial, self.take, certified)
 
     def take(self, parents):
         return checkpoint.take(self.history, self.replica, parents, SETTING.swarm)
@@ -144,6 +153,21 @@ def other_model(true):
     x = np.frombuffer(true.x, "<i8").copy()
     x[3] += 1
     return replace(true, x=x.tobytes())
+
+
+@pytest.mark.parametrize(
+    "stranger", [None, 0, -1], ids=["all admitted", "the first was not", "the last was not"]
+)
+def test_where_certificates_admit_one_offer_will_do_if_all_who_met_for_it_were_admitted(row, stranger):
+    swarm = Swarm(SETTING.swarm, replace(SETTING.manifest, admit="invite"), b"")
+    strangers = () if stranger is None else (members_of(newest_state(row).body, SETTING.manifest)[stranger],)
+    giver, taker = Node(row), Node(row[:3], swarm, lambda peer: peer not in strangers)
+    adopted = fetch(taker, giver, ADA)
+    if stranger is None:
+        assert adopted.giver == ADA
+    else:
+        assert adopted is None
+        assert taker.consider(ADA, giver.history.round) is None, "everything is pulled"
 
 
 @pytest.mark.usefixtures("one_will_do")

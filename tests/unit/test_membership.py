@@ -298,12 +298,22 @@ def test_what_breaks_when_a_device_wakes_is_dialled_at_its_next_beat():
     assert dialled(membership.handle(BEAT, 91.0 + SOON_S)) == [(KEYS[1], ("at/1",))]
 
 
+def test_a_relay_that_comes_and_goes_makes_a_device_dial_nobody():
+    membership = machine()
+    told(membership, presence(1))
+    membership.handle(PeerUp(KEYS[1]), 0.0)
+    told(membership, presence(2))
+    membership.handle(PeerDown(KEYS[2], "gone"), 1.0)
+    for addresses in (("at/0", "via/1"), ("at/0",), ("at/0", "via/3")):
+        assert not dialled(membership.handle(Readdressed(addresses), 1.5))
+
+
 def test_who_moves_tells_its_neighbours_where_it_is_now_and_looks_for_the_others():
     membership = machine(sequence=7)
     membership.handle(PeerUp(KEYS[1]), 0.0)
     told(membership, presence(2))
     membership.handle(PeerDown(KEYS[2], "gone"), 1.0)
-    moved = membership.handle(Readdressed(("at/elsewhere",)), 2.0)
+    moved = membership.handle(Readdressed(("at/elsewhere",), moved=True), 2.0)
     ((peer, greeting),) = sent(moved, Greeting)
     said = open_frame(SWARM.id, greeting.presences[0])
     assert (peer, said.body) == (KEYS[1], Presence(8, ("at/elsewhere",)))

@@ -12,7 +12,7 @@ from node.config import ConfigError, load_config
 from node.drivers import newcomer as newcomer_module
 from node.drivers.joining import kept_credential, kept_manifest
 from node.drivers.knocking import Joined
-from node.drivers.newcomer import EVERYWHERE, Guest, Wishes
+from node.drivers.newcomer import EVERYWHERE, Newcomer, Wishes
 from node.home import Home, HomeError, init_home, open_home, read_identity
 from tests.simulation.harness import tiny_swarm
 from tests.unit.test_node_cli import gossamer  # noqa: F401 - a fixture
@@ -28,20 +28,20 @@ def swarm_of(task):
     return type(WATCH)(WATCH.id, told, WATCH.signed)
 
 
-def joined(guest, address=LAN):
-    statement = issue(ADA, WATCH.id, guest.identity.public_key, 0, 1_800_000_000, 1_900_000_000, 0)
+def joined(newcomer, address=LAN):
+    statement = issue(ADA, WATCH.id, newcomer.identity.public_key, 0, 1_800_000_000, 1_900_000_000, 0)
     return Joined(swarm_of("watch"), (statement,), address)
 
 
 def test_the_key_makes_it_a_home_and_all_else_is_there_by_then(tmp_path):
-    guest = Guest(tmp_path / "home", Wishes(name="bob"), None)
-    assert not guest.path.exists()
-    guest._check(swarm_of("watch"))
-    assert not guest.path.exists()
-    told = joined(guest)
-    guest._keep(told)
-    home = open_home(guest.path)
-    assert read_identity(home).public_key == guest.identity.public_key
+    newcomer = Newcomer(tmp_path / "home", Wishes(name="bob"), None)
+    assert not newcomer.path.exists()
+    newcomer._check(swarm_of("watch"))
+    assert not newcomer.path.exists()
+    told = joined(newcomer)
+    newcomer._keep(told)
+    home = open_home(newcomer.path)
+    assert read_identity(home).public_key == newcomer.identity.public_key
     assert kept_manifest(home).id == WATCH.id
     assert kept_credential(home) == told.statements
     config = load_config(home.config)
@@ -50,9 +50,9 @@ def test_the_key_makes_it_a_home_and_all_else_is_there_by_then(tmp_path):
 
 
 def test_who_joins_on_one_machine_opens_no_port_to_others(tmp_path):
-    guest = Guest(tmp_path / "home", Wishes(), None)
-    guest._keep(joined(guest, LAN.replace("192.168.1.5", "127.0.0.1")))
-    assert load_config(Home(guest.path).config).network.listen == ("/ip4/127.0.0.1/tcp/0",)
+    newcomer = Newcomer(tmp_path / "home", Wishes(), None)
+    newcomer._keep(joined(newcomer, LAN.replace("192.168.1.5", "127.0.0.1")))
+    assert load_config(Home(newcomer.path).config).network.listen == ("/ip4/127.0.0.1/tcp/0",)
 
 
 @pytest.mark.parametrize("there_before", [False, True])
@@ -61,28 +61,28 @@ def test_whatever_fails_nothing_is_left(tmp_path, monkeypatch, fails, there_befo
     path = tmp_path / "home"
     if there_before:
         path.mkdir(mode=0o700)
-    guest = Guest(path, Wishes(), None)
+    newcomer = Newcomer(path, Wishes(), None)
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(newcomer_module, fails, full)
     with pytest.raises(HomeError, match="No space left"):
-        guest._keep(joined(guest))
+        newcomer._keep(joined(newcomer))
     assert path.exists() == there_before
     assert list(tmp_path.rglob("*")) == [path] * there_before
 
 
 def test_a_manifest_never_chooses_what_is_imported(tmp_path):
-    guest = Guest(tmp_path / "home", Wishes(), None)
+    newcomer = Newcomer(tmp_path / "home", Wishes(), None)
     for task in ("os:system", "package.module:task", "nothing-of-ours"):
         with pytest.raises(ConfigError, match="--task"):
-            guest._check(swarm_of(task))
-    own = Guest(tmp_path / "home", Wishes(task="mine.tasks:walk", data="all"), None)
+            newcomer._check(swarm_of(task))
+    own = Newcomer(tmp_path / "home", Wishes(task="mine.tasks:walk", data="all"), None)
     own._check(swarm_of("os:system"))
     assert own._settings(swarm_of("os:system"), LAN).task.name == "mine.tasks:walk"
     with pytest.raises(ConfigError, match="--data"):
-        Guest(tmp_path / "home", Wishes(task="mine.tasks:walk"), None)._check(swarm_of("os:system"))
+        Newcomer(tmp_path / "home", Wishes(task="mine.tasks:walk"), None)._check(swarm_of("os:system"))
 
 
 def test_where_no_home_can_be_made_nobody_is_asked(tmp_path):
@@ -91,18 +91,22 @@ def test_where_no_home_can_be_made_nobody_is_asked(tmp_path):
     (tmp_path / "half" / "state.db").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "home", tmp_path / "half"):
         with pytest.raises(HomeError, match="--home"):
-            Guest(path, Wishes(), None)
+            Newcomer(path, Wishes(), None)
 
 
 def test_an_old_home_keeps_its_settings_and_its_key(tmp_path):
     seed = bytes([7]) * 32
     home = init_home(tmp_path / "home", 'name = "old"\n[task]\nname = "watch"\ndata = "subjects=3"\n', seed)
     before = home.config.read_bytes()
-    guest = Guest(home.path, Wishes(), None)
-    assert (guest.name, guest.is_new, guest.identity.public_key) == ("old", False, Identity(seed).public_key)
-    guest._keep(joined(guest))
+    newcomer = Newcomer(home.path, Wishes(), None)
+    assert (newcomer.name, newcomer.is_new, newcomer.identity.public_key) == (
+        "old",
+        False,
+        Identity(seed).public_key,
+    )
+    newcomer._keep(joined(newcomer))
     assert home.config.read_bytes() == before
-    again = Guest(home.path, Wishes(), None)
+    again = Newcomer(home.path, Wishes(), None)
     assert again._kept.id == WATCH.id
     again._keep(joined(again))  # a renewal
 
@@ -150,7 +154,7 @@ def news(what, **more):
 
 @pytest.fixture
 def daemon(monkeypatch):
-    """A daemon that tells of one guest, and what it is asked."""
+    """A daemon that tells of one newcomer, and what it is asked."""
     asked = []
 
     def call(_home, _method, path, *, json=None, **_):

@@ -18,7 +18,7 @@ LINE_BYTES_MAX = 1 << 16
 
 
 @dataclass(slots=True)
-class Guest:
+class Newcomer:
     """A device that was let in, and when, counted from its `gossamer join` on, it had come how far."""
 
     daemon: Daemon
