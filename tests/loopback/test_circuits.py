@@ -1,6 +1,6 @@
 """Circuits and holes on 127.0.0.1: whoever is told to be far away is reached through a third, and then without it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -14,19 +14,18 @@ from node.drivers import circuits
 from node.drivers.circuits import Relaying
 from node.drivers.libp2p import Libp2pTransport, Limits
 from node.relay import Status
+from tests.diary import PATIENCE_S, Diary
 
-PATIENCE_S = 8.0
 SWARM = b"\x11" * 32
 
 
-class Device:
+class Device(Diary):
     """A transport whose inbox and log are lists, all of whose addresses lead beyond its own networks."""
 
     def __init__(self, seed: int, *, belongs=lambda _: True, serves=True, limits=None) -> None:
+        super().__init__()
         identity = Identity(bytes([seed]) * 32)
         self.key, self.name = identity.public_key, identity.peer_id
-        self.entries: list[tuple] = []
-        self._changed = trio.Event()
         self.transport = Libp2pTransport(
             identity_seed=identity.seed,
             swarm=SWARM,
@@ -34,7 +33,7 @@ class Device:
             limits=limits or Limits(),
             inbox=self,
             manifest=lambda: b"",
-            log=lambda name, fields: self.note("log", name, dict(fields)),
+            log=self.log,
             relaying=Relaying(
                 belongs=belongs,
                 reachable=lambda addresses: self.note("reachable", tuple(addresses)),
@@ -42,35 +41,6 @@ class Device:
                 far=lambda _: True,
             ),
         )
-
-    def note(self, *entry) -> None:
-        self.entries.append(entry)
-        self._changed.set()
-        self._changed = trio.Event()
-
-    def received(self, peer, data):
-        self.note("received", peer, data)
-
-    def heard(self, forwarder, data):
-        self.note("heard", forwarder, data)
-
-    def peer_up(self, peer):
-        self.note("up", peer)
-
-    def peer_down(self, peer, reason):
-        self.note("down", peer, reason)
-
-    def send_failed(self, peer, data, reason):
-        self.note("failed", peer, data, reason)
-
-    def of(self, kind: str) -> list[tuple]:
-        return [entry[1:] for entry in self.entries if entry[0] == kind]
-
-    async def until(self, enough: Callable[[], bool]) -> None:
-        with trio.move_on_after(PATIENCE_S):
-            while not enough():
-                await self._changed.wait()
-        assert enough(), self.entries
 
     def address_of(self, other) -> str:
         return dict(self.transport.peers).get(other.key, "")

@@ -54,22 +54,20 @@ class OpenNode(Node):
             limits=limits,
             inbox=self,
             manifest=lambda: b"manifest",
-            log=lambda event, fields: self.note("log", event, dict(fields)),
+            log=self.log,
             guests=guests,
             agent=AGENT,
         )
 
     def logged(self, event: str) -> list[dict]:
-        return [entry[2] for entry in self.diary if entry[:2] == ("log", event)]
+        return [entry[2] for entry in self.entries if entry[:2] == ("log", event)]
 
     async def until_logged(self, event: str, count: int = 1) -> dict:
-        with trio.fail_after(PATIENCE_S):
-            while len(self.logged(event)) < count:
-                await self._changed.wait()
+        await self.until(lambda: len(self.logged(event)) >= count)
         return self.logged(event)[count - 1]
 
     def has_told_the_core(self) -> list[tuple]:
-        return [entry for entry in self.diary if entry[0] != "log"]
+        return [entry for entry in self.entries if entry[0] != "log"]
 
 
 @dataclass
@@ -143,9 +141,9 @@ async def started(nursery) -> AsyncIterator[Start]:
         friend = OpenNode(2, GuestLimits(), Limits())
         await nursery.start(friend.transport.run)
         friend.transport.dial(node.key, node.transport.addresses)
-        await friend.until("up", node.key)
+        await friend.until_noted("up", node.key)
         friend.transport.send(node.key, b"are you well?")
-        await node.until("received", friend.key, b"are you well?")
+        await node.until_noted("received", friend.key, b"are you well?")
 
 
 @pytest.mark.parametrize("protocol", [IDENTIFY, PING])
@@ -245,7 +243,7 @@ async def test_what_a_guest_says_reaches_neither_the_core_nor_the_swarm_nor_othe
     neighbour = OpenNode(3, GuestLimits(), Limits())
     await nursery.start(neighbour.transport.run)
     neighbour.transport.dial(node.key, node.transport.addresses)
-    await node.until("up", neighbour.key)
+    await node.until_noted("up", neighbour.key)
     higher = b"\xcc" * 32  # its key: this node chooses the connection, and has it in its books at first
     async with guest(node, higher) as ann, guest(node, b"\xdd" * 32) as bob:
         await bob.subscribe()
@@ -258,13 +256,13 @@ async def test_what_a_guest_says_reaches_neither_the_core_nor_the_swarm_nor_othe
         assert set(gossip.peers) | gossip.router.mesh[TOPIC] == {ID(victim_id(neighbour))}
         assert set(node.transport._host.links) == {ID(victim_id(neighbour))}
         node.transport.publish(b"for the swarm")
-        await neighbour.until("heard", node.key, b"for the swarm")
+        await neighbour.until_noted("heard", node.key, b"for the swarm")
         node.transport.tell_guests(b"for guests")
         with trio.fail_after(PATIENCE_S):
             assert (await next_announcement(await bob.heard.receive())).data == b"for guests"
         assert [key for key, _ in node.transport.peers] == [neighbour.key]
     assert [entry for entry in node.has_told_the_core() if entry[0] == "heard"] == []
-    assert [entry for entry in neighbour.diary if entry[0] == "heard"] == [
+    assert [entry for entry in neighbour.entries if entry[0] == "heard"] == [
         ("heard", node.key, b"for the swarm")
     ]
 

@@ -29,8 +29,8 @@ from multiaddr import Multiaddr
 from crypto.identity import Identity, public_key_of
 from node.drivers.framing import SIGN_OF_LIFE, framed
 from node.drivers.libp2p import BUFFERED_BYTES, Libp2pTransport, Limits
+from tests.diary import PATIENCE_S, Diary
 
-PATIENCE_S = 8.0
 SWARM = b"\x11" * 32
 TOPIC = f"gossamer/1/{SWARM.hex()}"
 MESSAGES = TProtocol(f"/gossamer/1/{SWARM.hex()[:32]}/messages")
@@ -38,14 +38,13 @@ MANIFEST = TProtocol("/gossamer/1/manifest")
 GOSSIP = TProtocol("/meshsub/1.1.0")
 
 
-class Node:
-    """An honest node and its diary."""
+class Node(Diary):
+    """An honest node, and all that it was told."""
 
     def __init__(self, seed: int, limits: Limits) -> None:
+        super().__init__()
         identity = Identity(bytes([seed]) * 32)
         self.key = identity.public_key
-        self.diary: list[tuple] = []
-        self._changed = trio.Event()
         self.transport = Libp2pTransport(
             identity_seed=identity.seed,
             swarm=SWARM,
@@ -53,33 +52,11 @@ class Node:
             limits=limits,
             inbox=self,
             manifest=lambda: b"manifest",
-            log=lambda event, fields: self.note("log", event, dict(fields)),
+            log=self.log,
         )
 
-    def note(self, *entry) -> None:
-        self.diary.append(entry)
-        self._changed.set()
-        self._changed = trio.Event()
-
-    def received(self, peer, data):
-        self.note("received", peer, data)
-
-    def heard(self, forwarder, data):
-        self.note("heard", forwarder, data)
-
-    def peer_up(self, peer):
-        self.note("up", peer)
-
-    def peer_down(self, peer, reason):
-        self.note("down", peer, reason)
-
-    def send_failed(self, peer, data, reason):
-        self.note("failed", peer, data, reason)
-
-    async def until(self, *entry) -> None:
-        with trio.fail_after(PATIENCE_S):
-            while entry not in self.diary:
-                await self._changed.wait()
+    async def until_noted(self, *entry) -> None:
+        await self.until(lambda: entry in self.entries)
 
     @property
     def endpoint(self) -> tuple[str, int]:
@@ -87,7 +64,7 @@ class Node:
         return host, int(port)
 
     def blamed(self) -> list[str]:
-        return [entry[2]["reason"] for entry in self.diary if entry[:2] == ("log", "peer_violation")]
+        return [entry[2]["reason"] for entry in self.entries if entry[:2] == ("log", "peer_violation")]
 
 
 @pytest.fixture
@@ -106,9 +83,9 @@ async def started(nursery) -> AsyncIterator[Callable[..., Awaitable[Node]]]:
         friend = Node(2, Limits())
         await nursery.start(friend.transport.run)
         friend.transport.dial(victim.key, victim.transport.addresses)
-        await friend.until("up", victim.key)
+        await friend.until_noted("up", victim.key)
         friend.transport.send(victim.key, b"are you well?")
-        await victim.until("received", friend.key, b"are you well?")
+        await victim.until_noted("received", friend.key, b"are you well?")
 
 
 @asynccontextmanager
@@ -155,7 +132,7 @@ async def neighbour(victim: Node, seed: bytes = b"\xee" * 32) -> AsyncIterator[N
         with trio.fail_after(PATIENCE_S):
             heard = await opening.receive()
         key = public_key_of(str(host.get_id()))
-        await victim.until("up", key)
+        await victim.until_noted("up", key)
         yield Neighbour(host, key, said, heard)
 
 
@@ -194,10 +171,10 @@ async def test_a_message_that_announces_too_much_costs_the_connection_and_no_mem
     victim = await started(Limits(message_bytes=1000, queue_bytes=1000))
     async with neighbour(victim) as liar:
         await liar.said.write(framed([b"fine"]))
-        await victim.until("received", liar.key, b"fine")
+        await victim.until_noted("received", liar.key, b"fine")
         await liar.said.write((1001).to_bytes(4, "big"))
         reason = "a message of 1001 bytes; 1000 are allowed"
-        await victim.until("down", liar.key, f"broke the rules: {reason}")
+        await victim.until_noted("down", liar.key, f"broke the rules: {reason}")
         assert victim.blamed() == [reason]
 
 
@@ -205,9 +182,11 @@ async def test_half_a_message_is_no_message(started):
     victim = await started()
     async with neighbour(victim) as dying:
         await dying.said.write(framed([b"whole"]) + framed([b"x" * 100])[:50])
-        await victim.until("received", dying.key, b"whole")
-    await victim.until("down", dying.key, "connection lost")
-    assert [entry for entry in victim.diary if entry[0] == "received"] == [("received", dying.key, b"whole")]
+        await victim.until_noted("received", dying.key, b"whole")
+    await victim.until_noted("down", dying.key, "connection lost")
+    assert [entry for entry in victim.entries if entry[0] == "received"] == [
+        ("received", dying.key, b"whole")
+    ]
 
 
 async def test_one_messages_stream_is_enough(started):
@@ -215,7 +194,7 @@ async def test_one_messages_stream_is_enough(started):
     async with neighbour(victim) as twofaced:
         with suppress(BaseLibp2pError):
             await twofaced.host.new_stream(ID(victim_id(victim)), [MESSAGES])
-        await victim.until("down", twofaced.key, "broke the rules: a second messages stream")
+        await victim.until_noted("down", twofaced.key, "broke the rules: a second messages stream")
 
 
 async def test_a_silent_neighbour_is_given_up_and_an_idle_one_gives_signs_of_life(started):
@@ -225,7 +204,7 @@ async def test_a_silent_neighbour_is_given_up_and_an_idle_one_gives_signs_of_lif
         while len(heard) < 3 * len(SIGN_OF_LIFE):
             heard += await frozen.heard.read(65536)
         assert heard == SIGN_OF_LIFE * 3
-        await victim.until("down", frozen.key, "silent for 0.4 s, or too slow")
+        await victim.until_noted("down", frozen.key, "silent for 0.4 s, or too slow")
 
 
 async def test_a_message_that_trickles_is_given_up(started):
@@ -233,7 +212,7 @@ async def test_a_message_that_trickles_is_given_up(started):
     async with neighbour(victim) as trickling:
         for _ in range(3):
             await trickling.said.write(b"\x00")
-        await victim.until("down", trickling.key, "silent for 45 s, or too slow")
+        await victim.until_noted("down", trickling.key, "silent for 45 s, or too slow")
 
 
 async def no_utf8(host: IHost, victim: Node) -> INetStream:
@@ -289,7 +268,7 @@ async def test_announcements_that_no_honest_node_forwards_cost_the_connection(st
         await gone(stream)
     assert len(victim.blamed()) == 1
     assert reason in victim.blamed()[0]
-    assert [entry for entry in victim.diary if entry[0] == "heard"] == []
+    assert [entry for entry in victim.entries if entry[0] == "heard"] == []
 
 
 async def test_an_announcement_must_be_signed_by_the_one_that_it_names(started):
@@ -303,8 +282,8 @@ async def test_an_announcement_must_be_signed_by_the_one_that_it_names(started):
         forged.data = b"as changed"
         await stream.write(frame(forged))
         await stream.write(frame(announcement(liar.host, b"honest", number=2)))
-        await victim.until("heard", liar.key, b"honest")
-    assert [entry for entry in victim.diary if entry[0] == "heard"] == [("heard", liar.key, b"honest")]
+        await victim.until_noted("heard", liar.key, b"honest")
+    assert [entry for entry in victim.entries if entry[0] == "heard"] == [("heard", liar.key, b"honest")]
 
 
 async def test_control_messages_leave_nothing_behind_and_dial_nobody(started):
@@ -319,7 +298,7 @@ async def test_control_messages_leave_nothing_behind_and_dial_nobody(started):
             control.ihave.add(topicID=f"junk {number}", messageIDs=[b"x"])
         await stream.write(frame(control=control))
         await stream.write(frame(announcement(liar.host, b"next")))
-        await victim.until("heard", liar.key, b"next")
+        await victim.until_noted("heard", liar.key, b"next")
         router = victim.transport._gossip.router
         assert [*router.back_off, *router.ihave_message_limits, *router.graft_flood_tracking] == []
         assert set(router.mesh) == {TOPIC}
@@ -331,11 +310,11 @@ async def test_announcements_above_a_neighbours_rate_are_left_to_others(started)
         all_five = [announcement(eager.host, b"%d" % number, number=number) for number in range(5)]
         stream = await eager.host.new_stream(ID(victim_id(victim)), [GOSSIP])
         await stream.write(frame(*all_five))
-        await victim.until("heard", eager.key, b"2")
+        await victim.until_noted("heard", eager.key, b"2")
         other = await patient.host.new_stream(ID(victim_id(victim)), [GOSSIP])
         await other.write(frame(*all_five[3:]))
-        await victim.until("heard", patient.key, b"4")
-    heard = [entry[1:] for entry in victim.diary if entry[0] == "heard"]
+        await victim.until_noted("heard", patient.key, b"4")
+    heard = [entry[1:] for entry in victim.entries if entry[0] == "heard"]
     first, later = (
         [(eager.key, b"%d" % number) for number in (0, 1, 2)],
         [(patient.key, b"3"), (patient.key, b"4")],
@@ -349,7 +328,7 @@ async def test_streams_are_counted(started):
         with suppress(BaseLibp2pError):
             for _ in range(7):
                 await raw_stream(greedy.host, victim)
-        await victim.until("down", greedy.key, "broke the rules: more than 8 streams")
+        await victim.until_noted("down", greedy.key, "broke the rules: more than 8 streams")
 
 
 async def test_a_flood_beyond_the_window_is_cut_off(started):
@@ -400,7 +379,7 @@ async def test_idle_strangers_do_not_take_the_slots_of_others(started):
         assert await closed(turned_away)
         async with neighbour(victim) as honest:
             await honest.said.write(framed([b"in spite of them"]))
-            await victim.until("received", honest.key, b"in spite of them")
+            await victim.until_noted("received", honest.key, b"in spite of them")
             await stack.enter_async_context(await caller("127.0.0.3", victim))
             full = await stack.enter_async_context(await caller("127.0.0.4", victim))
             assert await closed(full)
@@ -411,8 +390,8 @@ async def test_slots_are_given_back(started):
     for _ in range(4):
         async with neighbour(victim) as guest:
             pass
-        await victim.until("down", guest.key, "connection lost")
-        victim.diary.clear()
+        await victim.until_noted("down", guest.key, "connection lost")
+        victim.entries.clear()
     assert victim.transport._links == {}
     # The last one may still be clearing up.
     assert len(victim.transport._host.swarm.get_connections()) <= 1
