@@ -546,7 +546,7 @@ class Libp2pTransport:
             self._inbox.peer_up(link.peer)
         if self.circuits is not None:
             self.circuits.up(link)
-        if (dial := self._dials.get(link.peer)) is not None:
+        if (dial := self._dials.pop(link.peer, None)) is not None:
             dial.cancel()
         if self._nursery is not None and self._gossip is not None:
             self._nursery.start_soon(self._join_gossip, self._gossip, link)
@@ -817,7 +817,8 @@ class Libp2pTransport:
                 await tried.wait()
             await try_each(relayed, self._limits.dial_s)
 
-        with self._dials[peer]:
+        dial = self._dials[peer]
+        with dial:
             async with trio.open_nursery() as nursery:
                 if relayed:
                     nursery.start_soon(try_circuits)
@@ -825,6 +826,8 @@ class Libp2pTransport:
                 tried.set()
             for link in [link for link in self._links.values() if link.peer == peer]:
                 await link.ended.wait()
+        if self._dials.get(peer) is not dial:
+            return  # it came up, and how that ends is its link's to tell
         del self._dials[peer]
         if peer not in dict(self.peers):
             nothing = f"no answer within {self._limits.dial_s:g} s" if addresses else "no address is known"

@@ -68,14 +68,16 @@ def inviter_of(device):
 class World:
     """Ada, whose code it is, and others who claim every number."""
 
-    def __init__(self, monkeypatch, liars, *, first=False):
+    def __init__(self, monkeypatch, liars, *, first=False, there=True):
+        """`first`: they are announced before her. Without `there` she is not, and in what order others are asked is chance."""
         ada = inviter_of(ADA)
         self.invitation = ada.invite(600.0, 1, 0.0)
         self.guesses = []
         self._inviters = {ADA.peer_id: lambda: ada}
         for liar in liars:
             self._inviters[liar.peer_id] = lambda liar=liar: self._false(liar)
-        order = [*liars, ADA] if first else [ADA, *liars]
+        honest = [ADA] if there else []
+        order = [*liars, *honest] if first else [*honest, *liars]
         notices = [
             (
                 each.peer_id,
@@ -151,7 +153,7 @@ async def test_a_liar_that_comes_first_keeps_nobody_out(monkeypatch, autojump_cl
 
 
 async def test_many_liars_get_three_guesses_together(monkeypatch, autojump_clock, proofs):
-    world = World(monkeypatch, FALSE, first=True)
+    world = World(monkeypatch, FALSE, there=False)
     with pytest.raises((NobodyThere, PeerViolation)) as caught:
         await world.join()
     assert len(proofs) == CLAIMANTS_MAX

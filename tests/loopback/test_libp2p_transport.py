@@ -460,6 +460,25 @@ async def test_what_comes_from_an_address_that_is_gone_is_ended(nursery):
     assert one.transport.addresses_now() == one.transport.addresses
 
 
+async def test_a_connection_that_ends_as_it_comes_up_is_told_of_once(nursery):
+    one, other = Node(1), Node(2)
+    await started(nursery, one, other)
+    noted = one.diary.peer_up
+
+    def peer_up(peer: bytes) -> None:
+        noted(peer)
+        one.transport.disconnect(peer, "enough")
+
+    one.diary.peer_up = peer_up
+    one.transport.dial(other.key, other.addresses)
+    await one.diary.until(lambda: one.diary.of("down"))
+    await trio.sleep(0.2)  # for a dial that would say more
+    assert one.diary.of("up") == [(other.key,)]
+    assert one.diary.of("down") == [(other.key, "enough")]
+    one.diary.peer_up = noted
+    await connected(one, other)
+
+
 async def test_a_connection_that_acknowledges_nothing_is_given_up_by_the_system(nursery):
     if not hasattr(trio.socket, "TCP_USER_TIMEOUT"):
         pytest.skip("this system does not know TCP_USER_TIMEOUT")
