@@ -35,12 +35,11 @@ from gossip.coding import FLAG_BYTES, squeeze, unsqueeze
 from gossip.errors import PeerViolation
 from gossip.layout import PARAMETERS_MAX, Layout
 from gossip.lowrank import values_in
-from gossip.manifest import SEGMENTS_MAX, TENSORS_MAX, Compression, Hash, Manifest, PeerKey
+from gossip.manifest import COHORT_MAX, SEGMENTS_MAX, TENSORS_MAX, Compression, Hash, Manifest, PeerKey
 from gossip.wire import Wire, pack, unpack
 
 PARTS_MAX = 8
 PARENTS_MAX = 8
-COHORT_MAX = 32  # members
 ROUND_MAX = (1 << 24) - 1  # the fold's integers cannot overflow before it
 SUM_MAX = 1 << 9  # |U2| S, for the fold's integers as well
 CONTRIBUTORS_MAX = PARTS_MAX * COHORT_MAX

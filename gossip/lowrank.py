@@ -31,6 +31,22 @@ shares along another are below 2^42, products with it below 2^43, and scaling sh
 taken to 2^-16 with Python's integers, which have no bounds. A product of a factor and a basis has at most 64 terms of 2^9
 times 2^12, so below 2^27 even as partial sums: float64 computes it exactly, in any order. With the exponent it is at most
 2^(27 + 24 - 12) = 2^39, and 2^11 aggregates of a round give 2^50 at most; `gossip.fold` cuts that to what it bears.
+
+**Rare directions count for more** (`compression.newton_schulz`). A sum's largest directions are what all devices learn again and again; what
+only some of them know is in the small ones. So before it is folded, a factor F takes k steps of Newton and Schulz towards its polar factor
+F (F^T F)^(-1/2), all of whose singular values are equal (Bernstein and Newhouse 2024, arXiv:2409.20325; Jordan et al., "Muon", 2024; for factors: Ahn et al.,
+"Dion", 2025, arXiv:2504.05295):
+
+    S_0 = F^T F / tr(F^T F),  W_0 = I;      H = (3 I - S) / 2,  W <- W H,  S <- S H H;      then F W / sqrt(tr S)
+
+A step multiplies small singular values by 3/2 and leaves 1 where it is, so that k is a bound on how much anything is raised, and noise stays small. All are
+polynomials of S_0 and commute, so that S_k = S_0 W_k^2, and tr S_k is what the energy has become: the last division keeps it as it was. The
+basis of the next round comes from the factor as it was summed.
+
+In integers, in units of 2^-24: entries of S are at most 1, of H 3/2, of W (3/2)^k with k <= 8 (STEPS_MAX), and a product of two of these is at most the product of its
+row's and its column's lengths, so below 2^24 2^24 2^6. Each shift rounds down by one unit at most, which later steps multiply by (9/4)^8 at most: 2^-24 rank 657,
+some thousandths for rank 64. A row of F is at most 2^9 sqrt(64) long, so that F W is below 2^(12 + 5 + 24) and float64 has it exactly; in units of
+2^-12 its product with a basis is below 2^(29 + 12 + 6).
 """
 
 import itertools
@@ -55,6 +71,7 @@ BASES_MAX = 256  # kept; each is below a quarter of its tensor in float32, as fa
 _FINE_BITS = 20  # a basis in the making is in units of 2^-20
 _LEAST_BITS = 10  # what is left of a column is a direction if it is at least 2^-10 of it
 _NORM_BITS = 16
+_STEP_BITS = 24  # Newton's and Schulz's matrices are in units of 2^-24
 
 Basis = NDArray[np.int16]  # length x rank
 Doubles = NDArray[np.float64]
@@ -178,9 +195,31 @@ def spread(body: Factored, origin: Factored | None, layout: Layout, compression:
         if basis is None:
             meant[piece.start : piece.end] = own.astype(np.int64) << shift
         else:
-            whole = product(own, piece, basis).astype(np.int64)
+            raised = evened(own.reshape(piece.length, -1), compression.newton_schulz)
+            whole = product(raised, piece, basis).astype(np.int64) >> BASIS_BITS
             meant[piece.start : piece.end] = whole << shift >> BASIS_BITS
     return meant
+
+
+def evened(factor_: NDArray[np.integer], steps: int) -> Integers:
+    """A factor with its singular values nearer to one another by so many steps, in 2^-12 of its unit: int64[length, rank].
+
+    Its energy stays as it was, but for rounding.
+    """
+    whole = factor_.astype(np.float64)
+    gram = (whole.T @ whole).astype(np.int64)
+    energy = int(gram.trace())
+    if not steps or not energy:
+        return factor_.astype(np.int64) << BASIS_BITS
+    one = np.eye(len(gram), dtype=np.int64) << _STEP_BITS
+    shares, weights = (gram << _STEP_BITS) // energy, one
+    for _ in range(steps):
+        step = 3 * one - shares >> 1
+        weights = weights @ step >> _STEP_BITS
+        shares = (shares @ step >> _STEP_BITS) @ step >> _STEP_BITS
+    scale = math.isqrt((1 << 3 * _STEP_BITS) // int(shares.trace()))
+    weights = weights * scale >> _STEP_BITS
+    return (whole @ weights.astype(np.float64)).astype(np.int64) >> _STEP_BITS - BASIS_BITS
 
 
 # --- the basis ------------------------------------------------------------------------------------------------------

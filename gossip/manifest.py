@@ -22,11 +22,14 @@ TENSORS_MAX = 4096
 SEGMENTS_MAX = 62
 MEMBERS_MAX = 4096
 SCHEDULE_MAX = 16
+COHORT_MAX = 64  # members
 RANK_MAX = 64
 GRAIN_MAX = 64
 MASKS_OFF = "masks are off: members' updates are visible to their aggregator"
 INVITES_MAX = 1 << 12  # of one inviter, whatever the manifest says, and of the founder
 DEPTH_MAX = 4  # generations
+AHEAD_MAX = 64  # rounds
+STEPS_MAX = 8  # of Newton and Schulz, for the integers of what they make
 SIDE_MAX = 1 << 16  # rows or columns of a matrix, for the integers of its basis
 
 
@@ -64,6 +67,7 @@ class Training(Wire, frozen=True):
     schedule: Annotated[tuple[Step, ...], Meta(min_length=1, max_length=SCHEDULE_MAX)]
     cap: Annotated[int, Meta(ge=1, le=1 << 30)]  # largest change of a parameter in one round, in 2^-24
     phase_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0  # that a phase lasts at least, beside its steps
+    rounds_ahead: Annotated[int, Meta(ge=1, le=AHEAD_MAX)] = 3  # before it is drawn in which a device trains already
 
 
 class Compression(Wire, frozen=True):
@@ -80,11 +84,12 @@ class Compression(Wire, frozen=True):
         256  # 256ths that a member keeps of what a sum did not carry
     )
     grain: Annotated[int, Meta(ge=0, le=GRAIN_MAX)] = 0  # how coarsely sums are published; 0: as they are
+    newton_schulz: Annotated[int, Meta(ge=0, le=STEPS_MAX)] = 0  # codec lowrank: steps that even out a factor (`gossip.lowrank`)
 
 
 class Cohorts(Wire, frozen=True):
-    n_min: Annotated[int, Meta(ge=3, le=32)]  # contributors that a sum must hide one among
-    n_max: Annotated[int, Meta(ge=3, le=32)]
+    n_min: Annotated[int, Meta(ge=3, le=COHORT_MAX)]  # contributors that a sum must hide one among
+    n_max: Annotated[int, Meta(ge=3, le=COHORT_MAX)]
     gather_ms: Annotated[int, Meta(ge=10, le=3_600_000)]  # a leader waits this long for more READYs
     step_ms: Annotated[int, Meta(ge=10, le=3_600_000)]  # each step of the secure sum
     sums: Annotated[int, Meta(ge=1, le=1024)] = 8  # a round aims at; a lottery where more could come of it

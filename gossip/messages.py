@@ -29,11 +29,10 @@ from crypto.identity import Identity, verify
 from gossip.admission import STATEMENT_BYTES, STATEMENTS_MAX, Why
 from gossip.aggregate import MemberName
 from gossip.errors import MisuseError, PeerViolation
-from gossip.manifest import DEPTH_MAX, SEGMENTS_MAX, TENSORS_MAX, Hash
+from gossip.manifest import COHORT_MAX, DEPTH_MAX, SEGMENTS_MAX, TENSORS_MAX, Hash
 from gossip.remembered import Remembered
 from gossip.wire import Wire, pack, unpack
 
-COHORT_MAX = 32  # members
 SHORT_HASH_BYTES = 16  # where only a second preimage could do harm; each place says why
 SHARE_BYTES = 16
 BODY_BYTES = 8 << 20  # the largest body of any message

@@ -39,8 +39,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.hashing import digest
-from gossip.aggregate import CODE_OF_ONE, CODES_PER_OCTAVE, COHORT_MAX, SUM_MAX
+from gossip.aggregate import CODE_OF_ONE, CODES_PER_OCTAVE, SUM_MAX
 from gossip.layout import Integers, Layout
+from gossip.manifest import COHORT_MAX
 from gossip.residual import Floats
 
 # Energies are compared in 62 bits: 2^9 a sum squared, 8 of them, times 4096 for a short block's share leave 2 * 14.

@@ -22,12 +22,15 @@ from tomlkit.items import Table
 from crypto.identity import public_key_of
 from gossip.errors import GossamerError, ManifestError
 from gossip.manifest import (
+    AHEAD_MAX,
+    COHORT_MAX,
     DEPTH_MAX,
     GRAIN_MAX,
     INVITES_MAX,
     MEMBERS_MAX,
     RANK_MAX,
     SCHEDULE_MAX,
+    STEPS_MAX,
     Cohorts,
     Compression,
     Invitations,
@@ -149,7 +152,7 @@ TaskName = Annotated[
 ]
 Steps = Annotated[int, Meta(ge=1, le=1 << 20)]
 Seconds = Annotated[float, Meta(ge=0.01, le=3600)]  # no NaN either: every comparison with it is false
-Members = Annotated[int, Meta(ge=3, le=32)]
+Members = Annotated[int, Meta(ge=3, le=COHORT_MAX)]
 
 
 class TaskSettings(Section, frozen=True):
@@ -207,6 +210,7 @@ class TrainingSettings(Section, frozen=True):
     )
     cap: Annotated[int, Meta(ge=1, le=1 << 30)] = 1 << 24
     phase_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
+    rounds_ahead: Annotated[int, Meta(ge=1, le=AHEAD_MAX)] = 3
 
 
 class CompressionSettings(Section, frozen=True):
@@ -221,6 +225,7 @@ class CompressionSettings(Section, frozen=True):
     rank: Annotated[int, Meta(ge=1, le=RANK_MAX)] = 8
     feedback: Annotated[int, Meta(ge=0, le=256)] = 256
     grain: Annotated[int, Meta(ge=0, le=GRAIN_MAX)] = 0
+    newton_schulz: Annotated[int, Meta(ge=0, le=STEPS_MAX)] = 0
 
 
 class CohortSettings(Section, frozen=True):
@@ -283,6 +288,7 @@ class SwarmSettings(Section, frozen=True):
                 schedule=tuple(Step(step.from_round, step.size, step.momentum) for step in training.schedule),
                 cap=training.cap,
                 phase_ms=round(training.phase_s * 1000),
+                rounds_ahead=training.rounds_ahead,
             ),
             compression=Compression(
                 codec=compression.codec,
@@ -296,6 +302,7 @@ class SwarmSettings(Section, frozen=True):
                 rank=compression.rank,
                 feedback=compression.feedback,
                 grain=compression.grain,
+                newton_schulz=compression.newton_schulz,
             ),
             cohorts=Cohorts(
                 n_min=cohorts.n_min,
@@ -401,6 +408,7 @@ COMMENTS = {
     "swarm.training.schedule": "From each round on: the step size in 1/256, and the momentum in 1/256.",
     "swarm.training.cap": "The largest change of one parameter in one round, in 2^-24.",
     "swarm.training.phase_s": "Seconds that a device trains before it offers something, beside min_steps; 0: steps alone decide.",
+    "swarm.training.rounds_ahead": "Rounds before the lottery draws a device in which it trains already; until then it rests.",
     "swarm.compression": "How a delta travels.",
     "swarm.compression.codec": '"dense": every block. "random": a share, by lot. "sketch": a look finds it. "lowrank": factors.',
     "swarm.compression.block_size": "Parameters that share one exponent.",
@@ -412,6 +420,7 @@ COMMENTS = {
     "swarm.compression.projections": "Numbers that a sketch takes of each block; other codecs take none.",
     "swarm.compression.feedback": "How much of what a sum did not carry its member keeps for the next one, in 256ths.",
     "swarm.compression.grain": "Sums are published in steps of a power of two g, g^2 at most this times their contributors; 0: exact.",
+    "swarm.compression.newton_schulz": "Steps that bring a factor's singular values nearer to one another, for the lowrank codec.",
     "swarm.compression.rank": "Columns in which the lowrank codec says a matrix; other codecs say all of it.",
     "swarm.cohorts": "How many devices are summed, and how long they wait for each other.",
     "swarm.cohorts.n_min": "Contributors that a sum must have: each is hidden among the others. At least 3.",

@@ -143,7 +143,6 @@ COHORTS_MAX = 16  # remembered, the running one among them, to answer members wh
 VIOLATIONS_MAX = 16  # of one peer, until it is disconnected
 OFFENDERS_MAX = 1024
 EVALUATE_S = 2.0  # between two evaluations
-ROUNDS_AHEAD = 3  # for which a device that the lottery will draw trains already
 
 SYNC_KINDS = CHECKPOINT_KINDS | {
     Kind.ALIVE,
@@ -865,7 +864,7 @@ class NodeCore:
         """
         next_ = self._history.round + 1
         p = self._share(self._waited(self._grown_at, now))
-        rounds = range(next_, next_ + ROUNDS_AHEAD)
+        rounds = range(next_, next_ + self._swarm.manifest.training.rounds_ahead)
         return any(wins(self._swarm.id, round_, self._me, p) for round_ in rounds) or self._leads
 
     @property
@@ -1110,7 +1109,8 @@ class NodeCore:
         if self._pending is not None:
             return "catches up", "the parents of its cohort's roster"
         if self._phase is None:
-            return alone, f"the lottery to draw it for one of the next {ROUNDS_AHEAD} rounds"
+            ahead = self._swarm.manifest.training.rounds_ahead
+            return alone, f"the lottery to draw it for one of the next {ahead} rounds"
         if self._phase.eligible:
             return "trains, and has something to give", f"the lottery of round {self._history.round + 1}"
         return alone, "enough local steps to have something to give"

@@ -28,8 +28,10 @@ from gossip.fold import SUMS_MAX, fold_all, increment
 from gossip.history import Added, Waiting
 from gossip.layout import Layout
 from gossip.lowrank import (
+    BASIS_BITS,
     _basis,
     bases,
+    evened,
     factor,
     orthonormal,
     pieces,
@@ -38,7 +40,7 @@ from gossip.lowrank import (
     spread,
     values_in,
 )
-from gossip.manifest import SIDE_MAX, Compression, Model, Tensor, refuse_contradictions
+from gossip.manifest import SIDE_MAX, STEPS_MAX, Compression, Model, Tensor, refuse_contradictions
 from gossip.residual import Books
 from tests.histories import WITH_MOMENTUM, Dice, Setting, body, setting, signed, unsigned
 
@@ -232,6 +234,96 @@ def test_the_fold_of_factors_is_its_formula(seed, swarm):
     assert change.tolist() == expected
     meant = spread(first.body, None, swarm.layout, swarm.manifest.compression)
     assert meant_by_hand(first.body, None, swarm) == meant.tolist()
+
+
+# --- evened out -----------------------------------------------------------------------------------------------------
+
+
+def evened_by_floats(factor_: np.ndarray, steps: int) -> np.ndarray:
+    """The docstring's recursion in float64, in the factor's own unit."""
+    gram = factor_.T.astype(float) @ factor_
+    energy = np.trace(gram)
+    shares, weights, one = gram / energy, np.eye(len(gram)), np.eye(len(gram))
+    for _ in range(steps):
+        step = (3 * one - shares) / 2
+        weights, shares = weights @ step, shares @ step @ step
+    return factor_ @ weights / np.sqrt(np.trace(shares))
+
+
+def steep(dice: Dice, length: int, rank: int) -> np.ndarray:
+    """A factor whose columns are of very different sizes and not orthogonal."""
+    sizes = 100 / 2.0 ** np.arange(rank)
+    mixed = dice.integers(-9, 10, rank * rank).reshape(rank, rank) + 9 * np.eye(rank)
+    return np.rint((dice.integers(-9, 10, length * rank).reshape(length, rank) / 9 * sizes) @ mixed / 30).astype(np.int16)
+
+
+@pytest.mark.parametrize("steps", [1, 3, STEPS_MAX])
+def test_evening_out_is_its_recursion_but_for_rounding(steps):
+    factor_ = steep(Dice("evened", steps), 300, 6)
+    exact = evened_by_floats(factor_, steps) * (1 << BASIS_BITS)
+    found = evened(factor_, steps)
+    assert found.dtype == np.int64
+    assert np.abs(found - exact).max() < 2e-3 * np.abs(exact).max()
+
+
+def test_each_step_brings_singular_values_nearer_and_keeps_their_energy_and_directions():
+    factor_ = steep(Dice("nearer"), 200, 5)
+    before = factor_.astype(float) * (1 << BASIS_BITS)
+    left, _, right = np.linalg.svd(before, full_matrices=False)
+    spreads = []
+    for steps in range(STEPS_MAX + 1):
+        after = evened(factor_, steps).astype(float)
+        assert (after**2).sum() == pytest.approx((before**2).sum(), rel=5e-3)
+        turned = left.T @ after @ right.T
+        values = np.diag(turned)
+        assert np.abs(turned - np.diag(values)).max() < 1e-2 * values.max(), "the same directions"
+        spreads.append(values.max() / values.min())
+    assert spreads == sorted(spreads, reverse=True)
+    assert spreads[0] > 8 * spreads[-1]
+    assert all(before_ / after_ <= 1.51 for before_, after_ in pairwise(spreads)), "no step raises more"
+
+
+def test_without_steps_a_factor_is_as_it_was_summed():
+    factor_ = steep(Dice("as it was"), 40, 3)
+    assert np.array_equal(evened(factor_, 0), factor_.astype(np.int64) << BASIS_BITS)
+
+
+@pytest.mark.parametrize("steps", [0, 1, STEPS_MAX])
+def test_a_factor_of_zeros_stays_one(steps):
+    assert not evened(np.zeros((9, 4), np.int8), steps).any()
+
+
+@pytest.mark.parametrize("rank", [1, 64])
+def test_evening_out_is_exact_at_its_bounds(rank):
+    """All numbers as large as they may be, and one direction beside them that is as small as can be."""
+    factor_ = np.full((1 << 16, rank), SUM_MAX, np.int16)
+    factor_[::2, rank // 2] = -SUM_MAX
+    factor_[7, 0] += 0 if rank == 1 else -1
+    exact = evened_by_floats(factor_.astype(np.int64), STEPS_MAX) * (1 << BASIS_BITS)
+    found = evened(factor_, STEPS_MAX)
+    assert np.abs(found - exact).max() < 0.05 * np.abs(exact).max()
+    assert np.abs(found).max() < 1 << 29
+    with np.errstate(all="raise"):
+        wide = np.full((70, rank), 1 << 12, np.int16)
+        whole = found[:3].astype(float) @ wide.T.astype(float)
+    assert whole.tolist() == (found[:3] @ wide.T.astype(np.int64)).tolist()
+
+
+def test_the_fold_evens_out_what_the_manifest_says():
+    dice = Dice("told")
+    first = unsigned(random_body(dice, []))
+    for steps in (0, 4):
+        told = replace(SETTINGS, newton_schulz=steps)
+        meant = spread(first.body, None, SWARM.layout, told)
+        shared = bases(first.body.parts[0].roster, None, 1, SWARM.layout, SETTINGS)
+        for piece in pieces(SWARM.layout, SETTINGS.rank, 1):
+            if not piece.length:
+                continue
+            own = np.frombuffer(first.body.sums, np.int8)[piece.first : piece.last]
+            factor_ = evened(own.reshape(piece.length, -1), steps)
+            scale = 1 << 24 - first.body.exponents[piece.tensor]
+            exact = (factor_ @ shared[piece.tensor].T.astype(np.int64) >> BASIS_BITS) * scale >> BASIS_BITS
+            assert np.array_equal(meant[piece.start : piece.end], exact.ravel())
 
 
 def test_a_tensor_of_its_own_rank_is_one_of_a_swarm_of_that_rank():

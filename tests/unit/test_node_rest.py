@@ -11,7 +11,7 @@ from gossip.events import Eligible, Freeze, Frozen, Rebase, Report, SetTimer, Ti
 from gossip.manifest import Cohorts, found
 from gossip.membership import Settings
 from gossip.rendezvous import ONE, whole_sum_s, wins
-from node.core import ROUNDS_AHEAD, NodeCore
+from node.core import NodeCore
 from tests.simulation.harness import tiny_initial, tiny_swarm
 
 PEOPLE = [Identity(digest("sleeper", bytes([number]))) for number in range(40)]
@@ -51,7 +51,7 @@ def test_who_is_drawn_for_one_of_the_next_rounds_trains_and_others_rest():
         actions = core_of(who).handle(TrainerReady(20), 0.0)
         rests = SetTimer(("lottery",), whole_sum_s(COHORTS)) in actions
         assert len(of(actions, Train)) == (not rests)
-        assert rests == (first_win(who) > ROUNDS_AHEAD)
+        assert rests == (first_win(who) > TRAINING.rounds_ahead)
         trained.append(not rests)
     assert any(trained)
     assert not all(trained)
@@ -65,7 +65,7 @@ def test_in_a_small_swarm_nobody_rests():
 def sleeper(hub: bool = False) -> tuple[Identity, NodeCore]:
     """The one that the lottery draws last."""
     who = max(PEOPLE, key=first_win)
-    assert first_win(who) > 3 * ROUNDS_AHEAD
+    assert first_win(who) > 3 * TRAINING.rounds_ahead
     return who, core_of(who, hub=hub)
 
 
@@ -79,8 +79,8 @@ def test_where_no_round_comes_all_wake_as_the_lottery_draws_more_and_more():
         assert core.status(timer.at)["doing"] == "rests"
         actions = core.handle(LOTTERY, timer.at)
     waited = min(ONE, P << wakes)
-    assert min(first_win(who, p) for p in (waited, waited >> 1)) <= ROUNDS_AHEAD
-    assert first_win(who, min(ONE, P << wakes - 1)) > ROUNDS_AHEAD, "and no sooner"
+    assert min(first_win(who, p) for p in (waited, waited >> 1)) <= TRAINING.rounds_ahead
+    assert first_win(who, min(ONE, P << wakes - 1)) > TRAINING.rounds_ahead, "and no sooner"
 
 
 def test_a_device_that_rests_begins_when_the_rounds_come_near_the_one_that_draws_it(monkeypatch):
@@ -93,7 +93,7 @@ def test_a_device_that_rests_begins_when_the_rounds_come_near_the_one_that_draws
         if of(core.handle(LOTTERY, 0.1 * round_), Train):
             began = round_ + 1
             break
-    assert began == drawn_for - ROUNDS_AHEAD + 1
+    assert began == drawn_for - TRAINING.rounds_ahead + 1
 
 
 def test_a_trainer_that_failed_is_not_woken():
