@@ -278,6 +278,12 @@ class Freeze(Word, frozen=True):
     phase: int
 
 
+class Abandon(Word, frozen=True):
+    """End a local phase whose delta nobody will ask for."""
+
+    phase: int
+
+
 class Evaluate(Word, frozen=True):
     round: int
     model: Floats
@@ -311,6 +317,7 @@ Action: TypeAlias = (
     | Train
     | Rebase
     | Freeze
+    | Abandon
     | Evaluate
     | Report
     | Answered

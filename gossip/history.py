@@ -177,12 +177,12 @@ class History:
             self._digests[round_] = digest("round", *self.ids(round_))[:DIGEST_BYTES]
         return self._digests[round_]
 
-    def counts(self, rounds: int) -> list[int]:
-        """How many contributed to what counts in each of the last so many rounds, the oldest first.
+    def counts(self, rounds: int, since: int = 1) -> list[int]:
+        """How many contributed to what counts in each of the last so many rounds, none before `since`, the oldest first.
 
         Of rounds whose bodies are not held, each aggregate stands for a cohort that was full.
         """
-        first = max(1, self.round - rounds + 1)
+        first = max(since, self.round - rounds + 1)
         for place in range(first, self.round + 1):
             if place not in self._counted:
                 if self._tells(place):

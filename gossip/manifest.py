@@ -67,7 +67,9 @@ class Training(Wire, frozen=True):
     schedule: Annotated[tuple[Step, ...], Meta(min_length=1, max_length=SCHEDULE_MAX)]
     cap: Annotated[int, Meta(ge=1, le=1 << 30)]  # largest change of a parameter in one round, in 2^-24
     phase_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0  # that a phase lasts at least, beside its steps
-    rounds_ahead: Annotated[int, Meta(ge=1, le=AHEAD_MAX)] = 3  # before it is drawn in which a device trains already
+    rounds_ahead: Annotated[int, Meta(ge=1, le=AHEAD_MAX)] = (
+        3  # before it is drawn in which a device trains already
+    )
 
 
 class Compression(Wire, frozen=True):
@@ -84,7 +86,9 @@ class Compression(Wire, frozen=True):
         256  # 256ths that a member keeps of what a sum did not carry
     )
     grain: Annotated[int, Meta(ge=0, le=GRAIN_MAX)] = 0  # how coarsely sums are published; 0: as they are
-    newton_schulz: Annotated[int, Meta(ge=0, le=STEPS_MAX)] = 0  # codec lowrank: steps that even out a factor (`gossip.lowrank`)
+    newton_schulz: Annotated[int, Meta(ge=0, le=STEPS_MAX)] = (
+        0  # codec lowrank: steps that even out a factor (`gossip.lowrank`)
+    )
 
 
 class Cohorts(Wire, frozen=True):

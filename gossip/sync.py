@@ -4,8 +4,8 @@ The cohort's members get a fresh aggregate from their aggregator. Whoever learns
 8 bytes of its id, together with what else comes within ANNOUNCE_S, and never to a neighbour that is known to have it: because
 it announced it, sent it, pulled it, or is in its sum. Who has not pulls the body from the first neighbour that brought the
 news, so bodies cross few links; should that one not answer in PULL_S, the others that brought it are asked. Of several ids
-that begin alike, all are meant. Beside an aggregate of the last round go, in a large swarm, its *guides*: presences of those of
-its members who rank first to lead the next round (`gossip.rendezvous`).
+that begin alike, all are meant. Beside an aggregate of the last two rounds go, in a large swarm, its *guides*: presences of those of
+its members who rank first to lead the round after the next (`gossip.rendezvous`).
 
 What is lost all the same is found by the heartbeat: every ALIVE carries a digest of the sender's history, and a node whose own
 differs from a neighbour's compares, round by round:
@@ -331,7 +331,7 @@ class Sync:
             if answer and (size > AGGREGATES_BYTES or len(answer) == PULL_MAX):
                 break
             answer.append(encoded)
-            if known.body.round == self._history.round:
+            if known.body.round >= self._history.round - 1:
                 guides |= dict.fromkeys(self._guides(known)[:GUIDES])
         return [self._send(peer, Aggregates(tuple(answer), tuple(guides)))] if answer else []
 

@@ -170,11 +170,17 @@ class BatchedTrainer:
         self._check(base)
         mine = self._devices[device]
         if mine.phase is not None:
-            for _ in range(mine.phase.steps_owed):  # LocalTrainer would have taken these steps by now
-                mine.draw()
+            self.drop(device)
         start = torch.tensor(base)
         model = torch.split(start.clone(), [tensor.size for tensor in self._schema])
         mine.phase = _Phase(start, list(model), [torch.zeros_like(tensor) for tensor in model])
+
+    def drop(self, device: int) -> None:
+        """End the phase; what it owes is never computed. Raises PhaseError outside one."""
+        phase, mine = self._open(device), self._devices[device]
+        for _ in range(phase.steps_owed):  # LocalTrainer would have taken these steps by now
+            mine.draw()
+        mine.phase = None
 
     def advance(self, device: int, steps: int) -> None:
         """Owe so many local steps. Raises PhaseError outside a phase or for a negative number."""

@@ -6,8 +6,9 @@ Vectors travel as the raw little-endian bytes of float32, except x_0, which is i
 The daemon commands and the trainer answers. `Open` comes first and once. Then phases follow one another:
 
     Begin -> (training; Eligible once min_steps are done) -> at max_steps it idles -> Freeze -> Frozen -> idle
+                                                                              -> Abandon -> idle
 
-Freeze may come at any time of a phase and Rebase too; outside one they are answered by Failed. Evaluate, Alone,
+Freeze and Abandon may come at any time of a phase and Rebase too; outside one they are answered by Failed. Evaluate, Alone,
 Pause and Resume may come at any time after Open and disturb no phase. A command that is refused changes
 nothing and is answered by Failed with its name and number; Failed with `fatal` is the trainer's last word.
 """
@@ -64,6 +65,12 @@ class Rebase(Message, frozen=True):
 
 
 class Freeze(Message, frozen=True):
+    phase: Number
+
+
+class Abandon(Message, frozen=True):
+    """End a phase whose delta nobody will ask for. No answer."""
+
     phase: Number
 
 
@@ -133,7 +140,7 @@ class Failed(Message, frozen=True):
     number: int | None  # the phase or id in it, if it has one
 
 
-Command = Open | Begin | Rebase | Freeze | Evaluate | Alone | Pause | Resume | Close
+Command = Open | Begin | Rebase | Freeze | Abandon | Evaluate | Alone | Pause | Resume | Close
 Answer = Opened | Eligible | Frozen | Evaluated | AloneDone | Failed
 
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

@@ -108,6 +108,9 @@ class Session:
                 self._trainer.rebase(_vector(command.change))
             case messages.Freeze():
                 return [self._freeze(command)]
+            case messages.Abandon():
+                self._end(command)
+                self._trainer.drop()
             case messages.Evaluate():
                 score = self._trainer.evaluate(_vector(command.model), self._test.inputs, self._test.labels)
                 return [messages.Evaluated(command.id, score.accuracy, score.loss, score.count)]
@@ -127,10 +130,13 @@ class Session:
                 raise PhaseError("the session is open already")
         return []
 
-    def _freeze(self, command: messages.Freeze) -> Answer:
+    def _end(self, command: messages.Freeze | messages.Abandon) -> None:
         if self._phase is None or self._phase.phase != command.phase:
             raise PhaseError(f"phase {command.phase} is not open")
         self._phase = None
+
+    def _freeze(self, command: messages.Freeze) -> Answer:
+        self._end(command)
         made = self._trainer.freeze()
         delta = made.delta.astype("<f4", copy=False).tobytes()
         return messages.Frozen(command.phase, delta, made.steps, made.examples, made.loss)

@@ -61,7 +61,7 @@ class LocalTrainer:
     def begin(self, base: NDArray[np.float32]) -> None:
         """Raises PhaseError while a phase is open, or for a base of the wrong length or with non-finite values."""
         if self._base is not None:
-            raise PhaseError("a phase is open: freeze it first")
+            raise PhaseError("a phase is open: freeze or drop it first")
         self._base = self._checked(base)
         self._y.copy_(self._base)
         self._velocity.zero_()
@@ -102,6 +102,12 @@ class LocalTrainer:
             raise Diverged(f"the delta is not finite after {self.steps} local steps")
         examples = min(len(self._labels), self.steps * self._batch)
         return Contribution(delta.numpy(), self.steps, examples, self._loss_sum / max(self.steps, 1))
+
+    def drop(self) -> None:
+        """End the phase, and forget what it found. Raises PhaseError outside one."""
+        if self._base is None:
+            raise PhaseError("no phase is open")
+        self._base = None
 
     def evaluate(self, model: NDArray[np.float32], inputs: Tensor, labels: Tensor) -> Score:
         """Judge any model by labelled examples; an open phase does not notice.

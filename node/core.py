@@ -42,6 +42,7 @@ from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_unf
 from gossip.compression import Contribution, codec_of
 from gossip.errors import PeerViolation
 from gossip.events import (
+    Abandon,
     Action,
     Admit,
     Answered,
@@ -106,6 +107,7 @@ from gossip.messages import (
     sign_frame,
 )
 from gossip.rendezvous import (
+    GATHERING_ROUNDS,
     LOTTERY_ROUNDS,
     ONE,
     Close,
@@ -598,15 +600,23 @@ class NodeCore:
 
     def _share(self, waited: int) -> int:
         cohorts = self._swarm.manifest.cohorts
-        size, counts = self._membership.size(), tuple(self._history.counts(LOTTERY_ROUNDS))
+        size, counts = (
+            self._membership.size(),
+            tuple(self._history.counts(LOTTERY_ROUNDS, since=1 + GATHERING_ROUNDS)),
+        )
         return share(cohorts.sums * cohorts.n_max, size, counts, waited)
 
     def _known_to_all(self) -> list[bytes]:
-        """In a swarm too large to know all: who contributed to the last round, and can be reached from here."""
+        """In a swarm too large to know all: who contributed to the round before the last, and can be reached from here.
+
+        Not to the last one: who has heard of one of its sums may not have heard of another yet, and two who rank
+        the members of different sums ask different leaders.
+        """
         membership = self._membership
         if membership.sees_all:
             return []
-        last = self._history.counted(self._history.round)
+        newest = self._history.round
+        last = self._history.counted(max(0, newest - 1)) or self._history.counted(newest)
         candidates = dict.fromkeys(
             peer for known in last for peer in contributors_of(known.body, self._swarm.manifest)
         )
@@ -620,7 +630,10 @@ class NodeCore:
             return ()
         contributors = tuple(contributors_of(known.body, self._swarm.manifest))
         hubs = tuple(peer for peer in contributors if self._membership.is_hub(peer))
-        first = first_of(self._swarm.id, known.body.round + 1, contributors, hubs, GUIDES)
+        leads = known.body.round + (
+            1 if known.body.round == 1 else 2
+        )  # the second round has none but the first's
+        first = first_of(self._swarm.id, leads, contributors, hubs, GUIDES)
         return self._membership.presences_of(first)
 
     def _introduce(self, peers: tuple[bytes, ...], to: bytes) -> list[object]:
@@ -867,6 +880,16 @@ class NodeCore:
         rounds = range(next_, next_ + self._swarm.manifest.training.rounds_ahead)
         return any(wins(self._swarm.id, round_, self._me, p) for round_ in rounds) or self._leads
 
+    def _nobody_wants(self, phase: LocalPhase | None, now: float) -> bool:
+        """Whether a phase missed the round that it was for: what it found is old by the time that another is drawn for it."""
+        if phase is None or phase.freezing_for is not None or self._rendezvous.asked or self._pending:
+            return False
+        return not self._busy and not self._draws_near(now)
+
+    def _give_up(self) -> list[object]:
+        phase, self._phase = self._phase, None
+        return [Abandon(phase.number)] if phase is not None else []
+
     @property
     def _first_share(self) -> float:
         """Of a phase's time, for the first phase: devices that start together are not to be ready together."""
@@ -981,6 +1004,8 @@ class NodeCore:
         else:
             drawn = self._rendezvous.holds_readies and self._share(0) < ONE
             actions += self._rendezvous.advance(self._history.round + 1, now, drawn=drawn)
+        if self._nobody_wants(self._phase, now):
+            actions += self._give_up()
         phase = self._phase
         if phase is None and not self._trainer_fault:
             actions += self._begin_phase(now)

@@ -59,6 +59,9 @@ class NoTraining:
     def rebase(self, device: int, change: Floats) -> None:
         pass
 
+    def drop(self, device: int) -> None:
+        pass
+
     def freeze(self, device: int) -> tuple[Floats, int, float]:
         return self._update, self._steps[device], 0.0
 

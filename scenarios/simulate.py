@@ -104,6 +104,9 @@ class TimedTraining:
         with self._timed():
             self._trainer.rebase(device, change)
 
+    def drop(self, device: int) -> None:
+        self._trainer.drop(device)
+
     def freeze(self, device: int) -> tuple[Floats, int, float]:
         with self._timed():
             return self._trainer.freeze(device)

@@ -19,6 +19,7 @@ import trio  # noqa: TID251 - the drivers are trio's room
 from structlog.stdlib import BoundLogger
 
 from gossip.events import (
+    Abandon,
     Action,
     Admit,
     Answered,
@@ -84,7 +85,7 @@ class Transport(Protocol):
 
 
 class Trainer(Protocol):
-    def apply(self, action: Train | Rebase | Freeze | Evaluate) -> None: ...
+    def apply(self, action: Train | Rebase | Freeze | Abandon | Evaluate) -> None: ...
 
 
 class Daemon:
@@ -188,7 +189,7 @@ class Daemon:
                     await self._to_persist.send(action)
                 case Compute():
                     await self._to_compute.send(action)
-                case Train() | Rebase() | Freeze() | Evaluate():
+                case Train() | Rebase() | Freeze() | Abandon() | Evaluate():
                     self._trainer.apply(action)
                 case Report():
                     await self._report(action)

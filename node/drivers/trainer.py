@@ -23,6 +23,7 @@ from structlog.stdlib import BoundLogger
 
 from gossip.errors import GossamerError
 from gossip.events import (
+    Abandon,
     Eligible,
     Evaluate,
     Evaluated,
@@ -133,7 +134,7 @@ class Trainer:
 
     # --- what the core wants ----------------------------------------------------------------------------------
 
-    def apply(self, action: Train | Rebase | Freeze | Evaluate) -> None:
+    def apply(self, action: Train | Rebase | Freeze | Abandon | Evaluate) -> None:
         if not self._up:
             return
         match action:
@@ -148,6 +149,10 @@ class Trainer:
                     self._phase = None
                     self._say(messages.Freeze(phase))
                     self._expect("freeze", ANSWER_S)
+            case Abandon(phase):
+                if phase == self._phase:
+                    self._phase = None
+                    self._say(messages.Abandon(phase))
             case Evaluate(round_, model):
                 number = next(self._ids)
                 self._rounds[number] = round_

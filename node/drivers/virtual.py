@@ -40,6 +40,7 @@ from crypto.identity import Identity
 from crypto.sized import sized_cryptography
 from gossip.commons import Commons
 from gossip.events import (
+    Abandon,
     Action,
     CancelTimer,
     Clock,
@@ -153,6 +154,9 @@ class Phases(Protocol):
     def freeze(self, device: int) -> tuple[Floats, int, float]:
         """End the phase: its delta, steps and mean loss. Raises ArithmeticError for one that diverged."""
 
+    def drop(self, device: int) -> None:
+        """End the phase, and compute nothing more of it."""
+
     def evaluate(self, model: Floats) -> tuple[float, float]:
         """Accuracy and loss on the test set. Raises ArithmeticError where they are not finite."""
 
@@ -194,12 +198,19 @@ class VirtualTrainer:
 
     def begin(self, train: Train, now: float) -> float:
         """Open a phase; when it will be eligible."""
-        self.drop()
+        self.forget()
         self._phases.begin(self._device, train.base)
         self.phase, self._began, self._max_steps = train.phase, now, train.max_steps
         return now + train.min_steps * self._step_s
 
-    def drop(self) -> None:
+    def drop(self, now: float) -> None:
+        """Its steps until now were taken, for nothing."""
+        self.catch_up(now)
+        if self.phase is not None:
+            self._phases.drop(self._device)
+        self.forget()
+
+    def forget(self) -> None:
         self.phase = None
         self.steps_before += self.steps
         self.steps = 0
@@ -227,7 +238,7 @@ class VirtualTrainer:
         try:
             return self._phases.freeze(self._device)
         finally:
-            self.drop()
+            self.forget()
 
 
 @dataclass(slots=True, eq=False)
@@ -378,7 +389,7 @@ class VirtualSwarm:
         device.core = None
         device.timers.clear()
         device.dialling.clear()
-        device.trainer.drop()
+        device.trainer.forget()
         device.port.up_free_s = device.port.down_free_s = device.disk_free_s = self.now
 
     def _leave_next(self, device: Device, away: Iterator[tuple[float, float]]) -> None:
@@ -445,6 +456,8 @@ class VirtualSwarm:
                 case Freeze(phase):
                     at = device.trainer.ends_step_at(self.now)
                     self._at(at, self._freeze, device, device.life, phase)
+                case Abandon(phase) if device.trainer.phase == phase:
+                    device.trainer.drop(self.now)
                 case Evaluate():
                     self._at(
                         self.now + device.hardware.evaluate_s, self._evaluate, device, device.life, action
@@ -497,7 +510,7 @@ class VirtualSwarm:
 
     def _fail_trainer(self, device: Device, reason: str) -> None:
         """As in a daemon, where a fresh one takes its place."""
-        device.trainer.drop()
+        device.trainer.forget()
         self._deliver(device, device.life, TrainerFailed(reason))
         self._tell(device, TRAINER_S, TrainerReady(self._phases.examples(device.index)))
 

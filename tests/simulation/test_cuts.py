@@ -59,6 +59,8 @@ class Steps:
 
     def rebase(self, device, change): ...
 
+    def drop(self, device): ...
+
     def freeze(self, device):
         return self._rng.normal(0, 0.2, 16).astype(np.float32), 1, 0.5
 

@@ -45,6 +45,9 @@ class Drift:
     def rebase(self, device, change):
         self.asked.append(("rebase", device))
 
+    def drop(self, device):
+        self.asked.append(("drop", device))
+
     def freeze(self, device):
         self.asked.append(("freeze", device, self._steps[device]))
         return np.full(SIZE, 0.001 * self._steps[device], np.float32), self._steps[device], 0.5

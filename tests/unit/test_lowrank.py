@@ -254,7 +254,9 @@ def steep(dice: Dice, length: int, rank: int) -> np.ndarray:
     """A factor whose columns are of very different sizes and not orthogonal."""
     sizes = 100 / 2.0 ** np.arange(rank)
     mixed = dice.integers(-9, 10, rank * rank).reshape(rank, rank) + 9 * np.eye(rank)
-    return np.rint((dice.integers(-9, 10, length * rank).reshape(length, rank) / 9 * sizes) @ mixed / 30).astype(np.int16)
+    return np.rint(
+        (dice.integers(-9, 10, length * rank).reshape(length, rank) / 9 * sizes) @ mixed / 30
+    ).astype(np.int16)
 
 
 @pytest.mark.parametrize("steps", [1, 3, STEPS_MAX])

@@ -229,5 +229,5 @@ def test_out_of_turn_is_refused():
         with pytest.raises(PhaseError, match="no phase is open"):
             refused()
     local.begin(start())
-    with pytest.raises(PhaseError, match="freeze it first"):
+    with pytest.raises(PhaseError, match="freeze or drop it first"):
         local.begin(start())
