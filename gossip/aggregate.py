@@ -183,7 +183,7 @@ def size_limit(manifest: Manifest, layout: Layout) -> int:
     """No valid aggregate of this swarm is larger, in bytes."""
     payload = layout.parameters * manifest.compression.lane_bits // 8 + layout.blocks + layout.blocks // 8
     header = 1024 + 5 * (layout.segments + len(layout.tensor_ends))
-    people = PARTS_MAX * (168 + manifest.cohorts.n_max * (34 + COMMITMENT_BYTES))
+    people = PARTS_MAX * (128 + manifest.cohorts.n_max * (34 + COMMITMENT_BYTES))
     return payload + FLAG_BYTES + header + people
 
 

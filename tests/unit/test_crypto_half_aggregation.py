@@ -166,6 +166,16 @@ def test_no_weak_key_and_no_weak_commitment_is_ever_computed_with(point):
     assert not summable(KEYS[0], point + signed[0][32:])
 
 
+@pytest.mark.parametrize("point", [*SMALL, *SECOND_ENCODINGS], ids=bytes.hex)
+def test_nor_would_be_if_the_library_took_it(point, monkeypatch):
+    for name in ("_equation_holds", "_in_main_subgroup"):
+        monkeypatch.setattr(half_aggregation, name, lambda *_: True)
+    assert not judged(of([point, *EACH[1:]]))
+    assert not judged(GOOD, [point, *KEYS[1:]])
+    assert not summable(point, signatures()[0])
+    assert not summable(KEYS[0], point + bytes(32))
+
+
 def test_the_neutral_element_signs_nothing_for_nobody():
     """Under the key 0 the commitment 0 needs the scalar 0, whatever the message: the rest of the sum would be true."""
     rest = aggregate(KEYS[:1], DOMAIN, MESSAGE, signatures(DEVICES[:1]))
