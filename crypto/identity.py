@@ -14,7 +14,7 @@ encoding, and a signature one verdict on every node, for ever:
 - S >= L is refused by the library (RFC 8032, 5.1.7), so nobody can turn a valid signature into a second one.
 - The library checks the equation without the cofactor. Only the owner of a key with a torsion component could make
   signatures on which a cofactored implementation would differ; a second implementation of this protocol must
-  therefore be cofactorless as well.
+  therefore be cofactorless as well. Such keys can sign, but not towards a certificate (`crypto.half_aggregation`).
 
 **The textual name** is libp2p's: the base58btc form of an identity multihash over the protobuf-encoded key. The
 key can be read back from it, so no directory is needed to check a peer's signatures.
@@ -71,17 +71,17 @@ class Identity:
 
     def sign(self, domain: str, message: bytes) -> bytes:
         """The 64-byte signature over the domain and the message. ValueError for a NUL in the domain."""
-        return self._key.sign(_framed(domain, message))
+        return self._key.sign(framed(domain, message))
 
 
 def verify(public_key: bytes, domain: str, message: bytes, signature: bytes) -> bool:
     """Whether the key's owner signed this message in this domain. False for whatever is malformed."""
     try:
-        framed = _framed(domain, message)
-        if len(framed) <= HELD_BYTES:
-            _held(public_key, signature, framed)
+        signed = framed(domain, message)
+        if len(signed) <= HELD_BYTES:
+            _held(public_key, signature, signed)
         else:
-            _parsed(public_key).verify(signature, framed)
+            _parsed(public_key).verify(signature, signed)
     except (InvalidSignature, ValueError):
         return False
     return True
@@ -123,23 +123,29 @@ def forget() -> None:
     _held.cache_clear()
 
 
-def _framed(domain: str, message: bytes) -> bytes:
+def framed(domain: str, message: bytes) -> bytes:
+    """What is signed. ValueError for a NUL in the domain."""
     if "\0" in domain:
         raise ValueError("a signature's domain holds no NUL: it would end there")
     return PREFIX + domain.encode() + b"\0" + message
 
 
+def refuse_weak(point: bytes, what: str) -> None:
+    """ValueError for a second encoding of a point, and for a point of small order. That it is on the curve is not looked at."""
+    y = int.from_bytes(point, "little") & (2**255 - 1)
+    if y >= _P:
+        raise ValueError(f"{what} is encoded with y below p")
+    if y in _SMALL_ORDER_Y:
+        raise ValueError(f"{what} is not a point of small order")
+
+
 @functools.lru_cache(maxsize=PARSED_KEYS_KEPT)
 def _parsed(public_key: bytes) -> Ed25519PublicKey:
-    y = int.from_bytes(public_key, "little") & (2**255 - 1)
-    if y >= _P:
-        raise ValueError("a public key is encoded with y below p")
-    if y in _SMALL_ORDER_Y:
-        raise ValueError("a public key is not a point of small order")
+    refuse_weak(public_key, "a public key")
     return Ed25519PublicKey.from_public_bytes(public_key)
 
 
 @functools.lru_cache(maxsize=HELD_KEPT)
-def _held(public_key: bytes, signature: bytes, framed: bytes) -> None:
+def _held(public_key: bytes, signature: bytes, signed: bytes) -> None:
     """Raises what the library raises. Only what returns is kept: nobody can fill this with signatures that do not hold."""
-    _parsed(public_key).verify(signature, framed)
+    _parsed(public_key).verify(signature, signed)

@@ -28,8 +28,8 @@ from msgspec import Meta, structs
 from numpy.typing import NDArray
 
 from crypto.certificates import statement_holds
+from crypto.half_aggregation import COMMITMENT_BYTES, SCALAR_BYTES, HalfAggregate
 from crypto.hashing import digest
-from crypto.identity import SIGNATURE_BYTES
 from crypto.masking import Lanes
 from gossip.coding import FLAG_BYTES, squeeze, unsqueeze
 from gossip.errors import PeerViolation
@@ -59,7 +59,10 @@ MemberName = Annotated[bytes, Meta(min_length=INDEX_BYTES, max_length=32)]
 LaneBytes = Annotated[bytes, Meta(min_length=1, max_length=4 * PARAMETERS_MAX)]
 Bitmap = Annotated[bytes, Meta(min_length=1, max_length=COHORT_MAX // 8)]
 HashOrNone = Annotated[bytes, Meta(max_length=32)]
-Signature = Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
+Commitments = Annotated[
+    bytes, Meta(min_length=2 * COMMITMENT_BYTES, max_length=COHORT_MAX * COMMITMENT_BYTES)
+]
+Scalar = Annotated[bytes, Meta(min_length=SCALAR_BYTES, max_length=SCALAR_BYTES)]
 Weight = Annotated[int, Meta(ge=0, le=CONTRIBUTORS_MAX << 10)]
 Range = Annotated[int, Meta(ge=0, le=CONTRIBUTORS_MAX * RANGE_MAX)]
 
@@ -94,10 +97,11 @@ class Body(Wire, frozen=True):
 
 
 class Signatures(Wire, frozen=True):
-    """Of one part's members, over its `body_statement`."""
+    """Of one part's members, over its `body_statement`: one half-aggregate (`crypto.half_aggregation`)."""
 
     signers: Bitmap
-    signatures: Annotated[tuple[Signature, ...], Meta(min_length=2, max_length=COHORT_MAX)]
+    commitments: Commitments  # 32 bytes of each signer, in ascending order
+    scalar: Scalar
 
 
 class Aggregate(Wire, frozen=True):
@@ -178,7 +182,7 @@ def size_limit(manifest: Manifest, layout: Layout) -> int:
     """No valid aggregate of this swarm is larger, in bytes."""
     payload = layout.parameters * manifest.compression.lane_bits // 8 + layout.blocks + layout.blocks // 8
     header = 1024 + 5 * (layout.segments + len(layout.tensor_ends))
-    people = PARTS_MAX * (128 + manifest.cohorts.n_max * (34 + 66))
+    people = PARTS_MAX * (128 + manifest.cohorts.n_max * (34 + COMMITMENT_BYTES))
     return payload + FLAG_BYTES + header + people
 
 
@@ -366,12 +370,12 @@ def _check_signatures(aggregate: Aggregate, identity: bytes, manifest: Manifest)
         )
     for part, certificate in zip(body.parts, aggregate.signatures, strict=True):
         signers = unpack_members(certificate.signers, len(part.members))
-        if len(signers) != len(certificate.signatures):
+        if len(signers) * COMMITMENT_BYTES != len(certificate.commitments):
             raise PeerViolation(
-                f"aggregate: {len(certificate.signatures)} signatures of {len(signers)} signers"
+                f"aggregate: {len(certificate.commitments)} bytes of commitments of {len(signers)} signers"
             )
         statement = body_statement(body.swarm, part.roster, identity)
-        signed = dict(zip(signers, certificate.signatures, strict=True))
-        needed = threshold(len(part.members))
-        if not statement_holds("body", statement, read_members(part.members, manifest), signed, needed):
+        members, needed = read_members(part.members, manifest), threshold(len(part.members))
+        half = HalfAggregate(certificate.commitments, certificate.scalar)
+        if not statement_holds("body", statement, members, signers, half, needed):
             raise PeerViolation(f"aggregate: not signed by {needed} of {len(part.members)} members")

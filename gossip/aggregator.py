@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from msgspec import structs
 
+from crypto.certificates import certify
+from crypto.half_aggregation import summable
 from crypto.identity import Identity, verify
 from crypto.masking import Lanes, Mask, add_vectors, apply_masks
 from gossip.aggregate import Aggregate, Signatures, body_statement, pack_members
@@ -40,6 +42,7 @@ from gossip.messages import (
     Commitment,
     Decline,
     KeysSet,
+    Kind,
     Look,
     Masked,
     Message,
@@ -373,6 +376,8 @@ class Aggregator:
     def _on_vote(self, sender: int, message: Message, seal: bytes) -> list[Action]:
         if message.phase >= len(self._phases):
             raise PeerViolation("SEAL_VOTE: a phase that this codec does not have")
+        if not summable(message.sender, message.signature):
+            raise PeerViolation("SEAL_VOTE: a signature that no certificate can hold")
         phase = self._phases[message.phase]
         if phase.voted.setdefault(sender, seal) != seal:
             raise PeerViolation("SEAL_VOTE: two contents signed")
@@ -386,14 +391,10 @@ class Aggregator:
         votes = phase.votes.get(seal_hash(pack(phase.proposal)), {})
         if len(votes) < self.cohort.threshold:
             return []
-        signers = sorted(votes)
-        signatures = tuple(votes[index] for index in signers)
-        certificate = SealCertificate(
-            seal_hash(pack(phase.proposal)),
-            pack_members(signers, self.cohort.size),
-            signatures,
-            phase.proposal,
-        )
+        signers, seal = sorted(votes), seal_hash(pack(phase.proposal))
+        stated = self.member.stated(Kind.SEAL_VOTE, self.member.place, SealVote(seal))
+        half = certify(*stated, self.cohort.members, votes)
+        certificate = SealCertificate(seal, pack_members(signers, self.cohort.size), *half, phase.proposal)
         # Who has voted for it has the proposal.
         voters = [self.cohort.members[index] for index in signers]
         others = [peer for peer in self.cohort.members if peer not in voters]
@@ -509,6 +510,8 @@ class Aggregator:
         stated = body_statement(self.cohort.swarm.id, self.cohort.id, vote.aggregate)
         if not verify(self.cohort.members[sender], "body", stated, vote.signature):
             raise PeerViolation("BODY_VOTE: the signature does not hold")
+        if not summable(self.cohort.members[sender], vote.signature):
+            raise PeerViolation("BODY_VOTE: a signature that no certificate can hold")
         self._body_votes.setdefault(sender, vote)
         return self._finish()
 
@@ -522,14 +525,13 @@ class Aggregator:
         if len(signed) < self.cohort.threshold:
             return []
         self._done = True
-        signers = sorted(signed)
-        signatures = Signatures(
-            pack_members(signers, self.cohort.size), tuple(signed[index] for index in signers)
-        )
+        stated = body_statement(self.cohort.swarm.id, self.cohort.id, body.id)
+        half = certify("body", stated, self.cohort.members, signed)
+        signatures = Signatures(pack_members(sorted(signed), self.cohort.size), *half)
         aggregate = Aggregate(body.body, (signatures,))
         # Not to itself: what has come as a RESULT is known, and nobody would announce it.
         others = [peer for peer in self.cohort.members if peer != self.cohort.aggregators[self.rank]]
-        result = Result(body.id, signatures.signers, signatures.signatures)
+        result = Result(body.id, signatures.signers, signatures.commitments, signatures.scalar)
         return [*self._to(others, result), Certified(aggregate)]
 
     # --- small words -----------------------------------------------------------------------------------------

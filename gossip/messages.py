@@ -27,7 +27,7 @@ from msgspec import Meta, Struct
 from crypto.hashing import digest
 from crypto.identity import Identity, verify
 from gossip.admission import STATEMENT_BYTES, STATEMENTS_MAX, Why
-from gossip.aggregate import MemberName
+from gossip.aggregate import Commitments, MemberName, Scalar
 from gossip.errors import MisuseError, PeerViolation
 from gossip.manifest import COHORT_MAX, DEPTH_MAX, SEGMENTS_MAX, TENSORS_MAX, Hash
 from gossip.remembered import Remembered
@@ -200,17 +200,22 @@ class AbortVote(Wire, frozen=True):
 
 
 class SealCertificate(Wire, frozen=True):
-    """t signatures under one proposal, which is in it unless the receiver has voted for it."""
+    """t signatures under one proposal, which is in it unless the receiver has voted for it.
+
+    Here and below they are one half-aggregate, as in an aggregate's `Signatures`.
+    """
 
     seal: Hash
     signers: Bitmap
-    signatures: Annotated[tuple[Signature, ...], Meta(min_length=2, max_length=COHORT_MAX)]
+    commitments: Commitments
+    scalar: Scalar
     proposal: SealProposal | None
 
 
 class AbortCertificate(Wire, frozen=True):
     signers: Bitmap
-    signatures: Annotated[tuple[Signature, ...], Meta(min_length=2, max_length=COHORT_MAX)]
+    commitments: Commitments
+    scalar: Scalar
 
 
 class Unmask(Wire, frozen=True):
@@ -247,7 +252,8 @@ class Result(Wire, frozen=True):
 
     aggregate: Hash
     signers: Bitmap
-    signatures: Annotated[tuple[Signature, ...], Meta(min_length=2, max_length=COHORT_MAX)]
+    commitments: Commitments
+    scalar: Scalar
 
 
 # --- history --------------------------------------------------------------------------------------------------

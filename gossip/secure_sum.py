@@ -49,7 +49,8 @@ from typing import TypeAlias
 
 from msgspec import structs
 
-from crypto.certificates import statement_holds
+from crypto.certificates import certify, statement_holds
+from crypto.half_aggregation import COMMITMENT_BYTES, HalfAggregate, summable
 from crypto.identity import Identity, verify
 from crypto.masking import Lanes, apply_masks
 from gossip.aggregate import (
@@ -687,13 +688,15 @@ class Member:
             return [self._answer(message.sender, ballot.certificate, message.phase)]
         if ballot.abort_certificate is not None:
             return [self._answer(message.sender, ballot.abort_certificate, message.phase)]
+        if not summable(message.sender, message.signature):
+            raise PeerViolation("ABORT_VOTE: a signature that no certificate can hold")
         ballot.aborts[sender] = message.signature
         if len(ballot.aborts) < self.cohort.threshold:
             return []
-        signers = sorted(ballot.aborts)
-        certificate = AbortCertificate(
-            pack_members(signers, self.cohort.size), tuple(ballot.aborts[i] for i in signers)
+        half = certify(
+            *self.stated(Kind.ABORT_VOTE, message.phase, AbortVote()), self.cohort.members, ballot.aborts
         )
+        certificate = AbortCertificate(pack_members(sorted(ballot.aborts), self.cohort.size), *half)
         # Where nobody knows all, a vote may have reached the hubs only: what they make of it, they tell everybody.
         is_hub = self.cohort.members[self.index] in self.cohort.hubs
         others = [
@@ -800,7 +803,7 @@ class Member:
         """The aggregate whose signatures these are said to be, if this member has its body; whoever takes it checks them."""
         if self.body is None or self.body.id != result.aggregate:
             return None
-        return Aggregate(self.body.body, (Signatures(result.signers, result.signatures),))
+        return Aggregate(self.body.body, (Signatures(result.signers, result.commitments, result.scalar),))
 
     # --- the end ---------------------------------------------------------------------------------------------
 
@@ -855,14 +858,18 @@ class Member:
         self, kind: Kind, place: int, vote: SealVote | AbortVote, proof: SealCertificate | AbortCertificate
     ) -> None:
         signers = unpack_members(proof.signers, self.cohort.size)
-        if len(signers) != len(proof.signatures):
-            raise PeerViolation(f"{kind.name}: signers and signatures differ in number")
-        domain, stated = statement(self.cohort.swarm.id, kind, self.cohort.id, place, pack(vote))
-        signatures = dict(zip(signers, proof.signatures, strict=True))
-        if not statement_holds(domain, stated, self.cohort.members, signatures, self.cohort.threshold):
+        if len(signers) * COMMITMENT_BYTES != len(proof.commitments):
+            raise PeerViolation(f"{kind.name}: signers and commitments differ in number")
+        half = HalfAggregate(proof.commitments, proof.scalar)
+        stated = self.stated(kind, place, vote)
+        if not statement_holds(*stated, self.cohort.members, signers, half, self.cohort.threshold):
             raise PeerViolation(
                 f"{kind.name}: a certificate without {self.cohort.threshold} valid signatures"
             )
+
+    def stated(self, kind: Kind, place: int, vote: SealVote | AbortVote) -> tuple[str, bytes]:
+        """The domain and the message that a member's vote in this cohort signs."""
+        return statement(self.cohort.swarm.id, kind, self.cohort.id, place, pack(vote))
 
     def _commit(self, commitment: Commitment) -> Committed:
         domain, stated = statement(self.cohort.swarm.id, Kind.COMMITMENT, self.cohort.id, 0, pack(commitment))

@@ -1,12 +1,13 @@
 """Swarms and aggregates written by hand: the history and the fold are tested without any cohort that meets."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from crypto.certificates import certify
 from crypto.hashing import digest
 from crypto.identity import Identity
 from gossip.aggregate import (
@@ -183,12 +184,19 @@ def signed(body_: Body, *, first: int = 0) -> Aggregate:
     signatures = []
     for each in body_.parts:
         size = len(each.members)
-        signers = sorted((first + place) % size for place in range(threshold(size)))
+        signers = [(first + place) % size for place in range(threshold(size))]
         statement = body_statement(body_.swarm, each.roster, identity)
-        signatures.append(
-            Signatures(
-                pack_members(signers, size),
-                tuple(by_key[each.members[signer]].sign("body", statement) for signer in signers),
-            )
-        )
+        signatures.append(certificate(statement, [by_key[key] for key in each.members], signers))
     return Aggregate(body_, tuple(signatures))
+
+
+def certificate(statement: bytes, members: Sequence[Identity], signers: Iterable[int]) -> Signatures:
+    """What these of a cohort's members have signed as its body's statement."""
+    single = {signer: members[signer].sign("body", statement) for signer in signers}
+    half = certify("body", statement, [member.public_key for member in members], single)
+    return Signatures(pack_members(sorted(single), len(members)), *half)
+
+
+def unsound(signers: Sequence[int], size: int) -> Signatures:
+    """As long as theirs would be, and signed by nobody."""
+    return Signatures(pack_members(signers, size), bytes(32 * len(signers)), bytes(32))

@@ -3,11 +3,12 @@
 import functools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.agreement import KeyPair, pair_info
-from crypto.certificates import statement_holds
+from crypto.certificates import certify, statement_holds
+from crypto.half_aggregation import HalfAggregate, holds, summable
 from crypto.hashing import digest
 from crypto.identity import Identity, peer_id, public_key_of, verify
 from crypto.merkle import path, root, root_from
@@ -90,14 +91,43 @@ def test_a_root_changes_with_any_leaf_and_with_the_count(leaves, data):
 
 
 @given(n=st.integers(1, 9), data=st.data())
+@settings(deadline=None)
 def test_a_statement_holds_with_t_members_and_only_their_own_signatures(n, data):
     threshold = data.draw(st.integers(1, n))
-    signers = data.draw(st.lists(st.integers(0, n - 1), unique=True))
+    signers = sorted(data.draw(st.lists(st.integers(0, n - 1), min_size=1, unique=True)))
     members = [device(number).public_key for number in range(n)]
     signatures = {signer: device(signer).sign("seal", b"this") for signer in signers}
-    assert statement_holds("seal", b"this", members, signatures, threshold) == (len(signers) >= threshold)
+    half = certify("seal", b"this", members, signatures)
+    assert (len(half.commitments), len(half.scalar)) == (32 * len(signers), 32)
+    assert statement_holds("seal", b"this", members, signers, half, threshold) == (len(signers) >= threshold)
 
-    if signers:
-        forged = data.draw(st.sampled_from(signers))
-        signatures[forged] = device(200).sign("seal", b"this")
-        assert not statement_holds("seal", b"this", members, signatures, threshold)
+    foreign = device(200).sign("seal", b"this")
+    with pytest.raises(ValueError, match="does not hold"):
+        certify("seal", b"this", members, {**signatures, data.draw(st.sampled_from(signers)): foreign})
+
+    everything = half.commitments + half.scalar
+    bit = data.draw(st.integers(0, 8 * len(everything) - 1))
+    bent = (int.from_bytes(everything, "big") ^ 1 << bit).to_bytes(len(everything), "big")
+    other = HalfAggregate(bent[:-32], bent[-32:])
+    assert not statement_holds("seal", b"this", members, signers, other, 1)
+
+
+@given(
+    keys=st.lists(st.binary(max_size=33), max_size=3),
+    domain=st.text(max_size=10),
+    message=st.binary(max_size=20),
+    commitments=st.binary(max_size=100),
+    scalar=st.binary(max_size=33),
+)
+def test_a_half_aggregate_of_rubbish_is_false_and_never_raises(keys, domain, message, commitments, scalar):
+    assert not holds(keys, domain, message, HalfAggregate(commitments, scalar))
+
+
+@given(
+    points=st.lists(st.binary(min_size=32, max_size=32), min_size=6, max_size=6),
+    scalar=st.integers(1, 2**252),
+)
+def test_nor_does_rubbish_of_the_right_size(points, scalar):
+    half = HalfAggregate(b"".join(points[:3]), scalar.to_bytes(32, "little"))
+    assert not holds(points[3:], "seal", b"this", half)
+    summable(points[0], points[1] + bytes(32))

@@ -21,13 +21,13 @@ import numpy as np
 import pytest
 
 from gossip import checkpoint
-from gossip.aggregate import Aggregate, Signatures, Verified
+from gossip.aggregate import Aggregate, Verified
 from gossip.errors import PeerViolation
 from gossip.fold import fold_all
 from gossip.history import Added, Change
 from gossip.lowrank import values_in
 from gossip.manifest import Step
-from tests.histories import WITH_MOMENTUM, WITHOUT_MOMENTUM, Dice, Setting, body, setting, unsigned
+from tests.histories import WITH_MOMENTUM, WITHOUT_MOMENTUM, Dice, Setting, body, setting, unsigned, unsound
 
 FIRST_SEED = int(os.environ.get("GOSSAMER_FIRST_SEED", "0"))
 SEEDS = int(os.environ.get("GOSSAMER_SEEDS", "60"))
@@ -288,7 +288,7 @@ class Story:
 
 
 def signed_by_others(each: Verified) -> Verified:
-    return replace(each, aggregate=Aggregate(each.body, (Signatures(b"\x01", (bytes(64),)),)))
+    return replace(each, aggregate=Aggregate(each.body, (unsound([0, 1], 2),)))
 
 
 def run(seed: int, trace: Trace, swarms: Sequence[Setting] = SWARMS) -> None:

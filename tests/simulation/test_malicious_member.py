@@ -18,7 +18,6 @@ from gossip.aggregate import (
     Aggregate,
     Body,
     Part,
-    Signatures,
     aggregate_id,
     body_statement,
     pack_members,
@@ -55,6 +54,7 @@ from gossip.wire import pack, unpack
 from node import core as node_core
 from node.core import VIOLATIONS_MAX
 from tests.frames import spoken
+from tests.histories import certificate
 from tests.simulation.harness import ROUND_TIME_S, Faults, World
 
 SEEDS = int(os.environ.get("GOSSAMER_SEEDS", "4"))
@@ -333,9 +333,7 @@ def test_a_body_in_a_cohorts_name_by_others_settles_nobodys_account(world):
         member.cohort.roster.state,
     )
     stated = body_statement(world.swarm.id, member.cohort.id, aggregate_id(body))
-    signatures = Signatures(
-        pack_members([0, 1, 2], 3), tuple(d.identity.sign("body", stated) for d in league)
-    )
+    signatures = certificate(stated, [device.identity for device in league], range(3))
     message = Aggregates((write(Aggregate(body, (signatures,)), world.swarm.manifest),))
     frame = channel_frame(message)
     before = dict(victim.core._books.outstanding)

@@ -7,7 +7,6 @@ import pytest
 
 from gossip.aggregate import (
     Aggregate,
-    Signatures,
     Verified,
     aggregate_id,
     body_statement,
@@ -24,10 +23,11 @@ from gossip.aggregate import (
 from gossip.coding import FLAG_BYTES, PLAIN
 from gossip.errors import PeerViolation
 from gossip.wire import pack
-from tests.histories import PEOPLE, body, part, roster, setting, signed, unsigned
+from tests.histories import PEOPLE, body, certificate, part, roster, setting, signed, unsigned, unsound
 
 replace = msgspec.structs.replace
 SWARM = setting()
+ORDER = 2**252 + 27742317777372353535851937790883648493  # of Ed25519's base point
 FIRST = unsigned(body(SWARM, []))
 
 
@@ -63,8 +63,8 @@ def test_all_members_may_sign():
     written = body(SWARM, [FIRST])
     by_key = {who.public_key: who for who in PEOPLE}
     statement = SWARM.swarm + written.parts[0].roster + aggregate_id(written)
-    everybody = tuple(by_key[key].sign("body", statement) for key in written.parts[0].members)
-    verdict(Aggregate(written, (Signatures(b"\x0f", everybody),)))
+    everybody = [by_key[key] for key in written.parts[0].members]
+    verdict(Aggregate(written, (certificate(statement, everybody, range(4)),)))
 
 
 def test_a_merged_sum_is_signed_by_each_of_its_rosters():
@@ -188,17 +188,26 @@ def test_what_no_type_allows_does_not_parse(broken):
         )
 
 
-def with_certificate(signers: bytes, *, count: int | None = None, body_=GOOD) -> Aggregate:
-    signatures = signed(body_).signatures[0].signatures
-    return Aggregate(body_, (Signatures(signers, signatures[:count]),))
+def with_certificate(signers: bytes, *, count: int = 3, body_=GOOD) -> Aggregate:
+    good = signed(body_).signatures[0]
+    return Aggregate(body_, (replace(good, signers=signers, commitments=good.commitments[: 32 * count]),))
+
+
+def signed_by(count: int) -> Aggregate:
+    """By so many, from the first member on, and properly."""
+    by_key = {who.public_key: who for who in PEOPLE}
+    statement = body_statement(GOOD.swarm, GOOD.parts[0].roster, aggregate_id(GOOD))
+    members = [by_key[key] for key in GOOD.parts[0].members]
+    return Aggregate(GOOD, (certificate(statement, members, range(count)),))
 
 
 @pytest.mark.parametrize(
     ("aggregate", "says"),
     [
-        (with_certificate(b"\x07", count=2), "2 signatures of 3 signers"),
-        (with_certificate(b"\x0f"), "3 signatures of 4 signers"),
+        (with_certificate(b"\x07", count=2), "64 bytes of commitments of 3 signers"),
+        (with_certificate(b"\x0f"), "96 bytes of commitments of 4 signers"),
         (with_certificate(b"\x03", count=2), "not signed by 3"),
+        (signed_by(2), "not signed by 3"),
         (with_certificate(b"\x0e"), "not signed by 3"),
         (with_certificate(b"\x17"), "does not fit 4 members"),
         (Aggregate(GOOD, signed(body(SWARM, [FIRST], cohorts=[1], sums=2)).signatures), "not signed by 3"),
@@ -211,11 +220,30 @@ def test_signatures_hold_word_for_word_or_not_at_all(aggregate, says):
 
 
 def test_one_bad_signature_spoils_the_good_ones():
-    good = signed(GOOD)
-    signatures = good.signatures[0].signatures
-    spoiled = (signatures[0], signatures[1], signatures[0])
+    good = signed_by(4)
+    verdict(good)
+    (held,) = good.signatures
+    spoiled = held.commitments[:96] + signed(GOOD).signatures[0].commitments[:32]
     with pytest.raises(PeerViolation, match="not signed by 3"):
-        verdict(replace(good, signatures=(Signatures(good.signatures[0].signers, spoiled),)))
+        verdict(replace(good, signatures=(replace(held, commitments=spoiled),)))
+
+
+def test_a_certificate_has_one_spelling():
+    good = signed(GOOD)
+    (held,) = good.signatures
+    data = write(good, SWARM.manifest)
+    assert parse(data, SWARM.manifest, SWARM.layout) == good
+    above = (int.from_bytes(held.scalar, "little") + ORDER).to_bytes(32, "little")
+    with pytest.raises(PeerViolation, match="not signed by 3"):
+        verdict(replace(good, signatures=(replace(held, scalar=above),)))
+    for wrong in (
+        {"scalar": held.scalar + b"\0"},
+        {"scalar": held.scalar[:-1]},
+        {"commitments": held.commitments[:32]},
+        {"commitments": bytes(32 * 33)},
+    ):
+        with pytest.raises(PeerViolation, match="length"):
+            parse(pack(replace(good, signatures=(replace(held, **wrong),))), SWARM.manifest, SWARM.layout)
 
 
 def test_a_listed_swarm_admits_its_members_and_names_each_in_one_way():
@@ -228,7 +256,7 @@ def test_a_listed_swarm_admits_its_members_and_names_each_in_one_way():
     listed = replace(written, parts=(replace(written.parts[0], members=names),))
     stated = body_statement(listed.swarm, listed.parts[0].roster, aggregate_id(listed))
     by_key = {who.public_key: who for who in PEOPLE}
-    signatures = Signatures(b"\x0f", tuple(by_key[key].sign("body", stated) for key in keys))
+    signatures = certificate(stated, [by_key[key] for key in keys], range(4))
     verdict(Aggregate(listed, (signatures,)), closed)
     for members, why in [
         (keys, "name in this swarm is 2 bytes"),
@@ -276,7 +304,7 @@ def test_the_largest_valid_aggregate_is_within_the_limit():
         parents=tuple(bytes([i]) * 32 for i in range(8)),
         ranges=(40 * 1023,) * 50,
     )
-    five = Signatures(b"\x1f", (bytes(64),) * 5)
+    five = unsound(range(5), 5)
     assert len(pack(Aggregate(written, (five,) * 8))) + FLAG_BYTES <= size_limit(
         largest.manifest, largest.layout
     )

@@ -9,11 +9,9 @@ from gossip import catching_up, checkpoint
 from gossip.aggregate import (
     STATE_EVERY,
     Aggregate,
-    Signatures,
     Verified,
     aggregate_id,
     members_of,
-    pack_members,
     write,
 )
 from gossip.catching_up import (
@@ -37,7 +35,7 @@ from gossip.messages import (
     open_frame,
 )
 from gossip.wire import pack
-from tests.histories import WITH_MOMENTUM, body, setting, signed
+from tests.histories import WITH_MOMENTUM, body, setting, signed, unsound
 
 SETTING = setting(schedule=WITH_MOMENTUM)
 SWARM = Swarm(SETTING.swarm, SETTING.manifest, b"")
@@ -195,7 +193,7 @@ def test_an_offer_that_breaks_a_rule_is_a_violation(row, wrong):
     taker = Node()
     taker.consider(ADA, ROUNDS)
     known = newest_state(row)
-    forged = Aggregate(known.body, (Signatures(pack_members([0, 1, 2], 4), (bytes(64),) * 3),))
+    forged = Aggregate(known.body, (unsound([0, 1, 2], 4),))
     offer = {
         "unsigned": CheckpointOffer(write(forged, SETTING.manifest), 1000),
         "stateless": CheckpointOffer(write(row[2].aggregate, SETTING.manifest), 1000),

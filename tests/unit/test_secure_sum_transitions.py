@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from crypto.certificates import certify
+from crypto.half_aggregation import HalfAggregate
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip.aggregate import Aggregate, pack_members, unpack_members
+from gossip.aggregate import Aggregate, body_statement, check, pack_members, unpack_members
 from gossip.aggregator import Aggregator
 from gossip.coding import PLAIN, unsqueeze
 from gossip.cohort import Secrets, open_roster, ready_frames, write_roster
@@ -36,6 +38,7 @@ from gossip.messages import (
     BodyVote,
     Commitment,
     Decline,
+    Frame,
     KeysSet,
     Kind,
     Look,
@@ -51,6 +54,7 @@ from gossip.messages import (
     Unmask,
     open_frame,
     sign_frame,
+    statement,
 )
 from gossip.secure_sum import (
     ABORT_STEPS,
@@ -72,6 +76,7 @@ from gossip.secure_sum import (
 from gossip.wire import pack
 from tests.simulation.harness import STEP_S, tiny_swarm
 from tests.simulation.two_phase import LooksFirst
+from tests.unit.test_crypto_half_aggregation import without_nonce
 
 BOTH_SEGMENTS = 0b11
 
@@ -715,8 +720,21 @@ def test_a_vector_that_was_voted_away_does_not_leave_any_more():
 
 def certificate(table: Table, proposal: SealProposal, signers: list[int], phase: int = 0) -> SealCertificate:
     vote = SealVote(digest("seal", pack(proposal)))
-    signatures = tuple(table.message(j, vote, phase).signature for j in signers)
-    return SealCertificate(vote.seal, pack_members(signers, table.cohort.size), signatures, proposal)
+    half = certified(table, vote, signers, phase)
+    return SealCertificate(vote.seal, pack_members(signers, table.cohort.size), *half, proposal)
+
+
+def aborted(table: Table, signers: list[int]) -> AbortCertificate:
+    return AbortCertificate(
+        pack_members(signers, table.cohort.size), *certified(table, AbortVote(), signers, 0)
+    )
+
+
+def certified(table: Table, vote: SealVote | AbortVote, signers: list[int], phase: int) -> HalfAggregate:
+    messages = {signer: table.message(signer, vote, phase) for signer in signers}
+    stated = statement(table.swarm.id, messages[signers[0]].kind, table.cohort.id, phase, pack(vote))
+    single = {signer: message.signature for signer, message in messages.items()}
+    return certify(*stated, table.cohort.members, single)
 
 
 def test_a_certificate_needs_t_signatures_that_hold():
@@ -724,12 +742,13 @@ def test_a_certificate_needs_t_signatures_that_hold():
     i = table.plain[0]
     proposal = table.proposal()
     good = certificate(table, proposal, [0, 1, 2, 3])
-    flipped = bytes([good.signatures[0][0] ^ 1]) + good.signatures[0][1:]
+    other = certificate(table, proposal, [1, 2, 3, 4])
     for bad, why in [
         (certificate(table, proposal, [0, 1, 2]), "without 4 valid signatures"),
-        (replace_fields(good, signatures=(flipped, *good.signatures[1:])), "without 4 valid"),
+        (replace_fields(good, scalar=other.scalar), "without 4 valid"),
+        (replace_fields(good, commitments=good.commitments[32:] + good.commitments[:32]), "without 4 valid"),
         (replace_fields(good, signers=pack_members([0, 1, 2, 4], 5)), "without 4 valid"),
-        (replace_fields(good, signatures=good.signatures[:-1]), "differ in number"),
+        (replace_fields(good, commitments=good.commitments[32:]), "differ in number"),
         (certificate(table, proposal, [0, 1, 2, 3], phase=1), "without 4 valid"),
         (replace_fields(good, proposal=table.proposal(context=bytes(32))), "not the one that was signed"),
     ]:
@@ -746,16 +765,16 @@ def test_a_certificate_needs_t_signatures_that_hold():
 def test_an_abort_needs_t_signatures_that_hold():
     table = Table(5).masked()
     i = table.plain[0]
-    signatures = tuple(table.message(j, AbortVote()).signature for j in range(4))
+    good = aborted(table, [0, 1, 2, 3])
     for bad in [
-        AbortCertificate(pack_members(range(3), 5), signatures[:3]),
-        AbortCertificate(pack_members(range(4), 5), (bytes(64), *signatures[1:])),
-        AbortCertificate(pack_members([1, 2, 3, 4], 5), signatures),
+        aborted(table, [0, 1, 2]),
+        replace_fields(good, scalar=aborted(table, [1, 2, 3, 4]).scalar),
+        replace_fields(good, signers=pack_members([1, 2, 3, 4], 5)),
     ]:
         with pytest.raises(PeerViolation, match="without 4 valid"):
             table.give(i, table.message(table.first, bad))
     assert table.outcome(i) is None
-    table.give(i, table.message(table.first, AbortCertificate(pack_members(range(4), 5), signatures)))
+    table.give(i, table.message(table.first, good))
     assert table.outcome(i) is Outcome.REFUNDED
 
 
@@ -763,8 +782,7 @@ def test_after_a_certified_seal_no_abort_counts_and_the_seal_is_the_answer():
     table = Table(5).masked()
     i = table.plain[0]
     table.give(i, table.message(table.first, certificate(table, table.proposal(), [0, 1, 2, 3])))
-    signatures = tuple(table.message(j, AbortVote()).signature for j in range(4))
-    table.give(i, table.message(table.first, AbortCertificate(pack_members(range(4), 5), signatures)))
+    table.give(i, table.message(table.first, aborted(table, [0, 1, 2, 3])))
     assert table.outcome(i) is None
     (answer,) = table.give(i, table.message(table.plain[1], AbortVote()))
     assert kinds([answer], table.swarm.id) == [Kind.SEAL_CERTIFICATE]
@@ -1038,8 +1056,7 @@ def test_whoever_comes_back_into_reach_is_asked_again_while_the_outcome_is_open(
     (asked,) = member.remind(table.cohort.members[0])
     assert (asked.peer, kinds([asked], table.swarm.id)) == (table.cohort.members[0], [Kind.ABORT_VOTE])
     assert member.remind(bytes(32)) == [], "a stranger to this cohort"
-    signatures = tuple(table.message(j, AbortVote()).signature for j in range(3))
-    member.handle(table.message(0, AbortCertificate(pack_members(range(3), 4), signatures)), 0.0)
+    member.handle(table.message(0, aborted(table, [0, 1, 2])), 0.0)
     assert member.outcome is Outcome.REFUNDED
     assert member.remind(table.cohort.members[0]) == []
 
@@ -1471,6 +1488,50 @@ def test_t_signatures_make_the_result_and_a_false_one_is_a_violation():
     assert isinstance(result, Result)
     assert result.aggregate == votes[0].aggregate
     assert not table.give(table.first, table.message(4, votes[4])), "it is done"
+
+
+def unsummable(table: Table, sender: int, vote: SealVote | AbortVote) -> Message:
+    """Signed without a nonce: the signature holds, and would spoil every certificate that it is put into."""
+    person = table.people[sender]
+    kind, body = table.message(sender, vote).kind, pack(vote)
+    domain, stated = statement(table.swarm.id, kind, table.cohort.id, 0, body)
+    signature = without_nonce(person, stated, domain)
+    frame = Frame(1, kind, table.cohort.id, 0, person.public_key, body, signature)
+    return open_frame(table.swarm.id, pack(frame))
+
+
+def test_who_votes_so_that_no_certificate_could_hold_is_refused_and_the_others_make_one():
+    table = Table(5)
+    table.silent = {Kind.SEAL_VOTE, Kind.BODY_VOTE}
+    table.start().deal()
+    votes = [table.said(i, Kind.SEAL_VOTE)[0] for i in range(5)]
+    with pytest.raises(PeerViolation, match="SEAL_VOTE: a signature that no certificate can hold"):
+        table.give(table.first, unsummable(table, 0, votes[0].body))
+    told = [action for vote in votes[1:] for action in table.give(table.first, vote)]
+    assert kinds(told, table.swarm.id) == [Kind.SEAL_CERTIFICATE] * 5
+    for action in told:
+        table.give(table.cohort.members.index(action.peer), open_frame(table.swarm.id, action.data))
+    table.deal()
+
+    votes = [table.said(i, Kind.BODY_VOTE)[0].body for i in range(5)]
+    stated = body_statement(table.swarm.id, table.cohort.id, votes[0].aggregate)
+    spoiling = BodyVote(votes[0].aggregate, without_nonce(table.people[0], stated, "body"))
+    with pytest.raises(PeerViolation, match="BODY_VOTE: a signature that no certificate can hold"):
+        table.give(table.first, table.message(0, spoiling))
+    told = [action for i in range(1, 5) for action in table.give(table.first, table.message(i, votes[i]))]
+    (done,) = [action for action in told if isinstance(action, Certified)]
+    swarm = table.swarm
+    assert check(done.aggregate, swarm.manifest, table.members[0].terms.layout, swarm.id)
+
+
+def test_nor_can_a_vote_spoil_an_abort():
+    table = Table(5).masked()
+    i, *others = (table.plain[0], *(j for j in range(5) if j != table.plain[0]))
+    with pytest.raises(PeerViolation, match="ABORT_VOTE: a signature that no certificate can hold"):
+        table.give(i, unsummable(table, others[0], AbortVote()))
+    for j in others:
+        table.give(i, table.message(j, AbortVote()))
+    assert table.outcome(i) is Outcome.REFUNDED
 
 
 def test_a_stranger_is_no_member():

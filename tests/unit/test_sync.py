@@ -7,7 +7,7 @@ import pytest
 from crypto.identity import Identity
 from gossip import history as history_module
 from gossip import sync as sync_module
-from gossip.aggregate import Aggregate, Signatures, Verified, aggregate_id, pack_members, write
+from gossip.aggregate import Aggregate, Verified, aggregate_id, write
 from gossip.errors import PeerViolation
 from gossip.events import Send, SetTimer, TimerFired
 from gossip.history import History
@@ -29,7 +29,7 @@ from gossip.messages import (
 from gossip.sync import ANNOUNCE_S, COMPARE_S, HOLDERS_KEPT, PULL_S, PULLING_MAX, RECENT_ROUNDS, Learned, Sync
 from gossip.wire import pack
 from tests.frames import spoken
-from tests.histories import body, setting, signed
+from tests.histories import body, setting, signed, unsound
 
 SETTING = setting(tensors=((2, 0),), block_size=2)
 SWARM = Swarm(SETTING.swarm, SETTING.manifest, b"")
@@ -52,7 +52,7 @@ def chain(length: int, *, parents: tuple[Verified, ...] = (), cohort: int = 0) -
 
 def long_chain(length: int, *, parents: tuple[Verified, ...] = (), cohort: int = 0) -> list[Verified]:
     """The same in any number, under signatures that only a test without checks takes."""
-    rubbish = (Signatures(pack_members([0, 1, 2], 4), (bytes(64),) * 3),)
+    rubbish = (unsound([0, 1, 2], 4),)
     row: list[Verified] = list(parents)
     for place in range(length):
         written = body(SETTING, row[-1:], cohorts=[cohort + place])
@@ -284,7 +284,7 @@ def test_an_answer_of_more_sums_than_anybody_asks_for_is_a_violation_however_few
 def test_a_false_aggregate_is_a_violation_and_takes_nothing_with_it():
     one, two = chain(2)
     here, there = Node(0), Node(1)
-    unsigned = Aggregate(two.body, (Signatures(pack_members([0, 1, 2], 4), (bytes(64),) * 3),))
+    unsigned = Aggregate(two.body, (unsound([0, 1, 2], 4),))
     with pytest.raises(PeerViolation, match="not signed by"):
         here.hear(there, Aggregates((written(one.aggregate), written(unsigned))))
     assert (here.history.round, here.learned) == (0, [])
