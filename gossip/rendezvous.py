@@ -3,9 +3,7 @@
 A device says READY only when it has something to give (*late binding*). Candidates to lead are ranked for each round by
 H(swarm || round || peer) over the members known to live, so that everybody ranks alike and nobody chooses. A READY goes to
 the lowest; when that one fails or stays silent, to the next. A leader gathers READYs in a bag, and closes when the
-bag is full, when everybody who is known to live is in it, or when its waiting time is over with n_min or more. Where a lottery draws (below), it
-waits up to four times as long for as many as that aims at: a goal and an end, as Bonawitz et al. have it ("Towards federated learning at
-scale", MLSys 2019), so that those who are ready early, who are the fast ones, do not go without the others. With fewer
+bag is full, when everybody who is known to live is in it, or when its waiting time is over with n_min or more. With fewer
 it hands the bag to a live candidate strictly lower in the ranking, so handing on ends; the lowest keeps waiting.
 
 In a large swarm nobody knows all members, so the candidates are the contributors of the round before the last, whom everybody
@@ -59,7 +57,6 @@ BAG_MAX = 256  # READYs held while gathering
 # A READY goes to the next candidate after this many gathering times without a roster. Who cannot be reached is passed over at
 # once, so this is for those who are silent; asking another one costs a connection, and may split a cohort.
 PATIENCE_GATHERS = 4.0
-GATHERS_MAX = 4.0  # gathering times that a leader waits for as many as the lottery aims at
 SUM_STEPS = 4  # deadlines of a step, in which a sum ends unless several of its steps are held up
 READY_TTL_GATHERS = 12.0  # older READYs are dropped: their sender has long renewed or gone
 
@@ -200,7 +197,6 @@ class Rendezvous:
         self.asked: Asked | None = None
         self._bag: dict[bytes, Bagged] = {}  # by sender, at most BAG_MAX
         self._closing_at: float | None = None
-        self._opened_at = 0.0  # when the bag that is gathered now had its first READY
 
     @property
     def holds_readies(self) -> bool:
@@ -297,22 +293,11 @@ class Rendezvous:
         self._made = [cohort for cohort in self._made if cohort.goes_on_without(message.sender)]
         self._expire(now)
         live = self._live()
-        if self._closing_at is None:
-            self._opened_at = now
-        if self._is_full() or self._everybody(live) or (self._is_overdue(now) and not self._lacks_some(now)):
+        if self._is_full() or self._everybody(live):
             return self._close_if_enough(now)
         if self._closing_at is None:
             return self._wait(now)
         return []
-
-    def _is_overdue(self, now: float) -> bool:
-        return self._closing_at is not None and now - self._opened_at >= self._gather_s
-
-    def _lacks_some(self, now: float) -> bool:
-        """Where a lottery draws as many as a cohort is to have: whether it has fewer, and can wait for more."""
-        aimed = self._cohorts.n_max * FILLED.numerator // FILLED.denominator
-        waits = now - self._opened_at < GATHERS_MAX * self._gather_s
-        return waits and len(self._bag) < aimed and bool(self._known_to_all())
 
     def _is_full(self) -> bool:
         """A hub that leads waits for its own READY, at most for the waiting time: else another would have to add up."""
@@ -327,7 +312,7 @@ class Rendezvous:
         self._expire(now)
         if not self._bag:
             return []
-        if self._made_enough(now) or self._lacks_some(now):
+        if self._made_enough(now):
             return self._wait(now)
         return self._close_if_enough(now) or self._hand_on(now)
 
@@ -352,7 +337,6 @@ class Rendezvous:
             needed = max(self._cohorts.n_min, threshold(len(chosen)))
             self._made.append(Made(dict.fromkeys(chosen), needed))
         self._closing_at = None
-        self._opened_at = now
         again = self._wait(now) if self._bag else [CancelTimer(("rendezvous", "gather"))]
         return [Close(frames), *again]
 

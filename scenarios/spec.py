@@ -16,6 +16,11 @@
     [swarm]
     admit = "invite"           # by certificates that the first device has signed; else "members": the manifest lists all
 
+    [[size]]                   # none, or several: from so many devices on, this instead of [swarm], with nothing taken from it
+    devices = 250
+    [size.swarm.cohorts]
+    n_max = 60
+
     [[device]]                 # one table a device, by name ...
     name = "Ada"
     data = "subjects=1"
@@ -100,6 +105,7 @@ FOLDER = Path(__file__).parent
 DEVICES_MAX = 256  # processes that one machine is asked to run, and as many trainers
 VIRTUAL_DEVICES_MAX = 10_000
 CLASSES_MAX = 16
+SIZES_MAX = 8
 SHARES_SLACK = 1e-9  # decimal shares are floats
 FAULTS_MAX = 64
 HOMES_MAX = 64
@@ -303,6 +309,13 @@ class SwarmTables(Section, frozen=True):
         )
 
 
+class SizeTable(Section, frozen=True):
+    """What a swarm of many devices does instead: all of it, so that nothing is merged and one place says what is so."""
+
+    devices: Annotated[int, Meta(ge=1, le=VIRTUAL_DEVICES_MAX)]  # from so many on
+    swarm: SwarmTables
+
+
 class Scenario(Section, frozen=True):
     """A scenario's file."""
 
@@ -320,6 +333,7 @@ class Scenario(Section, frozen=True):
     by_invitation: bool = False
     baselines: BaselineTables = BaselineTables()
     swarm: SwarmTables = SwarmTables()
+    size: Annotated[tuple[SizeTable, ...], Meta(max_length=SIZES_MAX)] = ()  # ascending
     hardware: HardwareTable = HardwareTable()
     classes: Annotated[tuple[DeviceClass, ...], Meta(max_length=CLASSES_MAX)] = msgspec.field(
         default=(), name="class"
@@ -453,7 +467,8 @@ def _chosen(
 def _plan(scenario: Scenario) -> Plan:
     """Raises Unworkable."""
     devices = _devices(scenario)
-    n_min = scenario.swarm.cohorts.n_min
+    swarm = _swarm(scenario, len(devices))
+    n_min = swarm.cohorts.n_min
     if len(devices) < n_min:
         raise Unworkable(f"devices: {len(devices)} are too few for swarm.cohorts.n_min = {n_min}")
     for position, fault in enumerate(scenario.fault):
@@ -469,7 +484,7 @@ def _plan(scenario: Scenario) -> Plan:
                 f"{fault.round}, too few for swarm.cohorts.n_min = {n_min}"
             )
     _refuse_network(scenario.network, len(devices), scenario.rounds)
-    if scenario.by_invitation and (scenario.swarm.admit != "invite" or len(scenario.network.home) != 1):
+    if scenario.by_invitation and (swarm.admit != "invite" or len(scenario.network.home) != 1):
         raise Unworkable(
             'by_invitation: needs swarm.admit = "invite", and one network.home, where all find each other'
         )
@@ -480,7 +495,7 @@ def _plan(scenario: Scenario) -> Plan:
         test=scenario.test,
         rounds=scenario.rounds,
         seed=scenario.seed,
-        swarm=scenario.swarm,
+        swarm=swarm,
         devices=devices,
         faults=scenario.fault,
         target_accuracy=scenario.target_accuracy,
@@ -492,6 +507,14 @@ def _plan(scenario: Scenario) -> Plan:
         network=scenario.network,
         by_invitation=scenario.by_invitation,
     )
+
+
+def _swarm(scenario: Scenario, count: int) -> SwarmTables:
+    """The settings for so many devices. Raises Unworkable."""
+    sizes = [size.devices for size in scenario.size]
+    if sizes != sorted(set(sizes)):
+        raise Unworkable(f"size: the numbers of devices must ascend, not {sizes}")
+    return next((size.swarm for size in reversed(scenario.size) if size.devices <= count), scenario.swarm)
 
 
 def _hardware(scenario: Scenario, count: int) -> tuple[HardwareTable, ...]:

@@ -63,6 +63,40 @@ def refusal(path, **choices):
     return message
 
 
+SIZES = """
+[swarm.cohorts]
+n_max = 8
+
+[[size]]
+devices = 20
+
+[size.swarm.cohorts]
+n_min = 4
+
+[[size]]
+devices = 40
+
+[size.swarm.compression]
+levels = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("nodes", "n_min", "n_max", "levels"),
+    [(None, 3, 8, 7), (19, 3, 8, 7), (20, 4, 16, 7), (39, 4, 16, 7), (40, 3, 16, 3), (99, 3, 16, 3)],
+)
+def test_many_devices_have_settings_of_their_own_with_nothing_taken_from_the_others(
+    written, nodes, n_min, n_max, levels
+):
+    swarm = plan(written(COUNTED + SIZES), nodes=nodes).swarm
+    assert (swarm.cohorts.n_min, swarm.cohorts.n_max, swarm.compression.levels) == (n_min, n_max, levels)
+
+
+def test_sizes_that_do_not_ascend_are_refused(written):
+    words = refusal(written(COUNTED + SIZES.replace("= 40", "= 20")))
+    assert "size: the numbers of devices must ascend, not [20, 20]" in words
+
+
 @pytest.mark.parametrize("name", known_scenarios())
 def test_every_scenario_that_comes_along_is_found_by_its_name_and_fits_together(name):
     chosen = plan(find_scenario(name), devices_max=VIRTUAL_DEVICES_MAX)
