@@ -191,17 +191,13 @@ class Rendezvous:
         self._has_link = has_link
         self._gather_s = cohorts.gather_ms / 1000
         self._round = 0  # that READYs are for
+        self._drawn = False  # for each round anew, by the lottery
         # Cohorts of that round which are not known to have failed, at most as many as are aimed at.
         self._made: list[Made] = []
         self._formed_at = 0.0  # the last of them
         self.asked: Asked | None = None
         self._bag: dict[bytes, Bagged] = {}  # by sender, at most BAG_MAX
         self._closing_at: float | None = None
-
-    @property
-    def holds_readies(self) -> bool:
-        """Its own, or others'."""
-        return self.asked is not None or bool(self._bag)
 
     @property
     def gathered(self) -> int:
@@ -225,6 +221,7 @@ class Rendezvous:
         `drawn`: the lottery decides about them, for each round anew.
         """
         actions: list[Action] = []
+        self._drawn = drawn
         if round_ > self._round:
             self._round, self._made = round_, []
             if drawn and self._bag:
@@ -289,6 +286,8 @@ class Rendezvous:
             return []
         if held is not None and ready.round < held.ready.round:
             return []
+        if self._drawn and ready.round < self._round:
+            return []  # its sender will take it back as soon as it hears of the round that came
         self._bag[message.sender] = Bagged(ready, message.raw, now)
         self._made = [cohort for cohort in self._made if cohort.goes_on_without(message.sender)]
         self._expire(now)
@@ -389,6 +388,11 @@ class Rendezvous:
         """A roster elsewhere has taken these READYs: in another one they would be dropouts from the start."""
         for peer in [peer for peer, bagged in self._bag.items() if bagged.frame in readies]:
             del self._bag[peer]
+
+    def ended(self, members: Iterable[bytes]) -> None:
+        """A cohort that this device was in has come to nothing: if it led it, it need not wait until its members ask again."""
+        over = set(members)
+        self._made = [cohort for cohort in self._made if not over.issuperset(cohort.members)]
 
     def _expire(self, now: float) -> None:
         oldest = now - READY_TTL_GATHERS * self._gather_s

@@ -825,13 +825,14 @@ class NodeCore:
         return [Rebase(change)]
 
     def _settle(self, cohort: bytes, outcome: Outcome, reason: str) -> list[object]:
+        shown: list[object] = []
         if self._frozen_for == cohort:
             self._books = self._books.thaw()
             self._frozen_for = None
-        shown: list[object] = []
+            shown += self._hurry()
         if outcome is Outcome.INCLUDED:
             self._contributions += 1
-            shown = self._forget([cohort], self._books.settle(cohort))
+            shown += self._forget([cohort], self._books.settle(cohort))
         elif outcome is Outcome.REFUNDED:
             self._books = self._books.refund(cohort)
         self._aborted += outcome is not Outcome.INCLUDED
@@ -841,9 +842,18 @@ class NodeCore:
             refunded = ledger.residual(self._books) if outcome is Outcome.REFUNDED else ()
             actions.append(Persist(("settled", cohort), (*ledger.settled(cohort), *refunded)))
         running = self._cohorts.get(cohort)
+        if running is not None and outcome in {Outcome.UNTOUCHED, Outcome.REFUNDED}:
+            self._rendezvous.ended(running.member.cohort.members)
         if running is not None and running.member.state is State.OVER:
             actions += self._close(cohort)
         return actions
+
+    def _hurry(self) -> list[object]:
+        """What a failed cohort gave back need not wait for the time of another phase: there is something to give already."""
+        if self._phase is None:
+            return []
+        self._phase.eligible_at = self._clock
+        return [SetTimer(("phase", self._phase.number), self._clock)] if self._phase.steps else []
 
     def _close(self, cohort: bytes) -> list[object]:
         """Votes are forgotten when the cohort is over here and nothing about it is in doubt any more."""
@@ -938,7 +948,7 @@ class NodeCore:
         is_due = running is not None and running.member.state in {State.AWAIT_KEYS, State.PREPARING}
         if running is None or not is_due or running.member.outcome:
             self._books = self._books.thaw()  # over, or sealed without this member while it froze
-            return [*actions, *self._consider(now)]
+            return [*actions, *self._hurry(), *self._consider(now)]
         self._frozen_for = cohort
         age = max(0, running.member.cohort.roster.round - 1 - phase.began_round)
         contribution = Contribution(self._books.to_give, self._examples, age)
@@ -1002,7 +1012,7 @@ class NodeCore:
             self._phase = None
             actions += self._rendezvous.withdraw()
         else:
-            drawn = self._rendezvous.holds_readies and self._share(0) < ONE
+            drawn = self._share(0) < ONE
             actions += self._rendezvous.advance(self._history.round + 1, now, drawn=drawn)
         if self._nobody_wants(self._phase, now):
             actions += self._give_up()
