@@ -118,6 +118,20 @@ def test_a_device_that_gave_its_delta_rests_and_keeps_the_rest_of_it():
     assert not of(actions, Rebase)
 
 
+def test_what_a_failed_cohort_gave_back_is_offered_again_without_the_time_of_a_phase():
+    who = min(PEOPLE, key=first_win)
+    for gave_back in (False, True):
+        core = core_of(who)
+        (train,) = of(core.handle(TrainerReady(20), 0.0), Train)
+        if gave_back:
+            core._phase.freezing_for = b"a cohort that is over"
+            delta = tiny_initial().astype("f4") * 1e-9
+            (train,) = of(core.handle(Frozen(train.phase, delta, 7, 0.5), 0.5), Train)
+        said = core.handle(Eligible(train.phase, 5), 1.0)
+        asked = [report for report in of(said, Report) if report.fields.get("phase") == "READY"]
+        assert len(asked) == gave_back
+
+
 def test_a_hub_that_leads_the_next_round_takes_part_in_it_undrawn_and_before_its_time():
     for hub in (False, True):
         _, core = sleeper(hub=hub)

@@ -426,6 +426,26 @@ def test_a_cohort_whose_members_ask_again_has_failed_and_makes_way():
     assert len(closed(again)) == 1, "two of three are too few for a sum, so there is none to wait for"
 
 
+def test_a_ready_for_a_round_that_is_over_makes_no_cohort_where_the_lottery_draws():
+    """Its sender takes it back when it hears of that round, and would only be missing."""
+    late, others = ready(PEOPLE[0], 2), [ready(PEOPLE[1], 3), ready(PEOPLE[2], 3)]
+    for drawn in (True, False):
+        node = large(ONE_SUM)
+        node.machine.advance(3, 0.0, drawn=drawn)
+        assert len(closed(node.hear(late, *others))) == (not drawn)
+        assert node.machine.gathered == 2 * drawn
+
+
+def test_a_leader_that_saw_its_cohort_fail_makes_another_without_being_asked_again():
+    node = large(ONE_SUM)
+    assert len(closed(node.hear(*(ready(who) for who in PEOPLE[:3])))) == 1
+    assert closed(node.hear(*(ready(who) for who in PEOPLE[3:6]))) == []
+    node.machine.ended(KEYS[1:])
+    assert closed(node.fire(GATHER, GATHER_S)) == [], "another cohort of this device's"
+    node.machine.ended(KEYS[:3])
+    assert len(closed(node.fire(GATHER, 2 * GATHER_S))) == 1
+
+
 def test_in_a_small_swarm_a_leader_makes_as_many_cohorts_as_there_are():
     node = Node(by_rank()[0], cohorts=ONE_SUM)
     again = [ready(who, seed=seed) for seed in (0, 1, 2) for who in PEOPLE[:3]]
