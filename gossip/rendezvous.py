@@ -297,16 +297,18 @@ class Rendezvous:
         self._made = [cohort for cohort in self._made if cohort.goes_on_without(message.sender)]
         self._expire(now)
         live = self._live()
-        if self._closing_at is None:
+        if len(self._bag) == 1:
             self._opened_at = now
-        if self._is_full() or self._everybody(live) or (self._is_overdue(now) and not self._lacks_some(now)):
+        if self._is_full() or self._everybody(live) or self._has_as_many_as_aimed_at(now):
             return self._close_if_enough(now)
         if self._closing_at is None:
             return self._wait(now)
         return []
 
-    def _is_overdue(self, now: float) -> bool:
-        return self._closing_at is not None and now - self._opened_at >= self._gather_s
+    def _has_as_many_as_aimed_at(self, now: float) -> bool:
+        """Where a lottery draws, and those who are about to come have had their time."""
+        gathered = now - self._opened_at >= self._gather_s
+        return gathered and bool(self._known_to_all()) and not self._lacks_some(now)
 
     def _lacks_some(self, now: float) -> bool:
         """Where a lottery draws as many as a cohort is to have: whether it has fewer, and can wait for more."""

@@ -12,6 +12,7 @@ from gossip.events import CancelTimer, Report, Send, SetTimer, TimerFired
 from gossip.manifest import Cohorts
 from gossip.messages import Message, Ready, open_frame, sign_frame
 from gossip.rendezvous import (
+    GATHERS_MAX,
     LOTTERY_ROUNDS,
     ONE,
     PATIENCE_GATHERS,
@@ -424,6 +425,53 @@ def test_a_cohort_whose_members_ask_again_has_failed_and_makes_way():
     assert closed(node.hear(*(ready(who) for who in PEOPLE[3:6]))) == []
     again = node.hear(ready(first[0], seed=1))
     assert len(closed(again)) == 1, "two of three are too few for a sum, so there is none to wait for"
+
+
+EIGHT = Cohorts(3, 8, int(GATHER_S * 1000), 1000, sums=1)  # of whom six are aimed at
+
+
+def test_where_a_lottery_draws_a_leader_waits_for_as_many_as_it_aims_at_and_not_for_ever():
+    node = large(EIGHT)
+    node.hear(*(ready(who) for who in PEOPLE[:5]))
+    for gathers in range(1, int(GATHERS_MAX)):
+        at = gathers * GATHER_S
+        assert node.fire(GATHER, at) == [SetTimer(GATHER, at + GATHER_S)]
+    assert closed(node.fire(GATHER, GATHERS_MAX * GATHER_S)) == [KEYS[:5]]
+
+
+def test_where_a_lottery_draws_a_cohort_closes_as_the_last_of_those_comes_but_not_at_once():
+    node = large(EIGHT)
+    assert closed(node.hear(*(ready(who) for who in PEOPLE[:6]), now=0.1)) == []
+    assert closed(node.fire(GATHER, 0.1 + GATHER_S)) == [KEYS[:6]], "more may have come in that time"
+    node = large(EIGHT)
+    node.hear(*(ready(who) for who in PEOPLE[:5]))
+    node.fire(GATHER, GATHER_S)
+    assert closed(node.hear(ready(PEOPLE[5]), now=1.3 * GATHER_S)) == [KEYS[:6]]
+    assert node.hear(ready(PEOPLE[6]), now=9.0) == [SetTimer(GATHER, 9.0 + GATHER_S)], (
+        "a new bag has its time"
+    )
+    assert closed(node.hear(*(ready(who, seed=1) for who in PEOPLE[:5]), now=9.1)) == []
+
+
+def test_a_bag_that_was_emptied_has_its_time_again():
+    node = large(EIGHT)
+    message = ready(PEOPLE[0])
+    node.hear(message)
+    for gathers in range(1, int(GATHERS_MAX)):
+        node.fire(GATHER, gathers * GATHER_S)
+    node.machine.taken((message.raw,))
+    assert closed(node.hear(*(ready(who) for who in PEOPLE[1:5]), now=GATHERS_MAX * GATHER_S)) == []
+
+
+def test_in_a_small_swarm_nobody_waits_for_more_nor_closes_before_the_time_that_was_set():
+    node = Node(by_rank()[0], cohorts=EIGHT)
+    node.hear(*(ready(who) for who in PEOPLE[:3]))
+    assert closed(node.fire(GATHER, GATHER_S)) == [KEYS[:3]]
+    node = Node(by_rank()[0], cohorts=EIGHT)
+    node.hear(*(ready(who) for who in PEOPLE[:2]))
+    node.fire(GATHER, GATHER_S)
+    assert closed(node.hear(*(ready(who) for who in PEOPLE[2:7]), now=1.2 * GATHER_S)) == []
+    assert closed(node.fire(GATHER, 2 * GATHER_S)) == [KEYS[:7]]
 
 
 def test_in_a_small_swarm_a_leader_makes_as_many_cohorts_as_there_are():
