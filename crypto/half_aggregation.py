@@ -57,7 +57,7 @@ COMMITMENT_BYTES: Final = 32
 SCALAR_BYTES: Final = 32
 COEFFICIENT_BYTES: Final = 16  # z; all here is meant to resist 2^128
 SIGNERS_MAX: Final = 1 << 16  # i is two bytes
-# Verdicts: in a simulation thousands of nodes ask for the same. At most 5 MiB, with 32 signers each.
+# Verdicts: in a simulation thousands of nodes ask for the same. At most 9 MiB, with 64 signers each.
 HELD_KEPT: Final = 1024
 SUMMABLE_KEPT: Final = 8192
 

@@ -11,9 +11,10 @@ and x = 0 is the secret itself, so there are at most 255 shares.
 by a hash of it, or by its public key. `recover` then finds it among shares of which any t are right, whoever lied: it leaves out
 groups of the shares in a fixed order, first whole groups (one liar is found in a handful of tries), then smaller ones
 together, until single shares. Every set of n - t liars is met that way unless ATTEMPTS_MAX comes first, which it
-does not for n <= 18 and t = ceil(3n/4); up to n = 32, every set of three is. A dealer may hand out shares on no
-polynomial; then nothing is found, or what t of them agree on, and it was the dealer who chose that. Which shares do not
-fit is a hint, no proof: two liars among the t that are used can cancel each other out, and honest shares look wrong beside them.
+does not for n <= 18 and t = ceil(3n/4). Up to n = 32 every set of three is met, up to n = 64 every set of two, and of three unless
+only t + 3, t + 4 or t + 5 shares have come. A dealer may hand out shares on no polynomial; then nothing is found, or what t of
+them agree on, and it was the dealer who chose that. Which shares do not fit is a hint, no proof: two liars among the t that are
+used can cancel each other out, and honest shares look wrong beside them.
 
 **Not constant-time.** Products come from tables indexed by secret bytes, so somebody who shares our processor's
 caches could learn about them. Whoever runs beside us as the same user reads our memory anyway; over the network

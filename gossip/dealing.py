@@ -6,7 +6,7 @@ key stands in its READY: those two decide whether a rebuilt secret is right, and
 
 A holder may lie about a share that it opens. It cannot make another secret pass (for that it would need a second preimage), and
 it cannot hide the right one: with t honest shares among those that were opened, `crypto.sharing.recover` finds it (in every
-cohort of up to 18, and in larger ones against three liars at least). Shares that do not fit are used last for the next owner. So
+cohort of up to 18, in larger ones of up to 32 against three liars at least, and in those of up to 64 against two). Shares that do not fit are used last for the next owner. So
 a lie costs the aggregator a few more subsets, and nobody else anything.
 
 An owner may deal shares that lead nowhere, and then the sum is lost if its secret is needed. No commitment to the shares could

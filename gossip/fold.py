@@ -16,11 +16,11 @@ aggregate replaces its round's increment: `x += inc_r(after) - inc_r(before)`. W
 round on top of it, so they are folded again from the last snapshot before r.
 
 **Nothing overflows 63 bits.** A round folds FOLDED_MAX = 2^11 aggregates at most, each with |Q| <= 2^9
-(SUM_MAX), so |sum Q 2^24| <= 2^44, and times E W_max <= 2^18 it is 2^62. The divisor is at most 2^8 2^9 times
-2^11 weights of 2^18 each (256 contributors' 2^10), so 2^46. cap <= 2^30 and B <= 255 keep |v| and a round's
+(SUM_MAX), so |sum Q 2^24| <= 2^44, and times E W_max <= 2^18 it is 2^62. The divisor is 2^8 S times at most 2^11 weights of
+2^10 |U2| each, and |U2| S <= 2^9 (SUM_MAX), so 2^38 however many contributed. cap <= 2^30 and B <= 255 keep |v| and a round's
 change of x below 2^38 + 2^9, floors included; fewer than 2^24 rounds (ROUND_MAX) and |x_0| <= 2^62 keep |x|
 below 2^63. A factor of codec lowrank can mean more than 2^9 for a parameter (`gossip.lowrank`): its sums are cut at
-+-2^44, which takes a hundred aggregates of one round at the bounds of all their numbers.
++-2^44, which takes several aggregates of one round at the bounds of all their numbers.
 
 Floor rounds down: with momentum, a v below zero comes to rest less than 256 / (256 - B) units under it and
 not at zero. That is less than 2^-16 of drift a round, and the same on all nodes.

@@ -625,14 +625,13 @@ class NodeCore:
         return sorted(peer for peer in candidates if peer == self._me or membership.reachable(peer))
 
     def _guides_of(self, known: Verified) -> tuple[bytes, ...]:
-        """Where to find those of an aggregate's contributors who rank first to lead the round after it."""
+        """Where to find those of an aggregate's contributors who rank first to lead the round after the next."""
         if self._membership.sees_all:
             return ()
         contributors = tuple(contributors_of(known.body, self._swarm.manifest))
         hubs = tuple(peer for peer in contributors if self._membership.is_hub(peer))
-        leads = known.body.round + (
-            1 if known.body.round == 1 else 2
-        )  # the second round has none but the first's
+        # The second round has none but the first's.
+        leads = known.body.round + (1 if self._history.round == 1 else 2)
         first = first_of(self._swarm.id, leads, contributors, hubs, GUIDES)
         return self._membership.presences_of(first)
 

@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from gossip.events import (
+    Abandon,
     Eligible,
     Evaluate,
     Evaluated,
@@ -112,6 +113,26 @@ async def test_a_phase_from_its_beginning_to_its_delta():
         assert await trainer.alone(base, 30) > before.accuracy
     assert trainer.pid is None
     assert not psutil.Process().children()
+
+
+async def test_a_phase_that_is_given_up_makes_way_for_the_next():
+    async with a_trainer() as trainer:
+        await trainer.open(DIGITS)
+        await trainer.told.next(TrainerReady)
+        trainer.apply(Abandon(1))
+        trainer.apply(Train(1, ZERO, 1, messages.STEPS_MAX))
+        assert (await trainer.told.next(Eligible)) == Eligible(1, 1)
+        assert not trainer._outbox
+        trainer.apply(Abandon(2))
+        assert not trainer._outbox, "of a phase that is not open there is nothing to say"
+        trainer.apply(Abandon(1))
+        trainer.apply(Rebase(ZERO))  # a worker would take these three for mistakes, and be replaced
+        trainer.apply(Freeze(1))
+        trainer.apply(Abandon(1))
+        trainer.apply(Train(2, ZERO, 1, 1))
+        assert (await trainer.told.next(Eligible)) == Eligible(2, 1)
+        trainer.apply(Freeze(2))
+        assert (await trainer.told.next(Frozen)).phase == 2
 
 
 async def test_a_killed_trainer_is_replaced_and_its_phase_is_lost(impatient):

@@ -87,6 +87,14 @@ def test_a_day_in_the_life_of_a_trainer(worker):
     assert worker.process.wait(PATIENCE_S) == 0
 
 
+def test_it_begins_another_phase_after_one_that_was_abandoned(worker):
+    worker.say(OPEN, ENDLESS)
+    worker.hear()
+    assert worker.hear() == messages.Eligible(1, 1)
+    worker.say(messages.Abandon(1), messages.Begin(2, BASE, 1, 1))
+    assert worker.hear() == messages.Eligible(2, 1)
+
+
 def test_it_stops_stepping_when_paused_and_goes_on_when_resumed(worker):
     worker.say(OPEN, messages.Pause(), messages.Begin(1, BASE, 1, 1), messages.Evaluate(1, BASE))
     worker.hear()

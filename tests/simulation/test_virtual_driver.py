@@ -13,7 +13,7 @@ import pytest
 from crypto.hashing import digest
 from crypto.identity import Identity
 from gossip import membership
-from gossip.events import Publish, Rebase, Train
+from gossip.events import Abandon, Publish, Rebase, Train
 from gossip.manifest import Cohorts, Compression, Manifest, Model, Step, Tensor, Training, found
 from gossip.messages import Presence, sign_frame
 from node.drivers.links import CONNECTION_BYTES, Link
@@ -298,6 +298,24 @@ def test_local_steps_are_those_that_virtual_time_allowed():
         ("freeze", 3, 23),
     ]
     assert trainer.steps_before == 23
+
+
+def test_the_steps_of_a_phase_that_is_given_up_were_taken_for_nothing():
+    world = a_swarm(3, phases=Drift())
+    world.run(1.05)
+    device, asked = world.devices[0], world._phases.asked
+    phase, began = device.trainer.phase, device.trainer._began
+    assert phase is not None
+    asked.clear()
+    world._perform(device, [Abandon(phase + 1)])
+    assert (device.trainer.phase, asked) == (phase, []), "another phase goes on"
+    world.now = began + 1.75
+    world._perform(device, [Abandon(phase)])
+    assert device.trainer.phase is None
+    assert asked == [("advance", 0, 17), ("drop", 0)]
+    assert world.steps(device) == 17
+    world._perform(device, [Abandon(phase)])
+    assert len(asked) == 2, "it ends once"
 
 
 def test_a_phase_pauses_at_its_most_steps():

@@ -5,12 +5,19 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
+from crypto.hashing import digest
 from gossip.aggregate import (
+    MEMBERSHIP_OF_MANIFEST,
+    PARENTS_MAX,
+    PARTS_MAX,
+    RANGE_MAX,
     Aggregate,
+    Part,
     Verified,
     aggregate_id,
     body_statement,
     check,
+    check_body,
     pack_members,
     parse,
     read_members,
@@ -22,6 +29,7 @@ from gossip.aggregate import (
 )
 from gossip.coding import FLAG_BYTES, PLAIN
 from gossip.errors import PeerViolation
+from gossip.manifest import COHORT_MAX
 from gossip.wire import pack
 from tests.histories import PEOPLE, body, certificate, part, roster, setting, signed, unsigned, unsound
 
@@ -169,7 +177,11 @@ BEYOND_TYPES = [
     Broken("no part", "length >= 1", {"parts": ()}),
     Broken("a ninth part", "length <= 8", {"parts": tuple(part(i) for i in range(9))}),
     Broken("two members", "length >= 3", {"parts": (replace(part(1), members=part(1).members[:2]),)}),
-    Broken("33 members", "length <= 32", {"parts": (part(0, 33),)}),
+    Broken(
+        "65 members",
+        "length <= 64",
+        {"parts": (replace(part(1), members=tuple(bytes([i]) * 32 for i in range(COHORT_MAX + 1))),)},
+    ),
     Broken("a negative weight", ">= 0", {"weights": (-1, 0)}),
     Broken("a negative range", ">= 0", {"ranges": (0, 0, -1)}),
     Broken("no sums", "length >= 1", {"sums": b""}),
@@ -295,22 +307,32 @@ def test_nothing_larger_than_a_valid_aggregate_is_even_parsed():
         parse(data + bytes(limit), SWARM.manifest, SWARM.layout)
 
 
-def test_the_largest_valid_aggregate_is_within_the_limit():
-    largest = setting(tensors=[(40, 63)] * 50, lane_bits=32, levels=2, block_size=1, n_max=5)
-    crowd = [replace(part(i, 5, 5), roster=bytes([255, i]) * 16) for i in range(8)]
+def crowd(cohort: int, size: int) -> Part:
+    """All of whose members, of whom nobody has a key to sign with, are in the sum."""
+    members = tuple(sorted(digest("crowd", bytes([cohort, each])) for each in range(size)))
+    return Part(bytes([255, cohort]) * 16, members, MEMBERSHIP_OF_MANIFEST, pack_members(range(size), size))
+
+
+@pytest.mark.parametrize(("members", "levels"), [(5, 2), (COHORT_MAX, 1)])
+def test_the_largest_valid_aggregate_is_within_the_limit_and_breaks_no_rule(members, levels):
+    largest = setting(tensors=[(40, 61)] * 50, lane_bits=32, levels=levels, block_size=1, n_max=members)
+    many = PARTS_MAX * members
     written = replace(
-        body(largest, [FIRST], weights=4000, round_=1 << 20, state=bytes(32), exponents=-24),
-        parts=tuple(crowd),
-        parents=tuple(bytes([i]) * 32 for i in range(8)),
-        ranges=(40 * 1023,) * 50,
+        body(largest, [FIRST], sums=many * levels, weights=100 * many, round_=1 << 20, exponents=-24),
+        state=bytes(32),
+        parts=tuple(crowd(each, members) for each in range(PARTS_MAX)),
+        parents=tuple(bytes([each]) * 32 for each in range(PARENTS_MAX)),
+        ranges=(many * RANGE_MAX,) * 50,
     )
-    five = unsound(range(5), 5)
-    assert len(pack(Aggregate(written, (five,) * 8))) + FLAG_BYTES <= size_limit(
-        largest.manifest, largest.layout
-    )
+    check_body(written, largest.manifest, largest.layout, largest.swarm)
+    everybody = unsound(range(members), members)
+    aggregate = Aggregate(written, (everybody,) * PARTS_MAX)
+    limit = size_limit(largest.manifest, largest.layout)
+    assert len(pack(aggregate)) + FLAG_BYTES <= limit
+    assert parse(write(aggregate, largest.manifest), largest.manifest, largest.layout) == aggregate
 
 
-@pytest.mark.parametrize(("members", "needed"), [(3, 3), (4, 3), (5, 4), (7, 6), (8, 6), (16, 12), (32, 24)])
+@pytest.mark.parametrize(("members", "needed"), [(3, 3), (4, 3), (5, 4), (7, 6), (8, 6), (16, 12), (64, 48)])
 def test_the_threshold_is_three_quarters_rounded_up(members, needed):
     assert threshold(members) == needed
     assert 2 * needed > members

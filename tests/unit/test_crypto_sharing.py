@@ -1,4 +1,5 @@
 import itertools
+import math
 import random
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 
 from crypto.hashing import digest
 from crypto.sharing import _PRODUCTS, ATTEMPTS_MAX, _choices, _weights_at_zero, combine, recover, split
+from gossip.manifest import COHORT_MAX
 
 
 def entropy_of(data):
@@ -117,14 +119,41 @@ def test_the_secret_is_found_whoever_lies_as_long_as_t_do_not(n):
     assert recover(with_lies(shares, range(n - t + 1)), t, SECRET.__eq__) is None
 
 
-@pytest.mark.parametrize(("n", "liars"), [(16, 4), (18, 4), (24, 3), (28, 3), (32, 4)])
-def test_every_set_of_so_many_liars_is_left_out_before_the_attempts_end(n, liars):
-    t = -(-3 * n // 4)
-    choices = list(itertools.islice(_choices(range(n), t), ATTEMPTS_MAX))
+def choices_of(came, t):
+    """As many as are tried, as the bits of their members."""
+    choices = list(itertools.islice(_choices(range(came), t), ATTEMPTS_MAX))
     assert all(len(set(choice)) == t for choice in choices)
-    bits = np.array([sum(1 << i for i in choice) for choice in choices], np.uint64)
-    for lying in itertools.combinations(range(n), liars):
-        assert (bits & np.uint64(sum(1 << i for i in lying)) == 0).any()
+    return np.array([sum(1 << i for i in choice) for choice in choices], np.uint64)
+
+
+def are_left_out(lying, choices):
+    return (choices & np.uint64(sum(1 << i for i in lying)) == 0).any()
+
+
+@pytest.mark.parametrize(("n", "liars"), [(16, 4), (18, 4), (24, 3), (28, 3), (32, 4), (33, 3), (64, 3)])
+def test_every_set_of_so_many_liars_is_left_out_before_the_attempts_end(n, liars):
+    choices = choices_of(n, -(-3 * n // 4))
+    assert all(are_left_out(lying, choices) for lying in itertools.combinations(range(n), liars))
+
+
+def test_with_few_spare_shares_of_the_largest_cohort_two_liars_are_left_out_and_not_all_sets_of_three():
+    choices = choices_of(51, 48)
+    assert all(are_left_out(lying, choices) for lying in itertools.combinations(range(51), 2))
+    assert not all(are_left_out(lying, choices) for lying in itertools.combinations(range(40, 51), 3))
+
+
+def test_how_many_liars_are_left_out_whatever_shares_have_come():
+    """Whoever lies, all ways to leave out as many groups as there are liars have been tried by then: so they are counted."""
+
+    def tried(came, t, liars):
+        groups = (-(-came // ((came - t) // leave)) for leave in range(1, liars + 1))
+        return 1 + sum(math.comb(count, leave) for leave, count in enumerate(groups, 1)) <= ATTEMPTS_MAX
+
+    for n in range(3, COHORT_MAX + 1):
+        t = -(-3 * n // 4)
+        for came in range(t + 1, n + 1):
+            most = 2 if n > 32 and came - t < 6 else came - t if n <= 18 else 3
+            assert tried(came, t, min(most, came - t)), (n, came)
 
 
 def test_one_liar_costs_a_handful_of_tries_and_a_doubted_one_none():

@@ -7,10 +7,11 @@ from math import floor
 import numpy as np
 import pytest
 
+from gossip.aggregate import CONTRIBUTORS_MAX, PARTS_MAX, SUM_MAX
 from gossip.errors import ManifestError, MisuseError
 from gossip.fold import Replica, fold_all, has_momentum, increment, step_at
-from gossip.history import Added, Change
-from gossip.manifest import Step
+from gossip.history import FOLDED_MAX, Added, Change
+from gossip.manifest import COHORT_MAX, Step
 from tests.histories import WITH_MOMENTUM, WITHOUT_MOMENTUM, Dice, body, setting, unsigned
 
 SCHEDULES = pytest.mark.parametrize("schedule", [WITHOUT_MOMENTUM, WITH_MOMENTUM], ids=["plain", "momentum"])
@@ -108,6 +109,21 @@ def test_the_largest_round_that_is_allowed_does_not_overflow():
     assert total.tolist() == [1 << 30]
     exact = 256 * 100 * 2048 * 512 * 2**24
     assert exact < 2**63
+
+
+def test_the_heaviest_round_of_the_largest_cohorts_does_not_overflow():
+    swarm = setting(levels=1, lane_bits=32, n_max=COHORT_MAX, tensors=[(1, 0)])
+    each = 100 * CONTRIBUTORS_MAX  # all examples that so many may have
+    heaviest = unsigned(body(swarm, [], cohorts=range(PARTS_MAX), sums=CONTRIBUTORS_MAX, weights=each))
+    total = increment([heaviest] * FOLDED_MAX, 1, swarm.layout, swarm.manifest)
+    assert total.tolist() == [1 << 24], "as if all had learned the same, which they did"
+    assert CONTRIBUTORS_MAX == SUM_MAX
+    divisor = 256 * FOLDED_MAX * (CONTRIBUTORS_MAX << 10)
+    assert divisor == 1 << 38
+    for levels in (1, 2, 64, 512):
+        assert levels * FOLDED_MAX * (SUM_MAX // levels << 10) * 256 <= divisor, (
+            "more levels, fewer contributors"
+        )
 
 
 def test_the_schedule_changes_in_the_round_it_says():

@@ -158,6 +158,20 @@ def test_no_more_heads_are_told_than_the_bound(monkeypatch):
     assert history.heads() == ids(by_id(roots)[:3])
 
 
+def test_contributors_are_counted_round_by_round_and_not_before_the_first_that_is_asked_for():
+    history = SWARM.history()
+    row = chain(5)
+    for each in row:
+        history.add(each)
+    history.add(unsigned(body(SWARM, [row[0]], cohorts=[30])))
+    assert history.counts(64) == [4, 8, 4, 4, 4]
+    assert history.counts(2) == [4, 4]
+    assert history.counts(64, since=2) == [8, 4, 4, 4]
+    assert history.counts(64, since=5) == [4]
+    assert history.counts(64, since=6) == []
+    assert history.counts(2, since=2) == [4, 4]
+
+
 def test_digests_tell_where_two_histories_differ():
     written = chain(3)
     late = unsigned(body(SWARM, written[:1], cohorts=[9]))

@@ -158,6 +158,30 @@ def test_a_dropped_phase_costs_nothing_but_its_examples_have_had_their_turn():
     assert same(trainer.freeze(0), local)
 
 
+@pytest.mark.parametrize("computed", [0, 1])
+def test_after_a_phase_that_is_given_up_a_device_goes_on_as_it_would_alone(computed):
+    trainer, local = together(), alone(DIGITS, DATA, TRAIN[:40], 0)
+    trainer.begin(0, start() + 1)
+    local.begin(start() + 1)
+    trainer.advance(0, computed)
+    trainer.flush()
+    trainer.rebase(0, start())
+    trainer.advance(0, 3 - computed)
+    for _ in range(3):
+        local.step()
+    trainer.drop(0)
+    local.drop()
+    for refused in (trainer.drop, trainer.freeze):
+        with pytest.raises(PhaseError):
+            refused(0)
+    trainer.begin(0, start())
+    local.begin(start())
+    trainer.advance(0, 2)
+    for _ in range(2):
+        local.step()
+    assert same(trainer.freeze(0), local)
+
+
 def test_a_device_that_diverges_takes_nobody_with_it():
     trainer = together(dataclasses.replace(DIGITS, learning_rate=0.1))
     broken, fine = alone(DIGITS, DATA, TRAIN[:40], 0), alone(DIGITS, DATA, TRAIN[40:80], 1)

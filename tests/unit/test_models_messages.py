@@ -17,6 +17,7 @@ COMMANDS = [
     messages.Begin(3, b"base", 1, 20),
     messages.Rebase(b"change"),
     messages.Freeze(3),
+    messages.Abandon(3),
     messages.Evaluate(4, b"model"),
     messages.Alone(5, b"base", 800),
     messages.Pause(),

@@ -111,6 +111,18 @@ def test_freeze_may_come_at_any_time(trainer, steps):
     assert drain(trainer) == [messages.Eligible(2, 1)]
 
 
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_an_abandoned_phase_ends_without_a_word_and_makes_way_for_the_next(trainer, steps):
+    trainer.handle(BEGIN)
+    for _ in range(steps):
+        trainer.advance()
+    assert trainer.handle(messages.Abandon(1)) == []
+    assert not trainer.busy
+    assert "open" in failed(trainer.handle(messages.Freeze(1))).reason
+    assert trainer.handle(messages.Begin(2, BASE, 1, 1)) == []
+    assert drain(trainer) == [messages.Eligible(2, 1)]
+
+
 def test_a_rebase_is_taken_while_training_and_while_idle_at_the_maximum(trainer):
     change = np.full(SIZE, 64.0, "<f4").tobytes()
     trainer.handle(messages.Begin(1, BASE, 1, 1))
@@ -131,8 +143,8 @@ def failed(answers: list[messages.Answer]) -> messages.Failed:
     return answer
 
 
-@pytest.mark.parametrize("command", [messages.Rebase(BASE), messages.Freeze(1)])
-def test_outside_a_phase_there_is_nothing_to_rebase_or_freeze(trainer, command):
+@pytest.mark.parametrize("command", [messages.Rebase(BASE), messages.Freeze(1), messages.Abandon(1)])
+def test_outside_a_phase_there_is_nothing_to_rebase_freeze_or_abandon(trainer, command):
     assert "open" in failed(trainer.handle(command)).reason
     trainer.handle(BEGIN)
     trainer.handle(messages.Freeze(1))
@@ -146,6 +158,7 @@ def test_a_refused_command_is_named_and_changes_nothing(trainer):
     refused = [
         (messages.Begin(2, BASE, 1, 1), "a phase is open", "begin", 2),
         (messages.Freeze(2), "phase 2 is not open", "freeze", 2),
+        (messages.Abandon(2), "phase 2 is not open", "abandon", 2),
         (messages.Rebase(short), "expected 2410", "rebase", None),
         (messages.Rebase(BASE[:-1]), "not a vector of float32", "rebase", None),
         (messages.Evaluate(6, short), "expected 2410", "evaluate", 6),

@@ -135,6 +135,22 @@ def test_a_new_phase_remembers_nothing_of_the_last():
     assert (made.steps, made.loss) == (3, expected.loss)
 
 
+def test_a_dropped_phase_leaves_nothing_and_its_examples_have_had_their_turn():
+    local, frozen = trainer(), trainer()
+    local.begin(start() + 1)
+    train(local, 5)
+    local.drop()
+    frozen.begin(start())
+    train(frozen, 5)
+    frozen.freeze()
+    for one in (local, frozen):
+        one.begin(start())
+        train(one, 3)
+    made, expected = local.freeze(), frozen.freeze()
+    assert np.array_equal(made.delta, expected.delta)
+    assert (made.steps, made.loss) == (3, expected.loss)
+
+
 def test_examples_are_those_the_steps_can_have_seen():
     local = trainer(count=100)
     for steps, examples in ((0, 0), (1, 32), (3, 96), (4, 100), (9, 100)):
@@ -225,7 +241,7 @@ def test_vectors_that_do_not_fit_change_nothing(bad):
 
 def test_out_of_turn_is_refused():
     local = trainer()
-    for refused in (local.step, local.freeze, lambda: local.rebase(start())):
+    for refused in (local.step, local.freeze, local.drop, lambda: local.rebase(start())):
         with pytest.raises(PhaseError, match="no phase is open"):
             refused()
     local.begin(start())

@@ -1,16 +1,29 @@
-"""A device rests until the lottery will soon draw it, and a hub whose turn it is to lead does not rest."""
+"""A device rests until the lottery will soon draw it, and again when it missed its round; a hub whose turn it is to lead does not."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 from msgspec import structs
 
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip.events import Eligible, Freeze, Frozen, Rebase, Report, SetTimer, TimerFired, Train, TrainerReady
+from gossip.events import (
+    Abandon,
+    Eligible,
+    Freeze,
+    Frozen,
+    Rebase,
+    Report,
+    SetTimer,
+    TimerFired,
+    Train,
+    TrainerReady,
+)
 from gossip.manifest import Cohorts, found
 from gossip.membership import Settings
-from gossip.rendezvous import ONE, whole_sum_s, wins
+from gossip.rendezvous import GATHERING_ROUNDS, LOTTERY_ROUNDS, ONE, ranking, share, whole_sum_s, wins
+from gossip.sync import GUIDES
 from node.core import NodeCore
 from tests.simulation.harness import tiny_initial, tiny_swarm
 
@@ -143,3 +156,132 @@ def test_a_hub_that_leads_the_next_round_takes_part_in_it_undrawn_and_before_its
                 "READY"
             ]
             assert not of(said, Freeze)
+
+
+# --- a phase that missed its round ----------------------------------------------------------------------------
+
+
+def drawn_once(swarm=LARGE) -> tuple[NodeCore, int, int]:
+    """A device that trains, as the lottery draws it soon and then not for long; in which rounds it does."""
+    for who in PEOPLE:
+        first, second, *_ = (round_ for round_ in range(1, 1000) if wins(LARGE.id, round_, who.public_key, P))
+        if first <= TRAINING.rounds_ahead < second - first - 1:
+            core = core_of(who, swarm)
+            assert of(core.handle(TrainerReady(20), 0.0), Train)
+            return core, first, second
+    raise AssertionError("nobody like that among so many")
+
+
+def grow_to(core: NodeCore, round_: int, monkeypatch) -> list[object]:
+    monkeypatch.setattr(core, "_share", lambda waited: P)
+    monkeypatch.setattr(type(core._history), "round", property(lambda _: round_))
+    return core._grown(0.1 * round_)
+
+
+def test_a_phase_that_missed_its_round_is_given_up_and_its_device_rests_until_it_is_drawn_again(monkeypatch):
+    core, first, second = drawn_once()
+    for round_ in range(1, first):
+        assert not of(grow_to(core, round_, monkeypatch), Abandon), "its round is still to come"
+    number = core._phase.number
+    actions = grow_to(core, first, monkeypatch)
+    assert of(actions, Abandon) == [Abandon(number)]
+    assert not of(actions, Train)
+    assert any(timer.tag == ("lottery",) for timer in of(actions, SetTimer))
+    assert core._phase is None
+    assert core._doing()[0] == "rests"
+    assert not core.handle(Eligible(number, 5), 0.1 * first), "a word that crossed"
+    (train,) = of(grow_to(core, second - TRAINING.rounds_ahead, monkeypatch), Train)
+    assert train.phase == number + 1
+
+
+@pytest.mark.parametrize("wanted", ["freezing", "asked", "pending", "busy"])
+def test_what_somebody_may_still_ask_for_is_not_given_up(wanted, monkeypatch):
+    core, first, _ = drawn_once()
+    grow_to(core, first - 1, monkeypatch)
+    monkeypatch.setattr(type(core._history), "round", property(lambda _: first))
+    assert core._nobody_wants(core._phase, 1.0)
+    if wanted == "freezing":
+        core._phase.freezing_for = b"a cohort"
+    elif wanted == "asked":
+        core._rendezvous.asked = SimpleNamespace()
+    elif wanted == "pending":
+        core._pending = SimpleNamespace()
+    else:
+        monkeypatch.setattr(type(core), "_busy", property(lambda _: SimpleNamespace()))
+    assert not core._nobody_wants(core._phase, 1.0)
+
+
+def test_in_a_small_swarm_no_phase_is_given_up(monkeypatch):
+    core, first, _ = drawn_once(SMALL)
+    monkeypatch.setattr(type(core._history), "round", property(lambda _: first))
+    assert not of(core._grown(1.0), Abandon)
+    assert core._phase is not None
+
+
+# --- a swarm that nobody knows whole --------------------------------------------------------------------------
+
+
+def crowded(monkeypatch, rounds: list[list[str]], near: str = "abcdefgh") -> NodeCore:
+    """A core that knows a part of its swarm, where each round has one sum of these contributors."""
+    names = {name: digest("contributor", name.encode()) for name in "abcdefgh"}
+    core = core_of(PEOPLE[1])
+    sums = [[SimpleNamespace(body=[names[name] for name in round_])] if round_ else [] for round_ in rounds]
+    monkeypatch.setattr("node.core.contributors_of", lambda body, _: getattr(body, "who", body))
+    core._history = SimpleNamespace(
+        round=len(rounds), counted=lambda round_: sums[round_ - 1] if round_ else []
+    )
+    within = {names[name] for name in near} | {LARGE.manifest.founder}
+    core._membership = SimpleNamespace(
+        sees_all=False, reachable=within.__contains__, is_hub=lambda _: False, presences_of=tuple
+    )
+    return core
+
+
+@pytest.mark.parametrize(
+    ("rounds", "leads"),
+    [
+        ([], None),
+        (["ab"], "ab"),
+        (["ab", "cd"], "ab"),
+        (["ab", "cd", "ef"], "cd"),
+        (["ab", "cd", "ef", "gh"], "ef"),
+        (["ab", "", "ef"], "ef"),
+    ],
+)
+def test_all_ask_those_of_the_round_before_the_last(rounds, leads, monkeypatch):
+    expected = [digest("contributor", name.encode()) for name in leads] if leads else [LARGE.manifest.founder]
+    assert crowded(monkeypatch, rounds)._known_to_all() == sorted(expected)
+
+
+def test_of_those_the_ones_are_asked_that_can_be_reached(monkeypatch):
+    assert crowded(monkeypatch, ["ab", "cd", "ef"], near="defg")._known_to_all() == [
+        digest("contributor", b"d")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("of_round", "newest", "leads"), [(1, 1, 2), (1, 2, 3), (2, 2, 4), (2, 3, 4), (3, 3, 5)]
+)
+def test_the_guides_of_a_sum_are_the_first_whom_all_will_ask(of_round, newest, leads, monkeypatch):
+    core = crowded(monkeypatch, ["ab"] * newest)
+    who = [digest("contributor", name.encode()) for name in "abcdefgh"]
+    known = SimpleNamespace(body=SimpleNamespace(round=of_round, who=who))
+    guides = core._guides_of(known)
+    assert list(guides) == ranking(LARGE.id, leads, who)[:GUIDES]
+    while core._history.round + 1 < leads:
+        core._history.round += 1
+    core._history.counted = lambda round_: [SimpleNamespace(body=who)] if round_ == of_round else []
+    assert set(guides) <= set(core._known_to_all()), "and in that round they are asked"
+
+
+def test_the_first_rounds_do_not_move_the_lottery(monkeypatch):
+    core = core_of(PEOPLE[1])
+    told = []
+
+    def counts(rounds, since):
+        told.append((rounds, since))
+        return []
+
+    monkeypatch.setattr(core._history, "counts", counts)
+    assert core._share(0) == share(COHORTS.sums * COHORTS.n_max, 40, (), 0)
+    assert told == [(LOTTERY_ROUNDS, GATHERING_ROUNDS + 1)]

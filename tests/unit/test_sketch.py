@@ -22,7 +22,7 @@ from gossip.compression import (
 )
 from gossip.errors import MisuseError, PeerViolation
 from gossip.layout import Layout
-from gossip.manifest import Compression, Model, Tensor
+from gossip.manifest import COHORT_MAX, Compression, Model, Tensor
 from gossip.residual import Books
 from gossip.sketch import densities_of, energies_of, project, projection_codes, rms_codes, signs
 from tests.histories import body, setting, signed
@@ -253,7 +253,7 @@ def test_a_lie_about_the_number_of_givers_counts_as_the_nearest_that_can_be():
         return int(codes[0])
 
     assert code(0) == code(1)
-    assert code(33) == code((1 << 32) - 1) == code(32) < code(31)
+    assert code(COHORT_MAX + 1) == code((1 << 32) - 1) == code(COHORT_MAX) < code(COHORT_MAX - 1)
 
 
 @pytest.mark.parametrize("agree", [True, False])

@@ -121,6 +121,21 @@ def short(*aggregates: Verified) -> tuple[bytes, ...]:
     return tuple(each.id[:SHORT_BYTES] for each in aggregates)
 
 
+def test_guides_go_beside_the_aggregates_of_the_last_two_rounds():
+    row = chain(4)
+    node = Node(0, row)
+    node.sync._guides = lambda known: (
+        bytes([known.body.round]),
+        bytes([known.body.round, 0]),
+        b"one too many",
+    )
+    three, four = ((bytes([round_]), bytes([round_, 0])) for round_ in (3, 4))
+    for asked, guides in ((row[:2], ()), (row[2:3], three), (row[3:], four), (row, (*three, *four))):
+        (answer,) = node.hear(Node(1), Pull(short(*asked)))
+        assert answer.guides == guides
+        assert len(answer.aggregates) == len(asked)
+
+
 def test_a_certified_aggregate_is_held_and_announced_once():
     (one,) = chain(1)
     node = Node(0)
