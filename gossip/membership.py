@@ -330,6 +330,12 @@ class Membership:
         self, event: Message | PeerUp | PeerDown | TimerFired | Woke | Readdressed | Kept, now: float
     ) -> list[Action]:
         match event:
+            case Message(body=Greeting(presences, census, wanted)):
+                if census and self._census.merge(census):
+                    self._census_news = True
+                return [*self.meet(presences, event.sender, now), *self._answer(event.sender, wanted)]
+            case Message(body=Presence()):
+                return self._learn([event], event.sender, now)
             case PeerUp(peer):
                 return self._on_up(peer, now)
             case PeerDown(peer, reason):
@@ -349,12 +355,6 @@ class Membership:
             case Readdressed(addresses, moved):
                 self._addresses = addresses[:ADDRESSES_MAX]
                 return [*self._renew_presence(), *(self._look_again(now) if moved else ())]
-            case Message(body=Presence()):
-                return self._learn([event], event.sender, now)
-            case Message(body=Greeting(presences, census, wanted)):
-                if census and self._census.merge(census):
-                    self._census_news = True
-                return [*self.meet(presences, event.sender, now), *self._answer(event.sender, wanted)]
         return []
 
     def _renew_presence(self) -> list[Send]:

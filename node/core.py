@@ -90,7 +90,6 @@ from gossip.membership import Membership, Settings
 from gossip.messages import (
     ADMISSION_KINDS,
     CHECKPOINT_KINDS,
-    COHORT_KINDS,
     CREDENTIAL_BYTES,
     SHORT_BYTES,
     Aggregates,
@@ -154,15 +153,9 @@ SYNC_KINDS = CHECKPOINT_KINDS | {
     Kind.AGGREGATES,
     Kind.ANNOUNCE,
 }
-OUTSIDE = (
-    SetTimer,
-    CancelTimer,
-    Report,
-    Persist,
-    Rebase,
-    Answered,
-)  # a short cut for those that never stay inside
-MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING, Kind.ALIVE}
+# A short cut for those that never stay inside. By type: to ask isinstance() whether a msgspec struct is what it is not takes long.
+OUTSIDE = {SetTimer, CancelTimer, Report, Persist, Rebase, Answered, Train, Evaluate}
+MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING}
 
 
 @dataclass(slots=True)
@@ -299,10 +292,10 @@ class NodeCore:
         out: list[Action] = []
         while todo:
             action = todo.pop()
-            if isinstance(action, OUTSIDE):
-                out.append(action)
-            elif isinstance(action, Send) and action.peer != self._me:
+            if isinstance(action, Send) and action.peer != self._me:
                 out += self._route(action)
+            elif type(action) in OUTSIDE:
+                out.append(action)  # type: ignore[arg-type]
             elif isinstance(action, Dial):
                 out += self._dial(action)
             else:
@@ -384,40 +377,33 @@ class NodeCore:
     # --- events ----------------------------------------------------------------------------------------------
 
     def _dispatch(self, event: Event, now: float) -> list[object]:
+        """In the order of their number: each case that an event is not takes its time."""
         match event:
             case Received(peer, data):
                 return self._on_received(peer, data, now)
-            case Heard(forwarder, data):
-                return self._on_received(forwarder, data, now, forwarded=True)
-            case PeerDown():
-                return [*self._handshake.handle(event, now), *self._part(event, now)]
-            case PeerUp() | Clock() | Admit() | Revoke() | Block() | TimerFired(("admission", *_)):
-                return [*self._handshake.handle(event, now)]
+            case TimerFired():
+                return self._on_timer(event, now)
+            case Persisted(("sum", cohort, *_)) | PersistFailed(("sum", cohort, *_)):
+                return self._to_cohort(cohort, event, now)
             case Persisted(("admission", *_)) | PersistFailed(("admission", "asked", *_)):
                 return [*self._handshake.handle(event, now)]
+            case Persisted():
+                return []
+            case PeerUp() | Clock() | Admit() | Revoke() | Block():
+                return [*self._handshake.handle(event, now)]
+            case PeerDown():
+                return [*self._handshake.handle(event, now), *self._part(event, now)]
+            case Heard(forwarder, data):
+                return self._on_received(forwarder, data, now, forwarded=True)
             case SendFailed(peer, _, reason):
                 failed = self._rendezvous.failed(peer, now)
                 return [Report("send_failed", {"peer": peer.hex()[:16], "reason": reason}), *failed]
-            case TimerFired(("sum", cohort, *_)) | Computed(("sum", cohort, *_)):
+            case Computed(("sum", cohort, *_)):
                 return self._to_cohort(cohort, event, now)
-            case Persisted(("sum", cohort, *_)) | PersistFailed(("sum", cohort, *_)):
-                return self._to_cohort(cohort, event, now)
-            case TimerFired(("rendezvous", *_)):
-                return [*self._rendezvous.handle(event, now)]
             case Readdressed() | Kept():
                 return [*self._membership.handle(event, now)]
-            case TimerFired(("membership", *_)) | Woke():
+            case Woke():
                 return [*self._membership.handle(event, now), *self._consider(now)]
-            case TimerFired(("phase", int(number))):
-                return self._on_phase_over(number, now)
-            case TimerFired(("sync", *_)):
-                return [*self._sync.handle(event, self._me, now)]
-            case TimerFired(("lottery",)):
-                rested = self._phase is None and not self._trainer_fault
-                return [*(self._begin_phase(now) if rested else ()), *self._consider(now)]
-            case TimerFired(("roster",)):
-                self._pending = None
-                return self._consider(now)
             case PersistFailed(_, reason):
                 return [Report("persist_failed", {"reason": reason})]
             case TrainerReady(examples):
@@ -436,6 +422,28 @@ class NodeCore:
                 told = Report("evaluated", {"round": round_, "accuracy": accuracy, "loss": loss})
                 is_stale = self._finished and round_ < self._history.round
                 return [told, *(self._evaluate(self._model, now) if is_stale else [])]
+        return []
+
+    def _on_timer(self, fired: TimerFired, now: float) -> list[object]:
+        match fired.tag:
+            case ("membership", *_):
+                return [*self._membership.handle(fired, now), *self._consider(now)]
+            case ("sync", *_):
+                return [*self._sync.handle(fired, self._me, now)]
+            case ("lottery",):
+                rested = self._phase is None and not self._trainer_fault
+                return [*(self._begin_phase(now) if rested else ()), *self._consider(now)]
+            case ("phase", int(number)):
+                return self._on_phase_over(number, now)
+            case ("sum", cohort, *_):
+                return self._to_cohort(cohort, fired, now)
+            case ("rendezvous", *_):
+                return [*self._rendezvous.handle(fired, now)]
+            case ("roster",):
+                self._pending = None
+                return self._consider(now)
+            case ("admission", *_):
+                return [*self._handshake.handle(fired, now)]
         return []
 
     def _on_received(self, peer: bytes, data: bytes, now: float, *, forwarded: bool = False) -> list[object]:
@@ -473,29 +481,33 @@ class NodeCore:
             self._membership.heard_from(peer, now, alive=message.kind is Kind.ALIVE)
         elif message.kind not in {Kind.READY, Kind.PRESENCE, Kind.ABORT_CERTIFICATE}:
             raise PeerViolation(f"{message.kind.name}: handed on by another peer")
-        actions: list[object] = []
-        if message.kind is Kind.GREETING:
-            self._handshake.greeted()
+        if message.kind in SYNC_KINDS:
+            return self._on_history(message, peer, now)
         if message.kind in MEMBERSHIP_KINDS:
-            actions += self._membership.handle(message, now)
-        if isinstance(message.body, Aggregates) and message.body.guides:
+            if message.kind is Kind.GREETING:
+                self._handshake.greeted()
+            return [*self._membership.handle(message, now)]
+        match message.body:
+            case Ready() as ready:
+                self._check_ready(ready)
+                pulls = self._sync.pull(peer, ready.heads, now)
+                return [*pulls, *self._rendezvous.handle(message, now)]
+            case Roster():
+                return self._on_roster(message, now)
+            case Result() as result:
+                return self._on_result(message, result, peer, now)
+        return self._to_cohort(message.cohort, message, now)
+
+    def _on_history(self, message: Message, peer: bytes, now: float) -> list[object]:
+        body = message.body
+        if isinstance(body, Announce) and self._is_coming(body):
+            self._sync.has(peer, body.aggregates)
+            return []
+        met: list[object] = []
+        if isinstance(body, Aggregates) and body.guides:
             # First: with the new round, this device may want to find who leads it.
-            actions += self._membership.meet(message.body.guides, peer, now)
-        if isinstance(message.body, Announce) and self._is_coming(message.body):
-            self._sync.has(peer, message.body.aggregates)
-        elif message.kind in SYNC_KINDS:
-            actions += self._sync.handle(message, peer, now)
-        if isinstance(message.body, Ready):
-            self._check_ready(message.body)
-            actions += self._sync.pull(peer, message.body.heads, now)
-            actions += self._rendezvous.handle(message, now)
-        if isinstance(message.body, Roster):
-            actions += self._on_roster(message, now)
-        if isinstance(message.body, Result):
-            actions += self._on_result(message, message.body, peer, now)
-        elif message.kind in COHORT_KINDS:
-            actions += self._to_cohort(message.cohort, message, now)
-        return actions
+            met += self._membership.meet(body.guides, peer, now)
+        return [*met, *self._sync.handle(message, peer, now)]
 
     # --- cohorts ---------------------------------------------------------------------------------------------
 

@@ -429,20 +429,20 @@ class VirtualSwarm:
                 self._send(device, action.peer, action.data)
                 continue
             match action:
-                case Publish(data):
-                    self._hand_on(device, Announcement(device.index, data, {device.index}), device.index)
                 case SetTimer(tag, at):
                     number = device.timers[tag] = next(self._numbers)
                     self._at(max(at, self.now), self._fire, device, tag, number)
-                case CancelTimer(tag):
-                    device.timers.pop(tag, None)
-                case Compute(tag, job):
-                    self._tell(device, device.hardware.job_s, Computed(tag, job.run()))
                 case Persist():
                     device.disk_free_s = max(self.now, device.disk_free_s) + device.hardware.commit_s
                     self._at(device.disk_free_s, self._commit, device, device.life, action)
                 case Report():
                     self._report(self.now, device.index, action)
+                case CancelTimer(tag):
+                    device.timers.pop(tag, None)
+                case Compute(tag, job):
+                    self._tell(device, device.hardware.job_s, Computed(tag, job.run()))
+                case Publish(data):
+                    self._hand_on(device, Announcement(device.index, data, {device.index}), device.index)
                 case Dial(peer, _):
                     self._dial(device, self._by_key[peer])
                 case Disconnect(peer, reason):
