@@ -153,7 +153,7 @@ def spell_members(keys: Sequence[bytes], manifest: Manifest) -> tuple[bytes, ...
 def read_members(names: Sequence[bytes], manifest: Manifest) -> tuple[PeerKey, ...]:
     """The keys that these names stand for; PeerViolation for names of the other kind and for places beyond the list."""
     size = INDEX_BYTES if manifest.admit == "members" else 32
-    if any(len(name) != size for name in names):
+    if {*map(len, names)} - {size}:
         raise PeerViolation(f"a member's name in this swarm is {size} bytes")
     if manifest.admit != "members":
         return tuple(names)

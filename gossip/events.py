@@ -21,8 +21,11 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Tag: TypeAlias = tuple[Hashable, ...]  # whose timer, record or job it is: ("sum", cohort id, "debit")
 
 
-class Word(msgspec.Struct, frozen=True):
-    """Base of both. A large simulation makes millions, and a frozen dataclass takes many times as long to make."""
+class Word(msgspec.Struct, frozen=True, gc=False):
+    """Base of both. A large simulation makes millions, and a frozen dataclass takes many times as long to make.
+
+    No cycle can go through one, so the collector need not know of it.
+    """
 
 
 class Job(Protocol):

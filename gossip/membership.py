@@ -98,7 +98,7 @@ class Known:
     rank: bytes  # in which both sides would choose each other, see Membership._rank
     presence: Presence
     raw: bytes  # the frame, as its author signed it
-    heard_at: float
+    heard_at: float  # before it became a neighbour, while it is one
     down: bool = False  # it went, and nothing was heard of it since
     dial_at: float = 0.0
     backoff_s: float = BACKOFF_S[0]
@@ -161,11 +161,13 @@ class Census:
         """Take in what a neighbour counted; whether that was news."""
         if told == self.told:
             return False
-        each = [told[at : at + CENSUS_BYTES] for at in range(0, len(told), CENSUS_BYTES)]
-        merged = sorted({*self.least, *each})[:CENSUS]
-        news, self.least = merged != self.least, merged
-        self.told = b"".join(merged)
-        return news
+        each = {told[at : at + CENSUS_BYTES] for at in range(0, len(told), CENSUS_BYTES)}
+        news = each.difference(self.least)
+        if not news or (len(self.least) == CENSUS and min(news) > self.least[-1]):
+            return False
+        self.least = sorted({*self.least, *each})[:CENSUS]
+        self.told = b"".join(self.least)
+        return True
 
     def estimate(self) -> int:
         if len(self.least) < CENSUS:
@@ -315,6 +317,7 @@ class Membership:
             neighbour.heard_at = now
             if not alive:
                 neighbour.used_at = now
+            return
         known = self.known.get(peer)
         if known is not None:
             known.heard_at = now
@@ -413,18 +416,20 @@ class Membership:
         return others[:count]
 
     def _on_down(self, peer: bytes, reason: str, now: float) -> list[Action]:
-        was_neighbour = self.neighbours.pop(peer, None) is not None
+        neighbour = self.neighbours.pop(peer, None)
         self._inorder = None
         self._dialling.pop(peer, None)
         known = self.known.get(peer)
         let_go = peer in self._let_go
         self._let_go.pop(peer, None)
         if known:
+            if neighbour is not None:
+                known.heard_at = max(known.heard_at, neighbour.heard_at)
             known.down = not let_go
             self._some_went = True
             known.dial_at = now + known.backoff_s
             known.backoff_s = min(2 * known.backoff_s, BACKOFF_S[1])
-        return [Report("peer_down", {"peer": peer.hex()[:16], "reason": reason})] if was_neighbour else []
+        return [Report("peer_down", {"peer": peer.hex()[:16], "reason": reason})] if neighbour else []
 
     def _on_beat(self, now: float) -> list[Action]:
         actions: list[Action] = [SetTimer(("membership", "beat"), now + BEAT_S)]

@@ -482,7 +482,7 @@ class Frame(Wire, frozen=True):
     signature: Annotated[bytes, Meta(max_length=64)]  # the same
 
 
-class Message(Struct, frozen=True):
+class Message(Struct, frozen=True, gc=False):
     """A frame whose author is proven. `raw` is what its author sent; if it is signed, it is fit to be forwarded."""
 
     kind: Kind

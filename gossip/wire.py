@@ -10,7 +10,7 @@ from gossip.errors import PeerViolation
 T = TypeVar("T")
 
 
-class Wire(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Wire(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """Base of all that travels: an array of fields in order, no names, no unknown ones."""
 
 

@@ -73,6 +73,7 @@ Nothing is guessed: what cannot work is refused before the first process starts,
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -373,6 +374,7 @@ def without_masks(plan: Plan) -> Plan:
     return replace(plan, swarm=msgspec.structs.replace(plan.swarm, cohorts=cohorts))
 
 
+@lru_cache(maxsize=VIRTUAL_DEVICES_MAX)
 def identity_of(seed: int, index: int) -> Identity:
     """The same devices in every run of one seed: who leads and who adds up follows from the keys."""
     return Identity(digest("scenario identity", _number(seed), _number(index)))
