@@ -360,7 +360,8 @@ class Sync:
 
     def _is_of_members(self, known: Verified) -> bool:
         """Whether all who were in its cohorts were admitted, if some of them to leave since."""
-        return all(map(self._certified, members_of(known.body, self._swarm.manifest)))
+        manifest = self._swarm.manifest
+        return not manifest.certifies or all(map(self._certified, members_of(known.body, manifest)))
 
     def _write(self, aggregate: Aggregate) -> bytes:
         return write(aggregate, self._swarm.manifest)

@@ -758,7 +758,10 @@ class NodeCore:
 
         Should it be lost, the next heartbeat tells.
         """
-        signed = self._busy.member.body if self._busy is not None else None
+        busy = (
+            self._busy if self._cohorts else None
+        )  # most devices were in none, and this is asked of each ANNOUNCE
+        signed = busy.member.body if busy is not None else None
         return signed is not None and announce.aggregates == (signed.id[:SHORT_BYTES],)
 
     def _check_ready(self, ready: Ready) -> None:
