@@ -20,6 +20,7 @@ from gossip.admission import issue
 from gossip.aggregate import Body, Verified, read_members, unpack_members
 from gossip.cohort import seal_hash
 from gossip.events import (
+    Abandon,
     Answered,
     CancelTimer,
     Clock,
@@ -413,6 +414,8 @@ class World:
             case Freeze(phase):
                 delta = np.array([self.rng.gauss(0, 0.2) for _ in range(16)], np.float32)
                 self._tell(device, 0.01, Frozen(phase, delta, 7, 0.5))
+            case Abandon(phase):
+                assert phase == device.phase, "what it trains is what it gives up"
             case Evaluate(round_, _):
                 self._tell(device, 0.01, Evaluated(round_, 0.5, 1.0))
             case Report():
