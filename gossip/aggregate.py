@@ -113,13 +113,19 @@ class Aggregate(Wire, frozen=True):
 class Verified:
     """An aggregate that passed `check` in its swarm. Nothing else outside the tests may make one.
 
-    Two are equal under one id, whoever signed. `origin` is the body that its own names as `basis`: the history, which
-    holds it, gives it along with what counts.
+    Two are equal under one id, whoever signed. `contributors` are the keys of those in the sum. `origin` is the body that its
+    own names as `basis`: the history, which holds it, gives it along with what counts.
     """
 
     id: bytes
     aggregate: Aggregate = field(compare=False)
+    contributors: tuple[PeerKey, ...] = field(compare=False, repr=False)
     origin: Body | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, aggregate: Aggregate, manifest: Manifest) -> "Verified":
+        """Nothing is verified here."""
+        return cls(aggregate_id(aggregate.body), aggregate, contributors_of(aggregate.body, manifest))
 
     @property
     def body(self) -> Body:
@@ -213,9 +219,9 @@ def check(aggregate: Aggregate, manifest: Manifest, layout: Layout, swarm: bytes
     """Judge all that needs no history, signatures last; PeerViolation says what does not hold."""
     body = aggregate.body
     check_body(body, manifest, layout, swarm)
-    identity = aggregate_id(body)
-    _check_signatures(aggregate, identity, manifest)
-    return Verified(identity, aggregate)
+    verified = Verified.of(aggregate, manifest)
+    _check_signatures(aggregate, verified.id, manifest)
+    return verified
 
 
 def check_body(body: Body, manifest: Manifest, layout: Layout, swarm: bytes) -> None:
@@ -250,14 +256,14 @@ def basis_after(parents: Iterable[tuple[int, bytes]], cohort: bytes) -> bytes:
     return candidates[int.from_bytes(cohort[:8], "big") % len(candidates)] if candidates else b""
 
 
-def contributors_of(body: Body, manifest: Manifest) -> list[bytes]:
+def contributors_of(body: Body, manifest: Manifest) -> tuple[PeerKey, ...]:
     """Their keys, part after part, whatever the body calls them."""
-    return [
+    return tuple(
         members[index]
         for part in body.parts
         for members in [read_members(part.members, manifest)]
         for index in unpack_members(part.contributors, len(members))
-    ]
+    )
 
 
 def members_of(body: Body, manifest: Manifest) -> tuple[PeerKey, ...]:

@@ -95,7 +95,7 @@ class Persisted(Word, frozen=True):
 class PersistFailed(Word, frozen=True):
     """Nothing of that Persist is durable, and nothing that waits for it may happen."""
 
-    tag: Tag
+    tag: Tag | None
     reason: str
 
 
@@ -253,7 +253,9 @@ class CancelTimer(Word, frozen=True):
 
 
 class Persist(Word, frozen=True):
-    tag: Tag
+    """Without a tag, nobody waits for it: no Persisted comes, and a failure is told all the same."""
+
+    tag: Tag | None
     records: tuple[Record, ...]
 
 

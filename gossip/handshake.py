@@ -148,7 +148,7 @@ class Handshake:
         self._asked_before = 0
 
     def start(self) -> list[Action]:
-        return [Persist(("admission",), self.admission.records(self._given))] if self._given else []
+        return [Persist(None, self.admission.records(self._given))] if self._given else []
 
     # --- what the core asks -----------------------------------------------------------------------------------
 
@@ -194,9 +194,9 @@ class Handshake:
                 return self._on_clock(now) if self._certifies else []
             case Admit() | Revoke() | Block():
                 return self._on_question(event)
-            case Persisted(("admission", "asked", int(number))):
+            case Persisted(("admission", int(number))):
                 return self._on_durable(number, now)
-            case PersistFailed(("admission", "asked", int(number)), reason):
+            case PersistFailed(("admission", int(number)), reason):
                 asked = self._asked.pop(number)
                 return [Answered(asked.question, f"it could not be stored: {reason}")]
             case Message(sender=peer, body=body):
@@ -345,7 +345,7 @@ class Handshake:
             if peer != source and visitor.stage is Stage.PROVEN
             for action in self._tell(peer, news)
         ]
-        kept = Persist(("admission",), self.admission.records(news))
+        kept = Persist(None, self.admission.records(news))
         return [kept, *told, Changed(), *self._review(now)]
 
     def _tell(self, peer: bytes, statements: tuple[bytes, ...]) -> list[Action]:
@@ -374,7 +374,7 @@ class Handshake:
         if isinstance(question, Block):
             key = question.device
             records = (Put(BLOCKED_TABLE, key, b"") if question.blocked else Drop(BLOCKED_TABLE, key),)
-        return [Persist(("admission", "asked", self._asked_before), records)]
+        return [Persist(("admission", self._asked_before), records)]
 
     def _admit(self, question: Admit) -> tuple[str, Asked]:
         none = Asked(question, ())

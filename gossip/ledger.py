@@ -95,13 +95,13 @@ def closed(cohort: bytes) -> tuple[Record, ...]:
 
 
 def held(aggregates: Iterable[Verified]) -> tuple[Record, ...]:
-    return tuple(Put("aggregate", known.id, _encoded(known.aggregate)) for known in aggregates)
+    return tuple(Put("aggregate", known.id, _encoded(known)) for known in aggregates)
 
 
 @lru_cache(maxsize=RECORDS_KEPT)
-def _encoded(aggregate: Aggregate) -> bytes:
-    """One object for all devices of a process that hold it."""
-    return pack(aggregate)
+def _encoded(known: Verified) -> bytes:
+    """One object for all devices of a process that hold it, whosever signatures came first."""
+    return pack(known.aggregate)
 
 
 def remember(read: Read, layout: Layout) -> Remembered:

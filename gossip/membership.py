@@ -568,7 +568,7 @@ class Membership:
                 self._news[peer] = teller
             if known is None or known.presence.addresses != presence.addresses:
                 records.append(Put("presence", peer, message.raw))  # a renewal is worth no write to the disk
-        kept = [Persist(("presence",), tuple(records))] if records else []
+        kept = [Persist(None, tuple(records))] if records else []
         self._census_news = self._census_news or before != self._census.told
         self._news_due = bool(self._news) or (self._census_news and bool(self._told_census()))
         timer = [SetTimer(("membership", "news"), now + NEWS_S)] if quiet and self._news_due else []
@@ -644,7 +644,7 @@ class Membership:
             del self.known[peer]
         for peer in [peer for peer in self._guests if not self.belongs(peer)]:
             del self._guests[peer]
-        return [Persist(("presence",), tuple(Drop("presence", peer) for peer in gone))] if gone else []
+        return [Persist(None, tuple(Drop("presence", peer) for peer in gone))] if gone else []
 
     def _recall(self, raw: bytes) -> None:
         """A device that was known before this one restarted: worth a dial, and no sign of life."""

@@ -428,7 +428,7 @@ class Member:
                 return self._on_voted(place)  # type: ignore[arg-type]
             case Persisted((_, _, "body")):
                 return self._on_body_signed()
-            case PersistFailed(tag, reason):
+            case PersistFailed(tuple() as tag, reason):
                 return self._on_persist_failed(tag, reason)
             case TimerFired((_, _, "abort", place)):
                 return self._on_abort_due() if place == self.place else []

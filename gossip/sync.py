@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from gossip.aggregate import Aggregate, Verified, check, contributors_of, members_of, parse, write
+from gossip.aggregate import Aggregate, Verified, check, members_of, parse, write
 from gossip.catching_up import Adopted, CatchUp
 from gossip.errors import PeerViolation
 from gossip.events import Report, Send, SetTimer, TimerFired
@@ -403,7 +403,7 @@ class Sync:
             self._fresh[known.id] = None
             holders = self._holders.setdefault(known.id[:SHORT_BYTES], {})
             # They get it from their aggregator; members who dropped out need not.
-            holders |= dict.fromkeys(contributors_of(known.body, self._swarm.manifest))
+            holders |= dict.fromkeys(known.contributors)
         return Learned(tuple(held), tuple(changed), self._history.round, tuple(again)), missing, timer
 
     def _send(self, peer: bytes, body: MessageBody) -> Send:

@@ -31,7 +31,6 @@ from gossip.aggregate import (
     STATE_EVERY,
     Verified,
     check,
-    contributors_of,
     read_members,
     unpack_members,
     write,
@@ -385,10 +384,8 @@ class NodeCore:
                 return self._on_timer(event, now)
             case Persisted(("sum", cohort, *_)) | PersistFailed(("sum", cohort, *_)):
                 return self._to_cohort(cohort, event, now)
-            case Persisted(("admission", *_)) | PersistFailed(("admission", "asked", *_)):
+            case Persisted(("admission", *_)) | PersistFailed(("admission", *_)):
                 return [*self._handshake.handle(event, now)]
-            case Persisted():
-                return []
             case PeerUp() | Clock() | Admit() | Revoke() | Block():
                 return [*self._handshake.handle(event, now)]
             case PeerDown():
@@ -629,9 +626,7 @@ class NodeCore:
             return []
         newest = self._history.round
         last = self._history.counted(max(0, newest - 1)) or self._history.counted(newest)
-        candidates = dict.fromkeys(
-            peer for known in last for peer in contributors_of(known.body, self._swarm.manifest)
-        )
+        candidates = dict.fromkeys(peer for known in last for peer in known.contributors)
         if not last:
             candidates = {self._swarm.manifest.founder: None}
         return sorted(peer for peer in candidates if peer == self._me or membership.reachable(peer))
@@ -640,11 +635,10 @@ class NodeCore:
         """Where to find those of an aggregate's contributors who rank first to lead the round after the next."""
         if self._membership.sees_all:
             return ()
-        contributors = tuple(contributors_of(known.body, self._swarm.manifest))
-        hubs = tuple(peer for peer in contributors if self._membership.is_hub(peer))
+        hubs = tuple(peer for peer in known.contributors if self._membership.is_hub(peer))
         # The second round has none but the first's.
         leads = known.body.round + (1 if self._history.round == 1 else 2)
-        first = first_of(self._swarm.id, leads, contributors, hubs, GUIDES)
+        first = first_of(self._swarm.id, leads, known.contributors, hubs, GUIDES)
         return self._membership.presences_of(first)
 
     def _introduce(self, peers: tuple[bytes, ...], to: bytes) -> list[object]:
@@ -854,7 +848,7 @@ class NodeCore:
         actions: list[object] = [Report("settled", facts), *shown]
         if outcome is not Outcome.UNKNOWN:  # else the debit stays: a certificate may still come
             refunded = ledger.residual(self._books) if outcome is Outcome.REFUNDED else ()
-            actions.append(Persist(("settled", cohort), (*ledger.settled(cohort), *refunded)))
+            actions.append(Persist(None, (*ledger.settled(cohort), *refunded)))
         running = self._cohorts.get(cohort)
         if running is not None and outcome in {Outcome.UNTOUCHED, Outcome.REFUNDED}:
             self._rendezvous.ended(running.member.cohort.members)
@@ -874,7 +868,7 @@ class NodeCore:
         running = self._cohorts.get(cohort)
         if running is None or running.member.outcome in {None, Outcome.UNKNOWN}:
             return []
-        return [Persist(("closed", cohort), ledger.closed(cohort))]
+        return [Persist(None, ledger.closed(cohort))]
 
     # --- training --------------------------------------------------------------------------------------------
 
@@ -983,7 +977,7 @@ class NodeCore:
         after = self._model = self._replica.model()
         if learned.round > round_:
             self._grown_at = now
-        actions: list[object] = [Persist(("held",), ledger.held((*learned.aggregates, *learned.again)))]
+        actions: list[object] = [Persist(None, ledger.held((*learned.aggregates, *learned.again)))]
         if self._phase is not None:
             actions.append(Rebase(after - before))
         for known in learned.aggregates:
@@ -1009,7 +1003,7 @@ class NodeCore:
         self._model = self._replica.model()
         self._grown_at = now
         actions: list[object] = [
-            Persist(("checkpoint",), ledger.adopted(adopted.signed, adopted.encoded)),
+            Persist(None, ledger.adopted(adopted.signed, adopted.encoded)),
             Report(
                 "caught_up",
                 {"from": old.round, "round": self._history.round, "peer": adopted.giver.hex()[:16]},
@@ -1179,7 +1173,7 @@ class NodeCore:
             "id": known.id.hex(),
             "round": known.body.round,
             "roster": [peer_id(member) for members in cohorts for member in members],
-            "contributors": [peer_id(member) for member in contributors_of(known.body, self._swarm.manifest)],
+            "contributors": [peer_id(member) for member in known.contributors],
             "weight": max(known.body.weights),
             "size_bytes": len(pack(known.aggregate)),
         }

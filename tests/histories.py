@@ -174,7 +174,7 @@ def body(
 
 def unsigned(body_: Body, origin: Body | None = None) -> Verified:
     """As if it had been checked: whoever tests the history alone needs no signatures."""
-    return Verified(aggregate_id(body_), Aggregate(body_, ()), origin)
+    return Verified(aggregate_id(body_), Aggregate(body_, ()), (), origin)
 
 
 def signed(body_: Body, *, first: int = 0) -> Aggregate:

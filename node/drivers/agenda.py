@@ -5,7 +5,7 @@ entries that lie all over the memory of a large simulation. A heap holds only wh
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
 SLOTS: Final = 64  # a second
@@ -35,15 +35,22 @@ class Agenda:
             self._later[slot] = [entry]
             heapq.heappush(self._slots, slot)
 
-    def take(self, until_s: float) -> Entry | None:
-        """The next one, if its time is not after `until_s`."""
-        heap, ready = self._heap, self._sorted
-        if not ready and not heap:
-            if not self._slots:
-                return None
-            self._slot = heapq.heappop(self._slots)
-            ready = self._sorted = self._later.pop(self._slot)
-            ready.sort(reverse=True)
-        if heap and (not ready or heap[0] < ready[-1]):
-            return heapq.heappop(heap) if heap[0][0] <= until_s else None
-        return ready.pop() if ready[-1][0] <= until_s else None
+    def take(self, until_s: float) -> Iterator[Entry]:
+        """One after the other, also what is added meanwhile, until none is left whose time is not after `until_s`."""
+        heap = self._heap
+        while True:
+            ready = self._sorted
+            if heap and (not ready or heap[0] < ready[-1]):
+                if heap[0][0] > until_s:
+                    return
+                yield heapq.heappop(heap)
+            elif ready:
+                if ready[-1][0] > until_s:
+                    return
+                yield ready.pop()
+            elif self._slots:
+                self._slot = heapq.heappop(self._slots)
+                self._sorted = self._later.pop(self._slot)
+                self._sorted.sort(reverse=True)
+            else:
+                return

@@ -215,7 +215,8 @@ class Daemon:
                     self._mailbox.put(PersistFailed(persist.tag, str(error)))
             else:
                 for persist in batch:
-                    self._mailbox.put(Persisted(persist.tag))
+                    if persist.tag is not None:
+                        self._mailbox.put(Persisted(persist.tag))
 
     async def _compute(self) -> None:
         async for compute in self._jobs:

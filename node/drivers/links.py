@@ -82,6 +82,13 @@ class Pipe(Generic[End]):
     lost_at: float = 0.0  # since when a cut keeps back, or since the other end is gone
     wrote_at: float = -math.inf
     arrives_at: float = 0.0  # of the last byte so far
+    jitter_s: float = field(init=False)
+    loss: float = field(init=False)  # of segments, on both links
+
+    def __post_init__(self) -> None:
+        one, other = self.links
+        self.jitter_s = one.jitter_s + other.jitter_s
+        self.loss = 1 - (1 - one.loss) * (1 - other.loss)
 
     def close(self, now: float) -> None:
         self.closed = True
@@ -114,12 +121,10 @@ class Pipe(Generic[End]):
         """When the last byte is at the receiver's downlink, given when it left the sender's uplink."""
         one, other = self.links
         at = left_at + one.latency_s + other.latency_s
-        jitter_s = one.jitter_s + other.jitter_s
-        if jitter_s:
-            at += chance.uniform(0.0, jitter_s)
-        if one.loss or other.loss:
-            loss = 1 - (1 - one.loss) * (1 - other.loss)
-            at += retransmission_s(size, loss, chance)
+        if self.jitter_s:
+            at += chance.uniform(0.0, self.jitter_s)
+        if self.loss:
+            at += retransmission_s(size, self.loss, chance)
         self.arrives_at = max(self.arrives_at, at)
         return self.arrives_at
 

@@ -317,10 +317,9 @@ class VirtualSwarm:
 
     def run(self, until_s: float, stop: Callable[[], bool] | None = None) -> None:
         """Let time pass until then, or until `stop()` holds after an event."""
-        take = self._agenda.take
         with collector_at_rest():
-            while (entry := take(until_s)) is not None:
-                self.now, _, happen, arguments = entry
+            for now, _, happen, arguments in self._agenda.take(until_s):
+                self.now = now
                 happen(*arguments)
                 if stop is not None and stop():
                     return
@@ -476,7 +475,8 @@ class VirtualSwarm:
                 device.disk[record.table][record.key] = record.value
             else:
                 device.disk[record.table].pop(record.key, None)
-        self._deliver(device, life, Persisted(persist.tag))
+        if persist.tag is not None:
+            self._deliver(device, life, Persisted(persist.tag))
 
     # --- the trainer -----------------------------------------------------------------------------------------
 
@@ -657,7 +657,8 @@ class VirtualSwarm:
         sender.traffic.sent += size
         left_at = sender.port.leaves(size, self.now) + (ANNOUNCEMENT_S if announcement else 0.0)
         arrives_at = pipe.arrives(left_at, size, self._chance)
-        self._at(arrives_at, self._arrive, pipe, size, data, announcement)
+        what = pipe, size, data, announcement
+        self._agenda.add((arrives_at, next(self._numbers), self._arrive, what))
 
     def _arrive(self, pipe: Pipe[Device], size: int, data: bytes, announcement: Announcement | None) -> None:
         """The last byte is at the receiver's downlink."""

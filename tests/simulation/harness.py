@@ -475,7 +475,8 @@ class World:
             return
         persist = device.pending_commits.pop(0)
         self._commit(device, persist)
-        self._deliver(device, incarnation, Persisted(persist.tag))
+        if persist.tag is not None:
+            self._deliver(device, incarnation, Persisted(persist.tag))
 
     def _commit(self, device: Device, persist: Persist) -> None:
         for record in persist.records:

@@ -48,7 +48,7 @@ def test_a_signed_aggregate_survives_the_wire_and_holds():
         body(SWARM, [FIRST], cohorts=[1], sums=-28, weights=400, exponents=-24, blocks=[0, 3, 5])
     )
     received = parse(write(original, SWARM.manifest), SWARM.manifest, SWARM.layout)
-    assert verdict(received) == Verified(aggregate_id(original.body), original)
+    assert verdict(received) == Verified.of(original, SWARM.manifest)
 
 
 def test_another_coding_of_the_same_sums_is_the_same_aggregate():

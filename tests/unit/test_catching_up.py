@@ -10,7 +10,6 @@ from gossip.aggregate import (
     STATE_EVERY,
     Aggregate,
     Verified,
-    aggregate_id,
     members_of,
     write,
 )
@@ -46,7 +45,7 @@ replace = msgspec.structs.replace
 
 
 def checked(body_):
-    return Verified(aggregate_id(body_), signed(body_))
+    return Verified.of(signed(body_), SETTING.manifest)
 
 
 class Node:

@@ -61,7 +61,7 @@ def test_children_first_they_wait_and_come_in_together():
 
 def test_an_aggregate_comes_once_whoever_signed_it():
     written = body(SWARM, [])
-    one, other = (Verified(unsigned(written).id, signed(written, first=first)) for first in (0, 1))
+    one, other = (Verified.of(signed(written, first=first), SWARM.manifest) for first in (0, 1))
     history = SWARM.history()
     history.add(one)
     assert history.add(other) == Known()

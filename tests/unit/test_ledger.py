@@ -87,7 +87,7 @@ def test_a_debit_comes_back_with_the_residual_that_it_left(blocks):
 
 def test_votes_aggregates_and_presences_come_back():
     disk = Disk()
-    one = Verified(bytes(32), signed(body(SETTING, [])))
+    one = Verified.of(signed(body(SETTING, [])), SETTING.manifest)
     disk.commit(Put("vote", vote_key(COHORT, 0), b"\x01" * 32), Put("vote", vote_key(COHORT, 1), b""))
     disk.commit(*ledger.held([one]))
     disk.commit(Put("presence", b"p" * 32, b"frame"))
@@ -187,7 +187,7 @@ def test_a_node_starts_at_every_crash_point_and_knows_what_is_open(lives):
             tables = disk.after(count)
             core = booted(world, index, disk.read(count))
             actions = core.start(0.0)
-            persisted = [a for a in actions if isinstance(a, Persist) and a.tag[0] == "sum"]
+            persisted = [a for a in actions if isinstance(a, Persist) and a.tag and a.tag[0] == "sum"]
             rounds = [core._history.counting(r) for r in range(1, core._history.round + 1)]
             expected, _ = fold_all(tiny_initial(), rounds, core._layout, world.swarm.manifest)
             assert np.array_equal(expected, core._replica.x)

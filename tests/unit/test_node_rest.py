@@ -225,8 +225,10 @@ def crowded(monkeypatch, rounds: list[list[str]], near: str = "abcdefgh") -> Nod
     """A core that knows a part of its swarm, where each round has one sum of these contributors."""
     names = {name: digest("contributor", name.encode()) for name in "abcdefgh"}
     core = core_of(PEOPLE[1])
-    sums = [[SimpleNamespace(body=[names[name] for name in round_])] if round_ else [] for round_ in rounds]
-    monkeypatch.setattr("node.core.contributors_of", lambda body, _: getattr(body, "who", body))
+    sums = [
+        [SimpleNamespace(contributors=[names[name] for name in round_])] if round_ else []
+        for round_ in rounds
+    ]
     core._history = SimpleNamespace(
         round=len(rounds), counted=lambda round_: sums[round_ - 1] if round_ else []
     )
@@ -264,13 +266,13 @@ def test_of_those_the_ones_are_asked_that_can_be_reached(monkeypatch):
 )
 def test_the_guides_of_a_sum_are_the_first_whom_all_will_ask(of_round, newest, leads, monkeypatch):
     core = crowded(monkeypatch, ["ab"] * newest)
-    who = [digest("contributor", name.encode()) for name in "abcdefgh"]
-    known = SimpleNamespace(body=SimpleNamespace(round=of_round, who=who))
+    who = tuple(digest("contributor", name.encode()) for name in "abcdefgh")
+    known = SimpleNamespace(body=SimpleNamespace(round=of_round), contributors=who)
     guides = core._guides_of(known)
     assert list(guides) == ranking(LARGE.id, leads, who)[:GUIDES]
     while core._history.round + 1 < leads:
         core._history.round += 1
-    core._history.counted = lambda round_: [SimpleNamespace(body=who)] if round_ == of_round else []
+    core._history.counted = lambda round_: [SimpleNamespace(contributors=who)] if round_ == of_round else []
     assert set(guides) <= set(core._known_to_all()), "and in that round they are asked"
 
 

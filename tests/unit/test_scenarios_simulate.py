@@ -185,7 +185,7 @@ def test_a_swarm_that_stands_still_is_given_up(scenario):
         device.disk.clear()
         simulation.world.switch_on = lambda _device: None
     everything, simulation.world._agenda = simulation.world._agenda, Agenda()
-    while (entry := everything.take(math.inf)) is not None:
+    for entry in everything.take(math.inf):
         if entry[3] and entry[3][0] in simulation.world.devices[:2]:
             simulation.world._agenda.add(entry)
     simulation.go()

@@ -7,7 +7,7 @@ import pytest
 from crypto.identity import Identity
 from gossip import history as history_module
 from gossip import sync as sync_module
-from gossip.aggregate import Aggregate, Verified, aggregate_id, write
+from gossip.aggregate import Aggregate, Verified, write
 from gossip.errors import PeerViolation
 from gossip.events import Send, SetTimer, TimerFired
 from gossip.history import History
@@ -46,7 +46,7 @@ def chain(length: int, *, parents: tuple[Verified, ...] = (), cohort: int = 0) -
     row: list[Verified] = list(parents)
     for place in range(length):
         written = body(SETTING, row[-1:], cohorts=[cohort + place])
-        row.append(Verified(aggregate_id(written), signed(written)))
+        row.append(Verified.of(signed(written), SETTING.manifest))
     return row[len(parents) :]
 
 
@@ -56,14 +56,14 @@ def long_chain(length: int, *, parents: tuple[Verified, ...] = (), cohort: int =
     row: list[Verified] = list(parents)
     for place in range(length):
         written = body(SETTING, row[-1:], cohorts=[cohort + place])
-        row.append(Verified(aggregate_id(written), Aggregate(written, rubbish)))
+        row.append(Verified.of(Aggregate(written, rubbish), SETTING.manifest))
     return row[len(parents) :]
 
 
 @pytest.fixture
 def unchecked(monkeypatch):
     """Signatures are not what these tests are about, and thousands of them take their time."""
-    monkeypatch.setattr(sync_module, "check", lambda each, *_: Verified(aggregate_id(each.body), each))
+    monkeypatch.setattr(sync_module, "check", lambda each, manifest, *_: Verified.of(each, manifest))
 
 
 class Node:
@@ -449,7 +449,7 @@ def test_a_lying_answer_costs_no_more_than_it_costs_the_liar(lie):
 
 
 def test_downwards_ends_at_the_first_round(monkeypatch):
-    monkeypatch.setattr(sync_module, "check", lambda each, *_: Verified(aggregate_id(each.body), each))
+    monkeypatch.setattr(sync_module, "check", lambda each, manifest, *_: Verified.of(each, manifest))
     row = long_chain(RECENT_ROUNDS + 10)
     here, liar = Node(0, row), Node(1)
     here.hear(liar, Alive(len(row), bytes(8)))
