@@ -210,6 +210,15 @@ async def test_persisted_means_that_it_is_on_disk_and_comes_in_order(store):
     assert on_disk[-1] == 99
 
 
+async def test_what_nobody_waits_for_is_on_disk_and_brings_no_event(store):
+    first = [Persist(None, (Put("t", b"k", b"v"),)), Persist(("x",), ())]
+    world = a_world(ScriptedCore(first), store)
+    async with running(world):
+        await until(world.core, lambda: Persisted(("x",)) in world.core.seen)
+    assert world.core.seen == [Persisted(("x",))]
+    assert dict(store.read("t")) == {b"k": b"v"}
+
+
 async def test_more_records_than_may_wait_make_the_core_wait_and_none_is_lost(store):
     count = 1000
     first = [Persist((number,), (Put("t", b"%d" % number, b""),)) for number in range(count)]

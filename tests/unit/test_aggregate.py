@@ -51,6 +51,13 @@ def test_a_signed_aggregate_survives_the_wire_and_holds():
     assert verdict(received) == Verified.of(original, SWARM.manifest)
 
 
+def test_contributors_are_the_members_in_the_sum_and_nobody_else():
+    [part, *_] = GOOD.parts
+    some = replace(part, contributors=pack_members([0, 2], len(part.members)))
+    known = Verified.of(signed(replace(GOOD, parts=(some,))), SWARM.manifest)
+    assert known.contributors == (part.members[0], part.members[2])
+
+
 def test_another_coding_of_the_same_sums_is_the_same_aggregate():
     original = signed(GOOD)
     plainly = replace(original, body=replace(GOOD, sums=PLAIN + GOOD.sums))
