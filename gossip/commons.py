@@ -67,6 +67,9 @@ class _Folds:
     models: OrderedDict[int, tuple[Integers, Floats]] = field(
         default_factory=OrderedDict
     )  # by x, as an object
+    foreseen: OrderedDict[tuple[int, int], tuple[Integers, Floats]] = field(
+        default_factory=OrderedDict
+    )  # by x and how far
     hashes: OrderedDict[int, tuple[Integers, str]] = field(default_factory=OrderedDict)  # the same
 
 
@@ -80,6 +83,10 @@ class _SharedReplica(Replica):
     def model(self) -> Floats:
         x, own = self.x, super().model
         return _recall(self._shared.models, id(x), lambda: (x, own()), self._most)[1]
+
+    def foreseen(self, share: int) -> Floats:
+        x, own = self.x, super().foreseen
+        return _recall(self._shared.foreseen, (id(x), share), lambda: (x, own(share)), self._most)[1]
 
     def sha256(self) -> str:
         x, own = self.x, super().sha256

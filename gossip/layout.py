@@ -19,7 +19,7 @@ from gossip.errors import MisuseError, PeerViolation
 from gossip.manifest import Model
 
 PARAMETERS_MAX = 1 << 28
-LAYOUTS_KEPT = 4  # the devices of one process share one, which never changes
+LAYOUTS_KEPT = 4  # the devices of one process share its arrays, which never change
 
 Integers = NDArray[np.int64]
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -39,6 +39,7 @@ class Layout:
     tensor_segment: NDArray[np.int32]
     tensor_rows: Integers  # of a matrix that travels as factors, else 0
     tensor_ranks: Integers  # of its factors; 0: as the codec's
+    prior: bytes = b""  # what x_0 says of the first factors' bases, see gossip.lowrank; empty: nothing
 
     @classmethod
     @lru_cache(maxsize=LAYOUTS_KEPT)

@@ -4,8 +4,8 @@ An alternating power iteration, as PowerSGD (Vogels, Karimireddy and Jaggi, "Pow
 compression for distributed optimization", NeurIPS 2019), spread over rounds and under masks. Of a matrix M, rows x cols, a
 contribution carries one thin factor, and what the factor does not say stays in the residual:
 
-    odd rounds, the right side:   M B,    rows x rank,   and means  (M B) B^T     B: cols x rank, orthonormal columns
-    even rounds, the left side:   M^T B,  cols x rank,   and means  B (M^T B)^T   B: rows x rank
+    odd rounds, the left side:    M^T B,  cols x rank,   and means  B (M^T B)^T   B: rows x rank, orthonormal columns
+    even rounds, the right side:  M B,    rows x rank,   and means  (M B) B^T     B: cols x rank
 
 Both are linear in M, so that masks cancel and the sum of the factors is the factor of the sum. It needs no look and no
 second phase, because the basis is old: the factor of one round, orthonormalised, is the basis of the next one, on the other
@@ -16,8 +16,14 @@ writes it into the manifest.
 
 **Which basis.** An aggregate of round r names in `basis` the aggregate whose factors its basis comes from: of its parents of
 round r - 1 the one that its cohort's id draws, so that the sums of a round look in several directions and add up to a change of
-a higher rank than each of them has. The first round has no parents, and its bases come from the cohorts' ids. So the basis is
-a function of the body's own hash links, the side is one of its round, and nothing about either can be chosen.
+a higher rank than each of them has. So the basis is a function of the body's own hash links, the side is one of its round, and nothing
+about either can be chosen.
+
+**The first basis.** Random directions would find next to nothing: rank 16 of 768 rows, 2 % of a change's energy. But what comes back to a
+layer's outputs has passed the next layer's weights W', whose rows number few where that layer decides among few: the change of M is a sum of outer products
+(D W'^T e) x^T, where D switches some outputs off. So the first basis of M spans the first rows of W' as x_0 has them (`prior`), one for each
+column, of which a half of the energy was seen (docs/decisions/0021). Where no layer that follows takes M's outputs, or has fewer rows than the rank,
+directions come from the cohort's id.
 
 **The same bits everywhere.** The fold multiplies with the basis, so it consists of integers, in units of 2^-12, made by integers
 alone: modified Gram-Schmidt, each column twice ("twice is enough": Giraud, Langou and Rozloznik 2005), in int64 with floor
@@ -61,7 +67,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.hashing import digest
-from gossip.errors import MisuseError
+from gossip.errors import ManifestError, MisuseError
 from gossip.layout import Integers, Layout
 from gossip.manifest import SIDE_MAX, Compression
 
@@ -73,6 +79,7 @@ _LEAST_BITS = 10  # what is left of a column is a direction if it is at least 2^
 _NORM_BITS = 16
 _STEP_BITS = 24  # Newton's and Schulz's matrices are in units of 2^-24
 
+_PRIOR_MAX = 1 << 30  # of x_0, as 2^16 of these times 127 fit
 Basis = NDArray[np.int16]  # length x rank
 Doubles = NDArray[np.float64]
 
@@ -116,8 +123,8 @@ def rank_for(rows: int, size: int, rank: int) -> int:
 
 
 def is_right(round_: int) -> bool:
-    """The side that travels in a round."""
-    return round_ % 2 == 1
+    """The side that travels in a round: the left one in the first, as its basis is that of the outputs (`prior`)."""
+    return round_ % 2 == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,16 +237,17 @@ def bases(
 ) -> Mapping[int, Basis]:
     """The basis of each matrix in a round, by tensor: from the factors of `origin`, whose id is `name`.
 
-    In the first round from nothing but `name`, the cohort's id. MisuseError for any other round without an origin.
+    In the first round `name` is the cohort's id, and x_0 stands for the origin. MisuseError for any other round without one.
     """
     if (round_ == 1) != (origin is None) or (origin is not None and origin.round != round_ - 1):
         raise MisuseError("a basis comes from the body that it is named after, of the round before")
     lane_bytes = compression.lane_bits // 8
+    sums = layout.prior if origin is None else origin.sums
     before = pieces(layout, compression.rank, round_ - 1)
     return {
         piece.tensor: _basis(
             digest("basis", name, piece.tensor.to_bytes(4, "big")),
-            b"" if origin is None else origin.sums[piece.first * lane_bytes : piece.last * lane_bytes],
+            sums[piece.first * lane_bytes : piece.last * lane_bytes],
             piece.length,
             piece.rank,
             lane_bytes,
@@ -247,6 +255,35 @@ def bases(
         for piece in before
         if piece.length
     }
+
+
+def prior(initial: Integers, layout: Layout, compression: Compression) -> bytes:
+    """What x_0, int64[parameters], says of the first round's bases, as the sums of a round 0 would lie; b"" without factors.
+
+    Rows of the next matrix whose columns are this one's outputs, each with all that it looks at (a convolution's
+    window, or what flattening made of one output): they are summed up over that. Zeros where there is none. ManifestError for
+    an x_0 of another model.
+    """
+    if len(initial) != layout.parameters:
+        raise ManifestError(
+            f"model: the initial model made here has {len(initial)} parameters, not {layout.parameters}"
+        )
+    if compression.codec != "lowrank":
+        return b""
+    before = pieces(layout, compression.rank, 0)
+    sums = np.zeros(before[-1].last, f"<i{compression.lane_bits // 8}")
+    bounded = np.clip(initial, -_PRIOR_MAX, _PRIOR_MAX)
+    matrices = [piece for piece in before if piece.length]
+    for piece, next_ in itertools.pairwise(matrices):
+        window, rest = divmod(next_.across, piece.length)
+        if rest:
+            continue
+        ways = bounded[next_.start : next_.end].reshape(next_.length, piece.length, window).sum(2)
+        found = ways[: piece.rank].T
+        most = np.abs(found).max(0)
+        own = sums[piece.first : piece.last].reshape(piece.length, piece.rank)
+        own[:, : found.shape[1]] = found * 127 // np.maximum(most, 1)
+    return sums.tobytes()
 
 
 @lru_cache(maxsize=BASES_MAX)

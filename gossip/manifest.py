@@ -29,6 +29,7 @@ MASKS_OFF = "masks are off: members' updates are visible to their aggregator"
 INVITES_MAX = 1 << 12  # of one inviter, whatever the manifest says, and of the founder
 DEPTH_MAX = 4  # generations
 AHEAD_MAX = 64  # rounds
+FORESIGHT_MAX = 1 << 10
 STEPS_MAX = 8  # of Newton and Schulz, for the integers of what they make
 SIDE_MAX = 1 << 16  # rows or columns of a matrix, for the integers of its basis
 
@@ -70,6 +71,8 @@ class Training(Wire, frozen=True):
     rounds_ahead: Annotated[int, Meta(ge=1, le=AHEAD_MAX)] = (
         3  # before it is drawn in which a device trains already
     )
+    # 256ths of a round that a phase stands ahead of the model, along the fold's momentum (`gossip.fold`).
+    foresight: Annotated[int, Meta(ge=0, le=FORESIGHT_MAX)] = 0
 
 
 class Compression(Wire, frozen=True):

@@ -25,6 +25,7 @@ from gossip.manifest import (
     AHEAD_MAX,
     COHORT_MAX,
     DEPTH_MAX,
+    FORESIGHT_MAX,
     GRAIN_MAX,
     INVITES_MAX,
     MEMBERS_MAX,
@@ -211,6 +212,7 @@ class TrainingSettings(Section, frozen=True):
     cap: Annotated[int, Meta(ge=1, le=1 << 30)] = 1 << 24
     phase_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
     rounds_ahead: Annotated[int, Meta(ge=1, le=AHEAD_MAX)] = 3
+    foresight: Annotated[int, Meta(ge=0, le=FORESIGHT_MAX)] = 0
 
 
 class CompressionSettings(Section, frozen=True):
@@ -289,6 +291,7 @@ class SwarmSettings(Section, frozen=True):
                 cap=training.cap,
                 phase_ms=round(training.phase_s * 1000),
                 rounds_ahead=training.rounds_ahead,
+                foresight=training.foresight,
             ),
             compression=Compression(
                 codec=compression.codec,
@@ -409,6 +412,7 @@ COMMENTS = {
     "swarm.training.cap": "The largest change of one parameter in one round, in 2^-24.",
     "swarm.training.phase_s": "Seconds that a device trains before it offers something, beside min_steps; 0: steps alone decide.",
     "swarm.training.rounds_ahead": "Rounds before the lottery draws a device in which it trains already; until then it rests.",
+    "swarm.training.foresight": "256ths of a round that training stands ahead of the model, where the momentum will have led it.",
     "swarm.compression": "How a delta travels.",
     "swarm.compression.codec": '"dense": every block. "random": a share, by lot. "sketch": a look finds it. "lowrank": factors.',
     "swarm.compression.block_size": "Parameters that share one exponent.",

@@ -2,9 +2,10 @@
 
     TrainerReady -> Train -> Eligible -> READY -> ROSTER -> (secure sum) -> Certified -> Learned -> fold -> Rebase
 
-A node trains from its replica. When a local phase has done enough steps it says READY and goes on training; when its
-cohort starts, the phase is frozen, its delta and the residual become the contribution, and the next phase begins at once,
-or, in a large swarm, when the lottery is about to draw this device again: until then it rests.
+A node trains from its replica, or from where that is going (`gossip.fold`, foresight). When a local phase has done enough
+steps it says READY and goes on training; when its cohort starts, the phase is frozen, its delta and the residual become
+the contribution, and the next phase begins at once, or, in a large swarm, when the lottery is about to draw this device
+again: until then it rests.
 Every aggregate that becomes known is folded into the replica, and the running phase is rebased on the new model, so that
 training never stands on an old one. One cohort at a time: a second one beside it would share its round.
 
@@ -84,6 +85,7 @@ from gossip.handshake import Changed, Expelled, Handshake, Proven
 from gossip.history import Added, History, Waiting
 from gossip.layout import Layout
 from gossip.ledger import Read
+from gossip.lowrank import prior
 from gossip.manifest import MASKS_OFF, Swarm
 from gossip.membership import Membership, Settings
 from gossip.messages import (
@@ -210,7 +212,8 @@ class NodeCore:
         self._swarm = swarm
         self._entropy = entropy
         self._public = settings.public
-        self._layout = Layout.of(manifest.model, manifest.compression.block_size)
+        layout = Layout.of(manifest.model, manifest.compression.block_size)
+        self._layout = dataclasses.replace(layout, prior=prior(initial, layout, manifest.compression))
         self._history = History(manifest, swarm.id)
         self._replica: Replica = (opener or Plain()).replica(manifest, self._layout, initial)
         self._codec = codec_of(manifest.compression)
@@ -885,8 +888,13 @@ class NodeCore:
         share = self._first_share if self._phases == 1 else 1.0
         eligible_at = now + share * training.phase_ms / 1000
         self._phase = LocalPhase(self._phases, self._history.round, eligible_at)
-        base = self._model + self._books.ahead
+        base = self._stand + self._books.ahead
         return [Train(self._phases, base, training.min_steps, training.max_steps)]
+
+    @property
+    def _stand(self) -> NDArray[np.float32]:
+        """What a phase stands on: the shared model, or where it is going."""
+        return self._replica.foreseen(self._swarm.manifest.training.foresight)
 
     def _draws_near(self, now: float) -> bool:
         """Whether the lottery, as it stands, draws this device for one of the next rounds: until then it rests.
@@ -972,14 +980,14 @@ class NodeCore:
     # --- the history -----------------------------------------------------------------------------------------
 
     def _learn(self, learned: Learned, now: float) -> list[object]:
-        before, round_ = self._model, self._replica.round
+        before, round_ = self._stand, self._replica.round
         self._replica.apply(learned.changes, learned.round)
-        after = self._model = self._replica.model()
+        self._model = self._replica.model()
         if learned.round > round_:
             self._grown_at = now
         actions: list[object] = [Persist(None, ledger.held((*learned.aggregates, *learned.again)))]
         if self._phase is not None:
-            actions.append(Rebase(after - before))
+            actions.append(Rebase(self._stand - before))
         for known in learned.aggregates:
             actions += self._inform_members(known)
             actions.append(Report("folded", {"round": known.body.round, "aggregate": known.id.hex()[:16]}))
@@ -997,7 +1005,7 @@ class NodeCore:
 
     def _adopt(self, adopted: Adopted, now: float) -> list[object]:
         """Go on from a checkpoint, with all that this device knew besides."""
-        before, old = self._model, self._history
+        before, old = self._stand, self._history
         self._history, self._replica = adopted.history, adopted.replica
         self._add(old.held())
         self._model = self._replica.model()
@@ -1010,7 +1018,7 @@ class NodeCore:
             ),
         ]
         if self._phase is not None:
-            actions.append(Rebase(self._model - before))
+            actions.append(Rebase(self._stand - before))
         return [*actions, *self._sync.adopt(self._history, adopted.giver, now), *self._grown(now)]
 
     def _grown(self, now: float) -> list[object]:

@@ -1,14 +1,17 @@
 """Factors of matrices: a basis in whole numbers, what a factor means, and that the next one can be planned from it."""
 
+import dataclasses
 import hashlib
 import math
-from itertools import pairwise
+import random
+from itertools import chain, pairwise
 
 import msgspec
 import numpy as np
 import pytest
 
 from crypto.hashing import digest
+from crypto.identity import Identity
 from crypto.masking import add_vectors
 from gossip import checkpoint
 from gossip.aggregate import (
@@ -24,7 +27,7 @@ from gossip.aggregate import (
 )
 from gossip.compression import LOWRANK, Contribution, Phase, codec_of, decode_sum
 from gossip.errors import ManifestError, MisuseError, PeerViolation
-from gossip.fold import SUMS_MAX, fold_all, increment
+from gossip.fold import INITIAL_MAX, SUMS_MAX, fold_all, increment
 from gossip.history import Added, Waiting
 from gossip.layout import Layout
 from gossip.lowrank import (
@@ -35,13 +38,16 @@ from gossip.lowrank import (
     factor,
     orthonormal,
     pieces,
+    prior,
     product,
     rank_for,
     spread,
     values_in,
 )
-from gossip.manifest import SIDE_MAX, STEPS_MAX, Compression, Model, Tensor, refuse_contradictions
+from gossip.manifest import SIDE_MAX, STEPS_MAX, Compression, Model, Tensor, found, refuse_contradictions
+from gossip.membership import Settings
 from gossip.residual import Books
+from node.core import NodeCore
 from tests.histories import WITH_MOMENTUM, Dice, Setting, body, setting, signed, unsigned
 
 replace = msgspec.structs.replace
@@ -149,11 +155,11 @@ def test_directions_that_are_missing_differ_from_parent_to_parent_and_from_tenso
     layout = SWARM.layout
     first = bases(b"c" * 32, None, 1, layout, SETTINGS)
     assert sorted(first) == [0, 1]
-    assert [first[tensor].shape for tensor in (0, 1)] == [(7, 2), (3, 2)]
+    assert [first[tensor].shape for tensor in (0, 1)] == [(5, 2), (6, 2)]
     silent = body(SWARM, [], sums=0)
     names = (bytes([1]) * 32, bytes([2]) * 32)
     one, other = (bases(name, silent, 2, layout, SETTINGS) for name in names)
-    assert [one[tensor].shape for tensor in (0, 1)] == [(5, 2), (6, 2)]
+    assert [one[tensor].shape for tensor in (0, 1)] == [(7, 2), (3, 2)]
     assert not np.array_equal(one[0], other[0])
 
 
@@ -178,7 +184,7 @@ def test_a_product_is_exact_at_its_bounds():
         wide = np.full((piece.across, 64), -(1 << 12), np.int16)
         tall[3, 5], wide[4, 5] = 1, 4095
         exact = tall @ wide.astype(np.int64).T
-        assert product(tall, piece, wide).tolist() == (exact if round_ == 1 else exact.T).ravel().tolist()
+        assert product(tall, piece, wide).tolist() == (exact.T if round_ == 1 else exact).ravel().tolist()
 
 
 def meant_by_hand(written: Body, origin: Body | None, swarm: Setting = SWARM) -> list[int]:
@@ -193,7 +199,7 @@ def meant_by_hand(written: Body, origin: Body | None, swarm: Setting = SWARM) ->
             meant += [sums.pop(0) * scale for _ in range(size)]
             continue
         cols = size // rows
-        right = written.round % 2 == 1
+        right = written.round % 2 == 0
         own = [[sums.pop(0) for _ in range(rank)] for _ in range(rows if right else cols)]
         basis = shared[tensor].tolist()
         for row in range(rows):
@@ -314,18 +320,23 @@ def test_evening_out_is_exact_at_its_bounds(rank):
 def test_the_fold_evens_out_what_the_manifest_says():
     dice = Dice("told")
     first = unsigned(random_body(dice, []))
-    for steps in (0, 4):
+    second = unsigned(random_body(dice, [first], cohort=1), first.body)
+    for steps, written in ((0, first), (4, first), (0, second), (4, second)):
         told = replace(SETTINGS, newton_schulz=steps)
-        meant = spread(first.body, None, SWARM.layout, told)
-        shared = bases(first.body.parts[0].roster, None, 1, SWARM.layout, SETTINGS)
-        for piece in pieces(SWARM.layout, SETTINGS.rank, 1):
+        sent, origin = written.body, written.origin
+        meant = spread(sent, origin, SWARM.layout, told)
+        name = sent.basis or sent.parts[0].roster
+        shared = bases(name, origin, sent.round, SWARM.layout, SETTINGS)
+        for piece in pieces(SWARM.layout, SETTINGS.rank, sent.round):
             if not piece.length:
                 continue
-            own = np.frombuffer(first.body.sums, np.int8)[piece.first : piece.last]
+            own = np.frombuffer(sent.sums, np.int8)[piece.first : piece.last]
             factor_ = evened(own.reshape(piece.length, -1), steps)
-            scale = 1 << 24 - first.body.exponents[piece.tensor]
+            scale = 1 << 24 - sent.exponents[piece.tensor]
             exact = (factor_ @ shared[piece.tensor].T.astype(np.int64) >> BASIS_BITS) * scale >> BASIS_BITS
-            assert np.array_equal(meant[piece.start : piece.end], exact.ravel())
+            assert piece.right == (sent.round == 2)
+            whole = exact if piece.right else exact.T
+            assert np.array_equal(meant[piece.start : piece.end], whole.ravel())
 
 
 def test_a_tensor_of_its_own_rank_is_one_of_a_swarm_of_that_rank():
@@ -339,7 +350,7 @@ def test_a_tensor_of_its_own_rank_is_one_of_a_swarm_of_that_rank():
         dice, history, replica, last = Dice("said"), swarm.history(), swarm.replica(), []
         for round_ in range(1, 7):
             values = values_in(swarm.layout, swarm.manifest.compression.rank, round_)
-            assert values == 3 * (5 + 6 if round_ % 2 else 7 + 9)
+            assert values == 3 * (7 + 9 if round_ % 2 else 5 + 6)
             last = [unsigned(body(swarm, last, cohorts=[round_], sums=dice.integers(-28, 29, values)))]
             check_body(last[0].body, swarm.manifest, swarm.layout, swarm.swarm)
             replica.apply(history.add(last[0]).changes, round_)
@@ -396,7 +407,7 @@ def test_the_fold_is_what_it_was():
     assert hashlib.sha256(x.tobytes() + v.tobytes()).hexdigest() == GOLDEN
 
 
-GOLDEN = "be8b66a81a71234e9b4d63a6114454cf50f060b6fa1d55a7c0708c64110034e9"
+GOLDEN = "1d84b66d0116ca51b7d23edb0b92e15daa5abdcc27bd17926478d0288cffeaf5"
 
 
 # --- a cohort -------------------------------------------------------------------------------------------------------
@@ -420,13 +431,13 @@ def plan_of(parents=(), *, travelling=0b11, layout=TALL, compression=RANK_3):
     )
 
 
-def encode(plan, contribution, seed=b"r" * 32):
-    return LOWRANK.encode(Phase.PAYLOAD, plan, contribution, seed, layout=TALL, compression=RANK_3)
+def encode(plan, contribution, seed=b"r" * 32, *, layout=TALL, compression=RANK_3):
+    return LOWRANK.encode(Phase.PAYLOAD, plan, contribution, seed, layout=layout, compression=compression)
 
 
-def body_of(plan, totals, parents=(), members=4) -> Body:
+def body_of(plan, totals, parents=(), members=4, layout=TALL) -> Body:
     """A body as a cohort of these members would compose it."""
-    weights, ranges, sums = decode_sum(totals, plan.lanes, TALL)
+    weights, ranges, sums = decode_sum(totals, plan.lanes, layout)
     part = Part(b"c" * 32, (), bytes(32), pack_members(range(members), members))
     round_ = 1 + max((each.round for each in parents), default=0)
     ids = tuple(sorted(map(aggregate_id, parents)))
@@ -476,16 +487,16 @@ def test_the_codec_is_the_third_and_does_not_look():
 def test_sides_take_turns_and_the_basis_is_the_parents_factor():
     first = plan_of()
     assert first.basis == b""
-    assert first.lanes.narrow == 3 * 24 + 5 + 3 * 8
+    assert first.lanes.narrow == 3 * 16 + 5 + 3 * 30
     generator = np.random.default_rng(1)
     made = body_of(first, summed(first, [encode(first, Contribution(values_like(generator), 9, 0)).vector]))
     second = plan_of([made])
     assert second.basis == aggregate_id(made)
-    assert second.lanes.narrow == 3 * 16 + 5 + 3 * 30
+    assert second.lanes.narrow == 3 * 24 + 5 + 3 * 8
     sums = np.frombuffer(made.sums, "<i2").astype(np.int64)
     seed = digest("basis", second.basis, bytes(4))
-    assert np.array_equal(second.factors.bases[0], orthonormal(sums[: 3 * 24].reshape(24, 3), seed))
-    assert second.factors.bases[2].shape == (8, 3)
+    assert np.array_equal(second.factors.bases[0], orthonormal(sums[: 3 * 16].reshape(16, 3), seed))
+    assert second.factors.bases[2].shape == (30, 3)
     third = plan_of([body_of(second, second.lanes.zeros(), [made])])
     assert third.lanes.narrow == first.lanes.narrow
 
@@ -547,7 +558,7 @@ def test_rounding_is_unbiased_and_what_a_factor_cannot_say_stays_behind():
         own, basis = values[piece.start : piece.end], plan.factors.bases.get(piece.tensor)
         expected = own
         if basis is not None:
-            expected = (factor(own, piece, basis) @ basis.T.astype(float) / 4096).ravel()
+            expected = (basis.astype(float) / 4096 @ factor(own, piece, basis).T).ravel()
             assert np.linalg.norm(expected) < 0.8 * np.linalg.norm(own)
         assert np.abs(sent[piece.start : piece.end] - expected).max() < 0.002
 
@@ -561,8 +572,8 @@ def test_who_did_not_train_a_segment_or_may_not_send_it_gives_nothing_of_it():
         assert weights == (9, 0)
         assert ranges[0] != plan.ranges[0]
         assert list(ranges[1:]) == plan.ranges[1:].tolist()
-        assert not np.frombuffer(sums, "<i2")[72:].any()
-        assert np.frombuffer(sums, "<i2")[:72].any()
+        assert not np.frombuffer(sums, "<i2")[48:].any()
+        assert np.frombuffer(sums, "<i2")[:48].any()
         assert not encoded.sent.values[384:].any()
 
 
@@ -592,8 +603,8 @@ def test_a_range_means_the_same_whichever_side_travels():
     energy = float(values[:384].astype(float) @ values[:384])
     expected = CODE_OF_ONE + 16 * math.log2(energy / 384) / 2
     assert max(abs(vote - expected) for vote in votes[2:]) < 3
-    # RMS of the factor's own numbers, 3 octaves above; 72 of them on the right side and 48 on the left.
-    for plan, count in zip(plans[-2:], (72, 48), strict=True):
+    # RMS of the factor's own numbers, 3 octaves above; 48 of them on the left side and 72 on the right.
+    for plan, count in zip(plans[-2:], (48, 72), strict=True):
         assert plan.factors.pieces[0].carried == count
         assert abs(plan.exponents[0] - (math.log2(math.sqrt(energy / count)) + 3)) <= 0.7
     assert plan_of().exponents.tolist() == [-4, -4, -4]
@@ -641,6 +652,268 @@ def test_sides_that_take_turns_find_a_matrix_of_low_rank_and_error_feedback_give
     assert recover(frozen_side=True)[-1] > 0.7, "one basis for ever says nothing new"
 
 
+# --- the first basis ------------------------------------------------------------------------------------------------
+
+COHORTS = (b"c" * 32, b"d" * 32)
+
+
+def layers(*shapes: tuple[int, int]) -> Layout:
+    """Matrices of so many rows and columns, of rank 3 or as they bear it, and after each a vector, as biases are."""
+    tensors = [(Tensor(rows * cols, 0, rows, min(3, rows, cols)), Tensor(rows, 0)) for rows, cols in shapes]
+    return Layout.of(Model("t", bytes(32), tuple(chain(*tensors)), 0, bytes(32)), 32)
+
+
+def weights_of(layout: Layout, *seed: object) -> np.ndarray:
+    """An x_0 of numbers between -1/4 and 1/4."""
+    return Dice("x_0", *seed).integers(-(1 << 22), (1 << 22) + 1, layout.parameters)
+
+
+def matrix_in(initial: np.ndarray, layout: Layout, tensor: int) -> np.ndarray:
+    start, end = (0, *layout.tensor_ends.tolist())[tensor : tensor + 2]
+    return initial[start:end].reshape(layout.tensor_rows[tensor], -1)
+
+
+def knowing(layout: Layout, initial: np.ndarray, compression: Compression = RANK_3) -> Layout:
+    return dataclasses.replace(layout, prior=prior(initial, layout, compression))
+
+
+def first_bases(layout: Layout, cohort: bytes = COHORTS[0]):
+    return bases(cohort, None, 1, layout, RANK_3)
+
+
+def projector(columns: np.ndarray) -> np.ndarray:
+    """On what these columns span."""
+    return columns @ np.linalg.pinv(columns)
+
+
+def prior_by_hand(initial: np.ndarray, layout: Layout) -> list[list[list[int]]]:
+    """The columns that each matrix's first basis is made of, in Python's own integers."""
+    starts = [0, *layout.tensor_ends.tolist()]
+    values = [max(-(2**30), min(each, 2**30)) for each in initial.tolist()]
+    rows, ranks = layout.tensor_rows.tolist(), layout.tensor_ranks.tolist()
+    places = [tensor for tensor, count in enumerate(rows) if count]
+    said = []
+    for tensor, next_ in zip(places, [*places[1:], None], strict=True):
+        outputs, rank = rows[tensor], ranks[tensor]
+        columns = []
+        if next_ is not None:
+            own = values[starts[next_] : starts[next_ + 1]]
+            cols = len(own) // rows[next_]
+            window = cols // outputs
+            if window * outputs == cols:
+                columns = [
+                    [
+                        sum(own[row * cols + output * window + place] for place in range(window))
+                        for output in range(outputs)
+                    ]
+                    for row in range(min(rank, rows[next_]))
+                ]
+        scaled = [[127 * each // max(1, *map(abs, column)) for each in column] for column in columns]
+        said.append(scaled + [[0] * outputs] * (rank - len(scaled)))
+    return said
+
+
+def networks():
+    def of(name, *shapes, times=1, all_=None):
+        layout = layers(*shapes)
+        initial = times * weights_of(layout, name) if all_ is None else np.full(layout.parameters, all_)
+        return pytest.param(layout, initial, id=name)
+
+    yield of("three layers", (40, 9), (12, 40), (5, 12))
+    yield of("fewer rows than columns", (40, 9), (2, 40))
+    yield of("a window of four", (10, 9), (7, 40))
+    yield of("some whose outputs nobody takes", (12, 9), (5, 13), (4, 5), (4, 2))
+    yield of("one layer", (12, 9))
+    yield of("zeros", (12, 9), (5, 12), all_=0)
+    yield of("some beyond 2^30", (40, 9), (12, 40), (5, 12), times=1 << 9)
+    yield of("as large as x_0 may be", (12, 9), (5, 12), all_=INITIAL_MAX)
+    yield of("as small as x_0 may be", (12, 9), (5, 12), all_=-INITIAL_MAX)
+    yield of("as large as a window may be", (2, 9), (3, SIDE_MAX), all_=INITIAL_MAX)
+    yield of("and as small", (2, 9), (3, SIDE_MAX), all_=-INITIAL_MAX)
+
+
+@pytest.mark.parametrize(("layout", "initial"), list(networks()))
+def test_the_first_bases_are_what_exact_integers_make_of_x_0(layout, initial):
+    expected = prior_by_hand(initial, layout)
+    lanes = np.frombuffer(prior(initial, layout, RANK_3), "<i2")
+    assert len(lanes) == values_in(layout, 3, 0)
+    found = first_bases(knowing(layout, initial))
+    for piece in pieces(layout, 3, 0):
+        own = lanes[piece.first : piece.last]
+        if not piece.length:
+            assert not own.any(), "vectors have no basis"
+            continue
+        columns = expected.pop(0)
+        assert own.reshape(piece.length, -1).T.tolist() == columns
+        seed = digest("basis", COHORTS[0], piece.tensor.to_bytes(4, "big"))
+        assert found[piece.tensor].T.tolist() == by_hand(columns, seed)
+    assert not expected
+
+
+def test_x_0_at_both_its_bounds_does_not_overflow():
+    layout = layers((2, 9), (3, SIDE_MAX))
+    initial = np.full(layout.parameters, INITIAL_MAX)
+    next_ = matrix_in(initial, layout, 2)
+    half = SIDE_MAX // 2
+    next_[0, :half] = next_[1, half:] = next_[2, ::2] = -INITIAL_MAX
+    with np.errstate(all="raise"):
+        said = prior(initial, layout, RANK_3)
+    # The matrix of two rows has rank 2: of the next one's three rows two are used.
+    assert np.frombuffer(said, "<i2")[:4].reshape(2, 2).T.tolist() == [[-127, 127], [127, -127]]
+    assert prior_by_hand(initial, layout)[0] == [[-127, 127], [127, -127]]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 30])
+def test_the_first_basis_spans_the_first_rows_of_the_next_matrix(rows):
+    layout = layers((40, 9), (rows, 40))
+    initial = weights_of(layout, rows)
+    used = matrix_in(initial, layout, 2)[:3].T.astype(float)
+    for cohort in COHORTS:
+        basis = first_bases(knowing(layout, initial), cohort)[0] * 2.0**-12
+        assert basis.shape == (40, 3)
+        assert np.abs(basis.T @ basis - np.eye(3)).max() < 2**-9
+        found = basis[:, : min(3, rows)]
+        assert np.abs(projector(found) - projector(used)).max() < 0.01
+
+
+def test_each_matrix_has_its_own_next_one():
+    layout = layers((40, 9), (12, 40), (5, 12))
+    initial = weights_of(layout, "own")
+    found = first_bases(knowing(layout, initial))
+    for tensor, next_ in ((0, 2), (2, 4)):
+        used = matrix_in(initial, layout, next_)[:3].T.astype(float)
+        assert np.abs(projector(found[tensor].astype(float)) - projector(used)).max() < 0.01
+
+
+def test_what_looks_at_an_output_in_several_places_is_summed_up():
+    """A convolution's window, or the places that flattening made of one output: they lie side by side."""
+    layout = layers((10, 9), (7, 4 * 10))
+    initial = weights_of(layout, "window")
+    wide = matrix_in(initial, layout, 2)[:3]
+    used = np.column_stack([wide[:, 4 * output : 4 * output + 4].sum(1) for output in range(10)]).T
+    found = first_bases(knowing(layout, initial))[0].astype(float)
+    assert np.abs(projector(found) - projector(used.astype(float))).max() < 0.01
+    assert np.abs(projector(found) - projector(wide[:, ::4].T.astype(float))).max() > 0.1
+
+
+@pytest.mark.parametrize(("rows", "said"), [(1, 1), (2, 2), (3, 3), (7, 3)])
+def test_cohorts_differ_in_exactly_the_columns_that_x_0_says_nothing_of(rows, said):
+    layout = layers((40, 9), (rows, 40))
+    known = knowing(layout, weights_of(layout, "cohorts"))
+    one, other = (first_bases(known, cohort)[0] for cohort in COHORTS)
+    assert np.array_equal(one[:, :said], other[:, :said])
+    for column in range(said, 3):
+        assert abs(int(one[:, column] @ other[:, column].astype(np.int64))) < 0.7 * 2**24, "another direction"
+
+
+@pytest.mark.parametrize("cohort", COHORTS)
+@pytest.mark.parametrize("cols", [41, 39, 20, 60, 1], ids=lambda cols: f"{cols} columns")
+def test_a_next_matrix_that_does_not_take_the_outputs_says_nothing(cols, cohort):
+    layout = layers((40, 9), (7, cols))
+    known = knowing(layout, weights_of(layout, "others"))
+    assert np.array_equal(first_bases(known, cohort)[0], first_bases(layout, cohort)[0])
+    takes = layers((40, 9), (7, 40))
+    said = first_bases(knowing(takes, weights_of(takes, "others")), cohort)[0]
+    assert not np.array_equal(said, first_bases(takes, cohort)[0])
+
+
+@pytest.mark.parametrize("cohort", COHORTS)
+def test_of_the_last_matrix_nothing_is_said(cohort):
+    for shapes in (((40, 9),), ((40, 9), (7, 40))):
+        layout = layers(*shapes)
+        known = knowing(layout, weights_of(layout, "last"))
+        last = 2 * (len(shapes) - 1)
+        assert np.array_equal(first_bases(known, cohort)[last], first_bases(layout, cohort)[last])
+
+
+def test_later_rounds_ask_their_parents_and_not_x_0():
+    known = knowing(TALL, np.arange(TALL.parameters))
+    made = body_of(plan_of(), plan_of().lanes.zeros())
+    one, other = (bases(aggregate_id(made), made, 2, layout, RANK_3) for layout in (TALL, known))
+    assert sorted(one) == sorted(other) == [0, 2]
+    assert all(np.array_equal(one[tensor], other[tensor]) for tensor in one)
+
+
+@pytest.mark.parametrize("codec", ["dense", "random", "sketch"])
+def test_codecs_without_factors_ask_x_0_nothing(codec):
+    layout = layers((40, 9), (7, 40))
+    assert prior(weights_of(layout), layout, replace(RANK_3, codec=codec)) == b""
+    assert prior(weights_of(layout), layout, RANK_3) != b""
+
+
+@pytest.mark.parametrize("lane_bits", [8, 16, 32])
+def test_what_x_0_says_is_the_same_in_lanes_of_any_width(lane_bits):
+    layout = layers((40, 9), (12, 40), (5, 12))
+    compression = replace(RANK_3, lane_bits=lane_bits)
+    initial = weights_of(layout, "lanes")
+    known = knowing(layout, initial, compression)
+    assert len(known.prior) == values_in(layout, 3, 0) * lane_bits // 8
+    found, expected = bases(COHORTS[0], None, 1, known, compression), first_bases(knowing(layout, initial))
+    assert all(np.array_equal(found[tensor], expected[tensor]) for tensor in expected)
+
+
+@pytest.mark.parametrize(
+    ("on", "least"), [(1.0, 0.9), (0.5, 0.45)], ids=["all outputs on", "half of them off"]
+)
+def test_what_came_back_through_the_next_layer_arrives_in_the_first_round(on, least):
+    """Four members' changes (D W'^T e) x^T, through plan, sum and fold: by far the most of it, and next to nothing without x_0."""
+    swarm = setting(
+        tensors=[(48 * 20, 0, 48), (48, 0), (3 * 48, 0, 3), (3, 0)],
+        codec="lowrank", rank=3, lane_bits=16, levels=15, block_size=32,
+    )  # fmt: skip
+    layout, compression = swarm.layout, swarm.manifest.compression
+    initial, rng = weights_of(layout, "arrives"), np.random.default_rng(12)
+    next_ = matrix_in(initial, layout, 2) * 2.0**-24
+    given = []
+    for _ in range(4):
+        errors, inputs = rng.standard_normal((3, 64)), rng.standard_normal((20, 64))
+        came_back = (next_.T @ errors) * (rng.random((48, 64)) < on)
+        delta = np.zeros(layout.parameters, np.float32)
+        delta[: 48 * 20] = (came_back @ inputs.T).ravel()
+        given.append(delta * np.float32(1.5 / np.linalg.norm(delta)))
+    wanted = np.mean(given, axis=0)[: 48 * 20]
+    missing = []
+    for known in (knowing(layout, initial, compression), layout):
+        plan = plan_of(travelling=0b1, layout=known, compression=compression)
+        vectors = [
+            encode(
+                plan, Contribution(delta, 64, 0), rng.bytes(32), layout=known, compression=compression
+            ).vector
+            for delta in given
+        ]
+        made = unsigned(body_of(plan, summed(plan, vectors), layout=known))
+        arrived = increment([made], 1, known, swarm.manifest)[: 48 * 20] * 2.0**-24
+        missing.append(float(np.sum((wanted - arrived) ** 2) / np.sum(wanted**2)))
+    assert missing[0] < 1 - least
+    assert missing[1] > 0.8, "3 directions of 48 find a sixteenth"
+
+
+def test_a_node_plans_and_folds_with_what_x_0_says():
+    who = Identity(bytes([1]) * 32)
+    of_tests = setting(tensors=[(35, 0, 5), (5, 0), (15, 1, 3), (3, 1)], codec="lowrank", rank=2)
+    founded = found(replace(of_tests.manifest, founder=who.public_key), who)
+    swarm = Setting(founded.manifest, of_tests.initial, founded.id)
+    core = NodeCore(
+        identity=who,
+        swarm=founded,
+        initial=swarm.initial,
+        settings=Settings(("here",)),
+        entropy=random.Random(1).randbytes,
+        read=lambda _: (),
+    )
+    known = knowing(swarm.layout, swarm.initial, SETTINGS)
+    assert any(known.prior)
+    assert core._layout.prior == known.prior
+    assert swarm.layout.prior == b"", "which all who ask for this cut share"
+    first = unsigned(body(swarm, [], sums=range(values_in(known, 2, 1))))
+    core._replica.apply(core._history.add(first).changes, 1)
+    folded, blind = (
+        fold_all(swarm.initial, [[first]], layout, swarm.manifest)[0] for layout in (known, swarm.layout)
+    )
+    assert np.array_equal(core._replica.x, folded)
+    assert not np.array_equal(folded, blind)
+
+
 # --- what others may send -------------------------------------------------------------------------------------------
 
 FIRST = unsigned(body(SWARM, []))
@@ -666,12 +939,12 @@ def test_a_body_of_factors_holds():
 
 def test_a_body_of_the_wrong_form_is_refused():
     first, second = body(SWARM, []), body(SWARM, [FIRST], cohorts=[2])
-    right, left = values_in(SWARM.layout, 2, 1), values_in(SWARM.layout, 2, 2)
-    assert (right, left) == (2 * 5 + 2 * 6 + 4, 2 * 7 + 2 * 3 + 4)
-    refused(replace(first, sums=bytes(left)), f"{left} bytes of sums, not {right}")
-    refused(replace(second, sums=bytes(right)), f"{right} bytes of sums, not {left}")
-    refused(replace(second, sums=bytes(57)), f"57 bytes of sums, not {left}")
-    refused(replace(second, sums=b"\x7f" * left), "outside")
+    left, right = values_in(SWARM.layout, 2, 1), values_in(SWARM.layout, 2, 2)
+    assert (left, right) == (2 * 7 + 2 * 3 + 4, 2 * 5 + 2 * 6 + 4)
+    refused(replace(first, sums=bytes(right)), f"{right} bytes of sums, not {left}")
+    refused(replace(second, sums=bytes(left)), f"{left} bytes of sums, not {right}")
+    refused(replace(second, sums=bytes(57)), f"57 bytes of sums, not {right}")
+    refused(replace(second, sums=b"\x7f" * right), "outside")
     refused(replace(first, basis=FIRST.id), "basis of none")
     refused(replace(second, basis=b""), "basis of none")
     refused(replace(second, basis=RIVAL.id), "basis of none")
@@ -684,9 +957,9 @@ def test_a_body_of_the_wrong_form_is_refused():
     refused(replace(body(dense, []), basis=bytes(32)), "a basis, which", dense)
     refused(replace(body(dense, []), codec=3), "codec lowrank, but", dense)
     ours, own = body(OWN_RANKS, []), values_in(OWN_RANKS.layout, 2, 1)
-    assert own == 3 * 5 + 2 * 6 + 4
+    assert own == 3 * 7 + 2 * 3 + 4
     check_body(ours, OWN_RANKS.manifest, OWN_RANKS.layout, OWN_RANKS.swarm)
-    refused(replace(ours, sums=bytes(right)), f"{right} bytes of sums, not {own}", OWN_RANKS)
+    refused(replace(ours, sums=bytes(left)), f"{left} bytes of sums, not {own}", OWN_RANKS)
 
 
 def test_a_basis_of_another_parent_is_refused_whenever_it_shows():
@@ -721,7 +994,7 @@ def test_a_basis_may_come_from_what_does_not_count():
     """Two bodies of one cohort: the lower one counts, and an aggregate that knew the other alone is still folded."""
     one, other = (unsigned(body(SWARM, [], sums=sums, weights=50)) for sums in (3, -5))
     counts, beaten = sorted((one, other), key=lambda each: each.id)
-    child = unsigned(body(SWARM, [beaten], cohorts=[2], sums=range(24)))
+    child = unsigned(body(SWARM, [beaten], cohorts=[2], sums=range(26)))
     bits = []
     for told in ((counts, beaten, child), (beaten, child, counts), (child, counts, beaten)):
         history, replica = SWARM.history(), SWARM.replica()
