@@ -28,8 +28,8 @@ costs a round of noise or of clipping, within the fold's cap, until honest votes
 **Factors.** Codec `lowrank` sends thin factors of matrices (`gossip.lowrank`), one side in one round and the other in the next,
 and all other tensors as they are. A matrix's range code is that of the energy that its factor has, over all parameters of the
 matrix: sqrt(energy / size). So it means the same whichever side travels, and where m numbers carry it, their own code is
-higher by 16 log2 sqrt(size / m). The first factors have the manifest's first exponent: on a basis that knows nothing, their
-numbers are as large as the matrix's.
+higher by 16 log2 sqrt(size / m). The first factors have the manifest's first exponent; if it is far too large, what they
+say is rounded off and missing in the second round's basis (docs/decisions/0021).
 
 **Grain.** A sum of n stochastically rounded contributions has a variance of rounding of n / 6 or so, in units of C / S, before anybody
 publishes it. So its last bits are dice, and every device of the swarm would carry them. The aggregator drops them: sums are

@@ -894,7 +894,8 @@ class NodeCore:
     @property
     def _stand(self) -> NDArray[np.float32]:
         """What a phase stands on: the shared model, or where it is going."""
-        return self._replica.foreseen(self._swarm.manifest.training.foresight)
+        share = self._swarm.manifest.training.foresight
+        return self._replica.foreseen(share) if share else self._model
 
     def _draws_near(self, now: float) -> bool:
         """Whether the lottery, as it stands, draws this device for one of the next rounds: until then it rests.

@@ -79,6 +79,7 @@ from gossip.wire import pack
 from node import core as node_core
 
 INVITATIONS = Invitations()
+FACTORED = (Tensor(9, 0, 3), Tensor(6, 1, 2), Tensor(1, 1))  # the second takes the first one's outputs
 EPOCH_S = 1_800_000_000  # unix time at the start of virtual time
 CLOCK_S = 60.0
 STEP_S = 1.0
@@ -138,7 +139,7 @@ def tiny_swarm(
             model=Model(
                 "tiny",
                 bytes(32),
-                (Tensor(9, 0, 3 if codec == "lowrank" else 0), Tensor(7, 1)),
+                FACTORED if codec == "lowrank" else (Tensor(9, 0), Tensor(7, 1)),
                 0,
                 hashlib.sha256(initial.tobytes()).digest(),
             ),
@@ -540,6 +541,8 @@ class Observer:
 
     def computing(self, device: Device, job: object) -> None:
         if isinstance(job, MaskJob):
+            folds = device.core._replica._layout
+            self.require(job.layout.prior == folds.prior, "a sum on another first basis than its fold's")
             encoded = job.codec.encode(
                 job.phase,
                 job.plan,

@@ -5,11 +5,14 @@ GOSSAMER_SEED=123 pytest tests/simulation/test_lowrank_world.py      # one seed 
 
 import os
 import random
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from gossip.compression import LOWRANK
-from tests.simulation.harness import ROUND_TIME_S, World, random_faults
+from gossip.fold import fold_all
+from tests.simulation.harness import ROUND_TIME_S, World, random_faults, tiny_initial
 
 ONE_SEED = os.environ.get("GOSSAMER_SEED")
 SEEDS = [int(ONE_SEED)] if ONE_SEED else range(6)
@@ -48,9 +51,18 @@ def test_a_swarm_without_faults_sends_one_side_after_the_other():
     history = world.alive()[0].core._history
     bodies = [each.body for r in range(1, history.round + 1) for each in history.counting(r)]
     assert {body.codec for body in bodies} == {LOWRANK.id}
-    # A matrix of 3 x 3 at rank 2, and seven parameters as they are.
-    assert {len(body.sums) for body in bodies} == {2 * 3 + 7}
+    # Matrices of 3 x 3 and 2 x 3 at rank 2, and one parameter as it is: columns in odd rounds, rows in even ones.
+    sizes = {1: 2 * 3 + 2 * 3 + 1, 0: 2 * 3 + 2 * 2 + 1}
+    assert {(body.round % 2, len(body.sums)) for body in bodies} == set(sizes.items())
     assert all(body.basis in body.parents for body in bodies if body.round > 1)
     assert not any(body.basis for body in bodies if body.round == 1)
+    rounds = [history.counting(r) for r in range(1, history.round + 1)]
+    layout, manifest = world.alive()[0].core._layout, world.swarm.manifest
+    assert any(layout.prior), "the second matrix says of the first where to look at first"
+    knowing, blind = (
+        fold_all(tiny_initial(), rounds, each, manifest)[0] for each in (layout, replace(layout, prior=b""))
+    )
+    assert all(np.array_equal(device.core._replica.x, knowing) for device in world.alive())
+    assert not np.array_equal(knowing, blind)
     outcomes = [r.fields["outcome"] for _, _, r in world.reports if r.name == "settled"]
     assert set(outcomes) <= {"included", "untouched"}, "nothing that left is ever lost or in doubt"

@@ -181,10 +181,16 @@ def test_where_factors_travel_the_last_round_of_the_checkpoint_is_fetched_and_ke
     base = newcomer.core._history._base_round
     assert base >= 31
     assert newcomer.core._history.counted(base) == (), "the round before it would be needed"
+    first = newcomer.core._layout.prior
+    assert any(first)
+    assert newcomer.core._replica._layout.prior == first, (
+        "with which a sum of round 1 that comes late is folded"
+    )
     world.run(world.now + 10)
     assert newcomer.core.status(world.now)["contributions"] > 0
     held = len(newcomer.core._history.held())
     world.switch_off(newcomer)
     world.switch_on(newcomer)
     assert len(newcomer.core._history.held()) >= held - 1
+    assert newcomer.core._replica._layout.prior == first
     become_equal(world)

@@ -10,6 +10,7 @@ from tests.histories import WITH_MOMENTUM, WITHOUT_MOMENTUM, Dice, body, setting
 
 SCHEDULES = pytest.mark.parametrize("schedule", [WITHOUT_MOMENTUM, WITH_MOMENTUM], ids=["plain", "momentum"])
 ROUNDS = 14
+SHARES = (0, 100, 256)
 
 
 def rounds_of(swarm, seed: str):
@@ -39,9 +40,8 @@ def told(swarm, replica: Replica, aggregates) -> list[bytes]:
     history, models = swarm.history(), []
     for each in aggregates:
         replica.apply(history.add(each).changes, history.round)
-        models.append(
-            replica.x.tobytes() + replica.v.tobytes() + replica.model().tobytes() + replica.sha256().encode()
-        )
+        arrays = (replica.x, replica.v, replica.model(), *map(replica.foreseen, SHARES))
+        models.append(b"".join(array.tobytes() for array in arrays) + replica.sha256().encode())
     return models
 
 
@@ -70,9 +70,10 @@ def test_shared_folds_are_the_unshared_ones_bit_by_bit_also_when_they_were_forgo
         together = shared.replica(swarm.manifest, swarm.layout, swarm.initial)
         assert told(swarm, together, order) == told(swarm, swarm.replica(), order)
     folds = shared._folds
-    for each in (folds.increments, folds.states, folds.changed, folds.models, folds.hashes):
+    every = (folds.increments, folds.states, folds.changed, folds.models, folds.foreseen, folds.hashes)
+    for each in every:
         assert len(each) <= kept
-    assert len(folds.models) == kept or kept > 3
+    assert len(folds.models) == len(folds.foreseen) == kept or kept > 3
 
 
 def test_two_devices_at_once_may_fold_different_things_from_the_same_state(monkeypatch):
@@ -96,6 +97,32 @@ def test_two_devices_at_once_may_fold_different_things_from_the_same_state(monke
                     assert np.array_equal(together.x, alone.x)
                     assert np.array_equal(together.v, alone.v)
                     assert np.array_equal(together.model(), alone.model())
+                    share = SHARES[place]
+                    assert np.array_equal(together.foreseen(share), alone.foreseen(share))
+
+
+@SCHEDULES
+def test_devices_that_hold_one_object_may_look_ahead_differently_far(schedule, monkeypatch):
+    """In whatever order they ask, and also when what one was told is gone before it asks again."""
+    swarm = setting(schedule=schedule, cap=1 << 24)
+    order = [first for first, *_ in rounds_of(swarm, "apart")]
+    for kept in (1, 2, 64):
+        monkeypatch.setattr(commons, "FOLDS_KEPT", kept)
+        monkeypatch.setattr(commons, "FOLDS_BYTES", 0)
+        shared, alone = Commons(4), swarm.replica()
+        devices = [shared.replica(swarm.manifest, swarm.layout, swarm.initial) for _ in SHARES]
+        histories = [swarm.history() for _ in range(1 + len(SHARES))]
+        for each in order:
+            for history, replica in zip(histories, (alone, *devices), strict=True):
+                replica.apply(history.add(each).changes, history.round)
+            assert all(replica.x is devices[0].x for replica in devices) or kept == 1
+            for shift in range(3):
+                for place, replica in enumerate(devices):
+                    share = SHARES[(place + shift) % 3]
+                    assert replica.foreseen(share).tobytes() == alone.foreseen(share).tobytes()
+                    assert replica.model().tobytes() == alone.model().tobytes()
+        apart = len({replica.foreseen(share).tobytes() for share in SHARES})
+        assert apart == (len(SHARES) if alone.v.size else 1)
 
 
 def test_a_state_at_the_address_of_one_that_is_gone_is_not_taken_for_it():
@@ -109,6 +136,18 @@ def test_a_state_at_the_address_of_one_that_is_gone_is_not_taken_for_it():
         assert np.array_equal(x, expected[0])
         assert np.array_equal(v, expected[1])
         del state, expected, x, v
+
+
+def test_what_is_foreseen_of_a_model_that_is_gone_is_not_taken_for_anothers():
+    swarm = setting(schedule=WITH_MOMENTUM, cap=1 << 24)
+    replica = Commons(4).replica(swarm.manifest, swarm.layout, swarm.initial)
+    v = np.full_like(swarm.initial, 1 << 20)
+    for number in range(50):
+        x = np.full_like(swarm.initial, number << 20)
+        replica._state = (x, v)
+        assert replica.foreseen(256).tolist() == [(number + 1) / 16] * len(x)
+        replica._state = (swarm.initial, v)
+        del x
 
 
 @SCHEDULES
@@ -131,3 +170,6 @@ def test_devices_that_hear_alike_hold_one_object_and_fold_once(schedule, monkeyp
     assert len(folded) == once
     assert all(replica.x is replicas[0].x for replica in replicas)
     assert all(replica.model() is replicas[0].model() for replica in replicas)
+    for share in SHARES:
+        assert all(replica.foreseen(share) is replicas[0].foreseen(share) for replica in replicas)
+    assert not replicas[0].foreseen(256).flags.writeable

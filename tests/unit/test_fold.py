@@ -317,6 +317,118 @@ def test_a_state_can_be_asked_for_without_becoming_it(schedule):
     assert (replica.x is before[0], replica.v is before[1], replica.round) == (True, True, 40)
 
 
+# --- where the model is going ---------------------------------------------------------------------------------
+
+SHARES = pytest.mark.parametrize("share", [0, 1, 77, 128, 255, 256, 512, 1024])
+
+
+@pytest.fixture(scope="module")
+def underway():
+    """A replica with momentum, whose parameters go different ways, and the swarm."""
+    swarm = setting(schedule=WITH_MOMENTUM, cap=1 << 24)
+    chain, beside = long_history(swarm, 7)
+    _, replica = filled(swarm, chain + beside[:3])
+    assert (replica.v > 0).any()
+    assert (replica.v < 0).any()
+    return swarm, replica
+
+
+@SHARES
+def test_where_the_model_is_going_is_v_away_for_a_round_and_in_proportion_for_any_share_of_one(
+    underway, share
+):
+    _, replica = underway
+    foreseen = replica.foreseen(share)
+    assert foreseen.dtype == np.float32
+    for found, x, v in zip(foreseen, replica.x.tolist(), replica.v.tolist(), strict=True):
+        exact = (x + Fraction(share * v, 256)) / 2**24
+        assert found == np.float32(float(exact))  # which a float64 holds exactly
+
+
+def test_one_round_on_it_is_x_and_v_added_up(underway):
+    _, replica = underway
+    assert replica.foreseen(256).tolist() == ((replica.x + replica.v) / 2**24).astype(np.float32).tolist()
+    assert not np.array_equal(replica.foreseen(256), replica.model())
+    assert not np.array_equal(replica.foreseen(256), replica.foreseen(255))
+
+
+@SCHEDULES
+def test_who_does_not_look_ahead_stands_at_the_model_itself(schedule):
+    swarm = setting(schedule=schedule, cap=1 << 24)
+    chain, beside = long_history(swarm, 7)
+    history, replica = swarm.history(), swarm.replica()
+    assert np.array_equal(replica.foreseen(256), replica.model()), "nothing has moved it yet"
+    for each in chain + beside:
+        replica.apply(history.add(each).changes, history.round)
+        assert replica.foreseen(0).tobytes() == replica.model().tobytes()
+
+
+@SHARES
+def test_without_momentum_nothing_is_foreseen(share):
+    swarm = setting(cap=1 << 24)
+    chain, beside = long_history(swarm, 7)
+    _, replica = filled(swarm, chain + beside)
+    assert replica.foreseen(share).tobytes() == replica.model().tobytes()
+    assert replica.foreseen(share).dtype == np.float32
+
+
+@SCHEDULES
+@SHARES
+def test_looking_ahead_moves_nothing(schedule, share):
+    swarm = setting(schedule=schedule, cap=1 << 24)
+    chain, beside = long_history(swarm, 7)
+    history, replica = filled(swarm, chain)
+    x, v = replica.x, replica.v
+    before = x.tobytes(), v.tobytes(), replica.model().tobytes(), replica.sha256(), replica.round
+    foreseen = replica.foreseen(share)
+    with pytest.raises(ValueError, match="read-only"):
+        foreseen[0] = 1.0
+    after = x.tobytes(), v.tobytes(), replica.model().tobytes(), replica.sha256(), replica.round
+    assert before == after
+    assert (replica.x is x, replica.v is v) == (True, True)
+    for each in beside:
+        replica.apply(history.add(each).changes, history.round)
+        replica.foreseen(share)
+    assert is_fold_of(replica, swarm, history)
+
+
+@pytest.mark.parametrize("momentum", [0, 64, 179, 230])
+def test_in_a_steady_course_the_model_comes_to_stand_where_it_was_foreseen(momentum):
+    swarm = setting(schedule=(Step(1, 256, momentum),), cap=1 << 30)
+    if not momentum:  # in the schedule, as there would be no v else
+        swarm = setting(schedule=(Step(1, 256, 0), Step(5000, 256, 64)))
+    values = swarm.layout.values_in(np.arange(swarm.layout.blocks))
+    same = unsigned(body(swarm, [], sums=Dice("steady").integers(-28, 29, values), weights=[90, 70]))
+    replica = swarm.replica()
+    for round_ in range(1, 201):
+        x = replica.x
+        replica.apply([Change(round_, (), (same,))], round_)
+    assert np.array_equal(replica.x - x, replica.v), "steady"
+    assert (replica.v != 0).sum() > len(replica.v) // 2
+    now, next_, after_next = replica.model(), replica.foreseen(256), replica.foreseen(512)
+    halfway = replica.foreseen(128).astype(np.float64)
+    replica.apply([Change(201, (), (same,))], 201)
+    assert np.array_equal(replica.model(), next_)
+    assert not np.array_equal(now, next_)
+    assert halfway == pytest.approx((now.astype(np.float64) + next_) / 2, rel=2**-22)
+    replica.apply([Change(202, (), (same,))], 202)
+    assert np.array_equal(replica.model(), after_next)
+
+
+def test_what_comes_late_is_foreseen_as_if_it_had_come_in_time(underway):
+    swarm, _ = underway
+    chain, beside = long_history(swarm, 7)
+    history, replica = filled(swarm, chain)
+    before = replica.foreseen(256)
+    replica.apply(history.add(beside[1]).changes, history.round)
+    x, v = reference(swarm, history)
+    assert not np.array_equal(replica.foreseen(256), before)
+    assert np.array_equal(replica.foreseen(256), ((x + v) / 2**24).astype(np.float32))
+
+
+# --- what a replica keeps, and refuses ------------------------------------------------------------------------
+
+
 def test_snapshots_thin_out_and_no_age_costs_more_than_eight_times_itself():
     swarm = setting(tensors=[(1, 0)], schedule=(Step(1, 256, 128),))
     replica = swarm.replica()

@@ -51,6 +51,7 @@ def test_settings_that_are_not_the_default_survive_the_file_too(tmp_path):
         training=config.TrainingSettings(
             schedule=(config.ScheduleStep(1, 256), config.ScheduleStep(from_round=30, size=128, momentum=64)),
             rounds_ahead=7,
+            foresight=manifest.FORESIGHT_MAX,
         ),
         compression=config.CompressionSettings(
             codec="random", support_permille=100, lane_bits=16, newton_schulz=3
@@ -104,7 +105,7 @@ def test_what_the_settings_accept_is_what_the_manifest_accepts():
 
     training = bounds(config.TrainingSettings)
     founded = bounds(manifest.Training)
-    for shared in ("min_steps", "max_steps", "cap", "rounds_ahead"):
+    for shared in ("min_steps", "max_steps", "cap", "rounds_ahead", "foresight"):
         assert training[shared] == founded[shared]
     assert (training["schedule"].min_length, training["schedule"].max_length) == (
         founded["schedule"].min_length,
@@ -140,6 +141,9 @@ WRONG = {
     "a sum over two": ("n_min = 3", "n_min = 2", "swarm.cohorts.n_min: 2 does not fit; expected a whole number from 3"),
     "too large a cohort": ("n_max = 16", "n_max = 65", "n_max: 65 does not fit; expected a whole number from 3 to 64"),
     "no round ahead": ("rounds_ahead = 3", "rounds_ahead = 0", "rounds_ahead: 0 does not fit; expected a whole number from 1 to 64"),
+    "too far ahead": ("foresight = 0", "foresight = 1025", "foresight: 1025 does not fit; expected a whole number from 0 to 1024"),
+    "back in time": ("foresight = 0", "foresight = -1", "swarm.training.foresight: -1 does not fit; expected a whole number from 0"),
+    "a share of one": ("foresight = 0", "foresight = 0.5", "swarm.training.foresight: 0.5 does not fit; expected a whole number from 0"),
     "far too evenly": ("newton_schulz = 0", "newton_schulz = 9", "newton_schulz: 9 does not fit; expected a whole number from 0 to 8"),
     "not a number": ("gather_s = 2.0", "gather_s = nan", "gather_s: nan does not fit; expected a number from 0.01 to"),
     "endless": ("step_s = 5.0", "step_s = inf", "swarm.cohorts.step_s: inf does not fit; expected a number from"),

@@ -36,7 +36,7 @@ SETTINGS = SwarmSettings(
     name="evening walk",
     rounds=12,
     seed=7,
-    training=TrainingSettings(5, 50, (ScheduleStep(1, 256), ScheduleStep(9, 128, 32)), 1 << 20, 1.5, 7),
+    training=TrainingSettings(5, 50, (ScheduleStep(1, 256), ScheduleStep(9, 128, 32)), 1 << 20, 1.5, 7, 300),
     compression=CompressionSettings("random", 32, 250, 3, 16, -6, 128, newton_schulz=2),
     cohorts=CohortSettings(4, 8, 0.25, 1.5),
 )
@@ -58,7 +58,7 @@ def test_a_manifest_says_what_its_founder_decided_and_which_model_it_is_about():
     assert manifest.model.initial == hashlib.sha256(np.arange(8, dtype="<i8").tobytes()).digest()
     training, compression, cohorts = manifest.training, manifest.compression, manifest.cohorts
     assert (training.min_steps, training.max_steps, training.rounds, training.cap) == (5, 50, 12, 1 << 20)
-    assert (training.phase_ms, training.rounds_ahead) == (1500, 7)
+    assert (training.phase_ms, training.rounds_ahead, training.foresight) == (1500, 7, 300)
     assert compression.newton_schulz == 2
     assert training.schedule == (Step(1, 256, 0), Step(9, 128, 32))
     assert structs.astuple(compression) == structs.astuple(SETTINGS.compression)
@@ -69,6 +69,7 @@ def test_the_defaults_found_a_swarm_whose_sums_hide_one_among_three():
     swarm = found_swarm(SwarmSettings(), "watch", Model(), ANA)
     assert swarm.manifest.cohorts.n_min == 3
     assert swarm.manifest.training.rounds_ahead == 3
+    assert swarm.manifest.training.foresight == 0
     assert swarm.manifest.compression.newton_schulz == 0
 
 
