@@ -358,9 +358,16 @@ class Rendezvous:
     def _leaders(self, round_: int) -> list[bytes]:
         """As many of the first hubs as sums are to come of the round; where there is none, the first of all."""
         live = self._live()
-        ranked = self._rank(round_, self._known_to_all() or live)
+        return self._lead(round_, self._known_to_all() or live, live)
+
+    def _lead(self, round_: int, candidates: list[bytes], live: list[bytes]) -> list[bytes]:
+        ranked = self._rank(round_, candidates)
         count = max(1, min(self._cohorts.sums, len(live) // self._cohorts.n_max))
         return [peer for peer in ranked[:count] if self._is_hub(peer)] or ranked[:1]
+
+    def first_asked(self, round_: int, candidates: list[bytes]) -> bytes | None:
+        """Whom this device will ask first to lead a round to come, if these are its candidates."""
+        return next(iter(self._in_turn(self._lead(round_, candidates, self._live()))), None)
 
     def _in_turn(self, leaders: list[bytes]) -> list[bytes]:
         """A leader its own self; others one that is connected, so that no time goes for a dial; else evenly, by hash."""

@@ -87,7 +87,7 @@ from gossip.layout import Layout
 from gossip.ledger import Read
 from gossip.lowrank import prior
 from gossip.manifest import MASKS_OFF, Swarm
-from gossip.membership import Membership, Settings
+from gossip.membership import HUB_LINKS_MAX, Membership, Settings
 from gossip.messages import (
     ADMISSION_KINDS,
     CHECKPOINT_KINDS,
@@ -624,15 +624,33 @@ class NodeCore:
         Not to the last one: who has heard of one of its sums may not have heard of another yet, and two who rank
         the members of different sums ask different leaders.
         """
+        return [] if self._membership.sees_all else self._candidates_of(self._history.round + 1)
+
+    def _candidates_of(self, round_: int) -> list[bytes]:
+        """Of a round to come, where nobody knows all."""
         membership = self._membership
-        if membership.sees_all:
-            return []
-        newest = self._history.round
-        last = self._history.counted(max(0, newest - 1)) or self._history.counted(newest)
+        last = self._history.counted(max(0, round_ - 2)) or self._history.counted(round_ - 1)
         candidates = dict.fromkeys(peer for known in last for peer in known.contributors)
         if not last:
             candidates = {self._swarm.manifest.founder: None}
         return sorted(peer for peer in candidates if peer == self._me or membership.reachable(peer))
+
+    def _approach(self) -> list[object]:
+        """Whoever trains for the round after the next dials its leader now: then no READY has to wait for a connection.
+
+        In a swarm of no more than HUB_LINKS_MAX a hub is connected to all others anyway.
+        """
+        round_ = self._history.round + 2
+        membership = self._membership
+        if self._phase is None or membership.sees_all or membership.size() <= HUB_LINKS_MAX:
+            return []
+        if not wins(self._swarm.id, round_, self._me, self._share(0)):
+            return []
+        leader = self._rendezvous.first_asked(round_, self._candidates_of(round_))
+        if leader is None or leader == self._me or self._handshake.is_here(leader):
+            return []
+        addresses = self._membership.addresses_of(leader)
+        return [Dial(leader, addresses)] if addresses else []
 
     def _guides_of(self, known: Verified) -> tuple[bytes, ...]:
         """Where to find those of an aggregate's contributors who rank first to lead the round after the next."""
@@ -1038,7 +1056,7 @@ class NodeCore:
             actions += self._begin_phase(now)
         elif phase is not None and phase.steps and not phase.eligible and self._leads:
             phase.eligible, phase.ready_at = True, now
-        return [*actions, *self._evaluate(self._model, now), *self._consider(now)]
+        return [*actions, *self._approach(), *self._evaluate(self._model, now), *self._consider(now)]
 
     def _inform_members(self, known: Verified) -> list[object]:
         actions: list[object] = []

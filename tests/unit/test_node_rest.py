@@ -10,6 +10,7 @@ from crypto.hashing import digest
 from crypto.identity import Identity
 from gossip.events import (
     Abandon,
+    Dial,
     Eligible,
     Freeze,
     Frozen,
@@ -21,7 +22,7 @@ from gossip.events import (
     TrainerReady,
 )
 from gossip.manifest import Cohorts, found
-from gossip.membership import Settings
+from gossip.membership import HUB_LINKS_MAX, Settings
 from gossip.rendezvous import GATHERING_ROUNDS, LOTTERY_ROUNDS, ONE, ranking, share, whole_sum_s, wins
 from gossip.sync import GUIDES
 from node.core import NodeCore
@@ -274,6 +275,48 @@ def test_the_guides_of_a_sum_are_the_first_whom_all_will_ask(of_round, newest, l
         core._history.round += 1
     core._history.counted = lambda round_: [SimpleNamespace(contributors=who)] if round_ == of_round else []
     assert set(guides) <= set(core._known_to_all()), "and in that round they are asked"
+
+
+APPROACHED = 4  # the round after the next, of a history of two
+
+
+@pytest.mark.parametrize(
+    ("but", "dials"),
+    [
+        ("", True),
+        ("not drawn", False),
+        ("rests", False),
+        ("connected", False),
+        ("unknown", False),
+        ("sees all", False),
+        ("met by all hubs", False),
+    ],
+)
+def test_whom_a_device_will_ask_in_the_round_after_the_next_it_dials_now(but, dials, monkeypatch):
+    core = crowded(monkeypatch, ["ab", "cd"])
+    [asked, *_] = ranking(LARGE.id, APPROACHED, [digest("contributor", name) for name in (b"c", b"d")])
+    drawn = iter([APPROACHED] if but != "not drawn" else [])
+    monkeypatch.setattr("node.core.wins", lambda _swarm, round_, _me, _p: round_ == next(drawn, None))
+    monkeypatch.setattr(core, "_share", lambda _: P)
+    core._phase = None if but == "rests" else object()
+    core._handshake = SimpleNamespace(is_here=lambda peer: but == "connected" and peer == asked)
+    core._membership.live = lambda _: []
+    core._membership.sees_all = but == "sees all"
+    core._membership.size = lambda: HUB_LINKS_MAX + (but != "met by all hubs")
+    core._membership.addresses_of = lambda peer: () if but == "unknown" else (peer.hex(),)
+    assert core._approach() == ([Dial(asked, (asked.hex(),))] if dials else [])
+
+
+def test_nobody_dials_itself_to_lead(monkeypatch):
+    core = crowded(monkeypatch, ["ab", "cd"])
+    core._history.counted = lambda _: [SimpleNamespace(contributors=[core._me])]
+    core._membership.reachable = lambda _: True
+    core._membership.live = lambda _: []
+    core._membership.addresses_of = lambda _: ("here",)
+    core._membership.size = lambda: 2 * HUB_LINKS_MAX
+    monkeypatch.setattr(core, "_share", lambda _: ONE)
+    core._phase = object()
+    assert core._approach() == []
 
 
 def test_the_first_rounds_do_not_move_the_lottery(monkeypatch):
