@@ -4,7 +4,9 @@
 that there is not. 4: the scenario's file cannot be used. 130: interrupted, and nothing runs any more.
 """
 
+import gc
 import importlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -232,18 +234,26 @@ def _runs(
     """Each run's figures, and whether it was interrupted, which ends them."""
     if crypto != "real":
         progress.say(f"WARNING: {note_of(crypto)}: {SIZED_MEANS}.")
-    for chosen in plans:
-        for name in algorithms:
-            interrupted = False
-            with cryptography(crypto):
-                simulation = _simulation(chosen, name, masks, progress, until_s, crypto)
-                try:
-                    simulation.go()
-                except KeyboardInterrupt:
-                    interrupted = True
-            yield simulation.report(), interrupted
-            if interrupted:
-                return
+    for number, (chosen, name) in enumerate(itertools.product(plans, algorithms)):
+        if number:
+            gc.collect()  # the run before was one large knot, and two of them need not fit
+        told, interrupted = _run(chosen, name, masks, progress, until_s, crypto)
+        yield told, interrupted
+        if interrupted:
+            return
+
+
+def _run(
+    chosen: Plan, algorithm: str, masks: bool, progress: Display, until_s: float | None, crypto: Crypto
+) -> tuple[RunReport, bool]:
+    interrupted = False
+    with cryptography(crypto):
+        simulation = _simulation(chosen, algorithm, masks, progress, until_s, crypto)
+        try:
+            simulation.go()
+        except KeyboardInterrupt:
+            interrupted = True
+    return simulation.report(), interrupted
 
 
 def _simulation(
