@@ -54,14 +54,14 @@ class LiveDisplay:
 class PlainDisplay:
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
-        self._next_s = 0.0
+        self._last_s = -LINE_EVERY_S
         self._stage = ""
 
     def show(self, snapshot: Snapshot) -> None:
-        if snapshot.stage == self._stage and snapshot.at_s < self._next_s:
+        """A time before the last one is another run's."""
+        if snapshot.stage == self._stage and 0 <= snapshot.at_s - self._last_s < LINE_EVERY_S:
             return
-        self._stage = snapshot.stage
-        self._next_s = snapshot.at_s + LINE_EVERY_S
+        self._stage, self._last_s = snapshot.stage, snapshot.at_s
         self._write(str(snapshot))
 
     def say(self, line: str) -> None:

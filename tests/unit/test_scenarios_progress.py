@@ -40,3 +40,11 @@ def test_lines_come_at_each_stage_and_then_now_and_again():
     display.say("Ada: goes on")
     assert [line.split()[2] for line in lines[2:3]] == ["stopping"]
     assert lines[3:] == ["Ada: goes on"]
+
+
+def test_a_second_run_has_lines_before_it_lasts_as_long_as_the_first():
+    lines = []
+    display = PlainDisplay(lines.append)
+    for at_s in (1.0, 400.0, 2.0, 2.0 + LINE_EVERY_S / 2, 2.0 + LINE_EVERY_S):
+        display.show(dataclasses.replace(SNAPSHOT, at_s=at_s))
+    assert [float(line.split()[0]) for line in lines] == [1.0, 400.0, 2.0, round(2.0 + LINE_EVERY_S)]
