@@ -20,6 +20,8 @@
     devices = 250
     [size.swarm.cohorts]
     n_max = 60
+    [size.baselines.fedavg]    # likewise, instead of [baselines]
+    local_steps = 16
 
     [[device]]                 # one table a device, by name ...
     name = "Ada"
@@ -311,10 +313,14 @@ class SwarmTables(Section, frozen=True):
 
 
 class SizeTable(Section, frozen=True):
-    """What a swarm of many devices does instead: all of it, so that nothing is merged and one place says what is so."""
+    """What a swarm of many devices does instead: all of it, so that nothing is merged and one place says what is so.
+
+    And what it is compared with, if that is to be tuned for so many, too.
+    """
 
     devices: Annotated[int, Meta(ge=1, le=VIRTUAL_DEVICES_MAX)]  # from so many on
     swarm: SwarmTables
+    baselines: BaselineTables | None = None
 
 
 class Scenario(Section, frozen=True):
@@ -469,7 +475,9 @@ def _chosen(
 def _plan(scenario: Scenario) -> Plan:
     """Raises Unworkable."""
     devices = _devices(scenario)
-    swarm = _swarm(scenario, len(devices))
+    size = _size(scenario, len(devices))
+    swarm = scenario.swarm if size is None else size.swarm
+    baselines = None if size is None else size.baselines
     n_min = swarm.cohorts.n_min
     if len(devices) < n_min:
         raise Unworkable(f"devices: {len(devices)} are too few for swarm.cohorts.n_min = {n_min}")
@@ -505,18 +513,18 @@ def _plan(scenario: Scenario) -> Plan:
         has_hardware=scenario.hardware != HardwareTable() or bool(scenario.classes),
         judged=scenario.judged,
         limit_s=scenario.limit_s,
-        baselines=scenario.baselines,
+        baselines=baselines or scenario.baselines,
         network=scenario.network,
         by_invitation=scenario.by_invitation,
     )
 
 
-def _swarm(scenario: Scenario, count: int) -> SwarmTables:
-    """The settings for so many devices. Raises Unworkable."""
+def _size(scenario: Scenario, count: int) -> SizeTable | None:
+    """What is said for so many devices, if anything is. Raises Unworkable."""
     sizes = [size.devices for size in scenario.size]
     if sizes != sorted(set(sizes)):
         raise Unworkable(f"size: the numbers of devices must ascend, not {sizes}")
-    return next((size.swarm for size in reversed(scenario.size) if size.devices <= count), scenario.swarm)
+    return next((size for size in reversed(scenario.size) if size.devices <= count), None)
 
 
 def _hardware(scenario: Scenario, count: int) -> tuple[HardwareTable, ...]:

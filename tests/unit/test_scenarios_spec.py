@@ -92,6 +92,32 @@ def test_many_devices_have_settings_of_their_own_with_nothing_taken_from_the_oth
     assert (swarm.cohorts.n_min, swarm.cohorts.n_max, swarm.compression.levels) == (n_min, n_max, levels)
 
 
+TUNED = """
+[baselines.fedavg]
+local_steps = 11
+
+[[size]]
+devices = 20
+
+[size.swarm.cohorts]
+n_min = 4
+
+[size.baselines.fedavg]
+local_steps = 12
+
+[[size]]
+devices = 40
+
+[size.swarm.cohorts]
+n_min = 4
+"""
+
+
+@pytest.mark.parametrize(("nodes", "steps"), [(19, 11), (20, 12), (39, 12), (40, 11)])
+def test_what_many_devices_are_compared_with_may_be_tuned_for_them(written, nodes, steps):
+    assert plan(written(COUNTED + TUNED), nodes=nodes).baselines.fedavg.local_steps == steps
+
+
 def test_sizes_that_do_not_ascend_are_refused(written):
     words = refusal(written(COUNTED + SIZES.replace("= 40", "= 20")))
     assert "size: the numbers of devices must ascend, not [20, 20]" in words
