@@ -4,6 +4,7 @@
 that there is not. 4: the scenario's file cannot be used. 130: interrupted, and nothing runs any more.
 """
 
+import ctypes
 import gc
 import importlib
 import itertools
@@ -236,11 +237,22 @@ def _runs(
         progress.say(f"WARNING: {note_of(crypto)}: {SIZED_MEANS}.")
     for number, (chosen, name) in enumerate(itertools.product(plans, algorithms)):
         if number:
-            gc.collect()  # the run before was one large knot, and two of them need not fit
+            _make_room()
         told, interrupted = _run(chosen, name, masks, progress, until_s, crypto)
         yield told, interrupted
         if interrupted:
             return
+
+
+def _make_room() -> None:
+    """The run before was one large knot, and two of them need not fit.
+
+    glibc keeps what was freed in the arenas of threads that are gone, where the next run's threads do not find it.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _run(
