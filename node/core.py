@@ -649,7 +649,7 @@ class NodeCore:
         leader = self._rendezvous.first_asked(round_, self._candidates_of(round_))
         if leader is None or leader == self._me or self._handshake.is_here(leader):
             return []
-        addresses = self._membership.addresses_of(leader)
+        addresses = membership.addresses_of(leader)
         return [Dial(leader, addresses)] if addresses else []
 
     def _guides_of(self, known: Verified) -> tuple[bytes, ...]:

@@ -67,32 +67,6 @@ SIZES = """
 [swarm.cohorts]
 n_max = 8
 
-[[size]]
-devices = 20
-
-[size.swarm.cohorts]
-n_min = 4
-
-[[size]]
-devices = 40
-
-[size.swarm.compression]
-levels = 3
-"""
-
-
-@pytest.mark.parametrize(
-    ("nodes", "n_min", "n_max", "levels"),
-    [(None, 3, 8, 7), (19, 3, 8, 7), (20, 4, 16, 7), (39, 4, 16, 7), (40, 3, 16, 3), (99, 3, 16, 3)],
-)
-def test_many_devices_have_settings_of_their_own_with_nothing_taken_from_the_others(
-    written, nodes, n_min, n_max, levels
-):
-    swarm = plan(written(COUNTED + SIZES), nodes=nodes).swarm
-    assert (swarm.cohorts.n_min, swarm.cohorts.n_max, swarm.compression.levels) == (n_min, n_max, levels)
-
-
-TUNED = """
 [baselines.fedavg]
 local_steps = 11
 
@@ -108,14 +82,30 @@ local_steps = 12
 [[size]]
 devices = 40
 
-[size.swarm.cohorts]
-n_min = 4
+[size.swarm.compression]
+levels = 3
 """
 
 
-@pytest.mark.parametrize(("nodes", "steps"), [(19, 11), (20, 12), (39, 12), (40, 11)])
-def test_what_many_devices_are_compared_with_may_be_tuned_for_them(written, nodes, steps):
-    assert plan(written(COUNTED + TUNED), nodes=nodes).baselines.fedavg.local_steps == steps
+@pytest.mark.parametrize(
+    ("nodes", "n_min", "n_max", "levels", "steps"),
+    [
+        (None, 3, 8, 7, 11),
+        (19, 3, 8, 7, 11),
+        (20, 4, 16, 7, 12),
+        (39, 4, 16, 7, 12),
+        (40, 3, 16, 3, 11),
+        (99, 3, 16, 3, 11),
+    ],
+)
+def test_many_devices_have_settings_of_their_own_with_nothing_taken_from_the_others(
+    written, nodes, n_min, n_max, levels, steps
+):
+    """What they are compared with as well, where something is said of it."""
+    planned = plan(written(COUNTED + SIZES), nodes=nodes)
+    swarm = planned.swarm
+    assert (swarm.cohorts.n_min, swarm.cohorts.n_max, swarm.compression.levels) == (n_min, n_max, levels)
+    assert planned.baselines.fedavg.local_steps == steps
 
 
 def test_sizes_that_do_not_ascend_are_refused(written):
