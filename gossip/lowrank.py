@@ -22,8 +22,8 @@ about either can be chosen.
 **The first basis.** Random directions would find next to nothing: rank 16 of 768 rows, 2 % of a change's energy. But what comes back to a
 layer's outputs has passed the next layer's weights W', whose rows number few where that layer decides among few: the change of M is a sum of outer products
 (D W'^T e) x^T, where D switches some outputs off. So the first basis of M spans the first rows of W' as x_0 has them (`prior`), one for each
-column, of which a half of the energy was seen (docs/decisions/0021). Where no layer that follows takes M's outputs, or has fewer rows than the rank,
-directions come from the cohort's id.
+column, of which a half of the energy was seen (docs/decisions/0021). Where W' has fewer rows than the rank, the other columns come from the
+cohort's id, and where no layer that follows takes M's outputs, all of them do.
 
 **The same bits everywhere.** The fold multiplies with the basis, so it consists of integers, in units of 2^-12, made by integers
 alone: modified Gram-Schmidt, each column twice ("twice is enough": Giraud, Langou and Rozloznik 2005), in int64 with floor
