@@ -5,7 +5,7 @@ a few others' to one that knows fewer than ENOUGH and says so, and what they hav
 of its neighbours, and only what has a place in its own view. So in a small swarm a device that knows one other soon knows all; in a large one everybody
 knows a sample of KNOWN_MAX, nothing floods, and what a device sends and holds does not depend on how many there are. Whom a
 cohort needs beyond that, its leader's GREETING and the *guides* beside new aggregates tell of: they are guests, forgotten in
-the order in which they came. Nobody can speak for somebody else.
+the order in which they came, and guides always are, as all are told of the same. Nobody can speak for somebody else.
 
 A member counts as live while it is a neighbour, or while its presence was heard within PRESENCE_TTL_S. A neighbour to which
 nothing was sent for BEAT_S gets ALIVE, and every neighbour does in PULSE_S, because it tells whether two histories differ; one
@@ -538,10 +538,27 @@ class Membership:
 
     def meet(self, presences: tuple[bytes, ...], teller: bytes, now: float) -> list[Action]:
         """What a neighbour says of itself and of others. PeerViolation if it is anything but presences."""
+        return self._learn(self._opened(presences), teller, now)
+
+    def host(self, presences: tuple[bytes, ...], teller: bytes, now: float) -> list[Action]:
+        """Guides: where to find devices that this one may have to ask. PeerViolation as in `meet`.
+
+        They get no place in its view: all are told of the same few, who would become everybody's neighbours, and have no place
+        left for those who ask them to lead.
+        """
+        messages = self._opened(presences)
+        for message in messages:
+            peer, presence = message.sender, message.body
+            if peer not in self.known and self._may_know(peer) and isinstance(presence, Presence):
+                self._count(peer)
+                self._host(peer, presence, message.raw)
+        return self._learn([message for message in messages if message.sender in self.known], teller, now)
+
+    def _opened(self, presences: tuple[bytes, ...]) -> list[Message]:
         messages = [open_frame(self._swarm.id, raw) for raw in presences]
         if not all(isinstance(message.body, Presence) for message in messages):
             raise PeerViolation("GREETING: carries something else than presences")
-        return self._learn(messages, teller, now)
+        return messages
 
     def _learn(self, messages: Sequence[Message], teller: bytes, now: float) -> list[Action]:
         records: list[Record] = []
@@ -550,12 +567,11 @@ class Membership:
         before = self._census.told
         for message in messages:
             peer, presence = message.sender, message.body
-            if peer == self.me or not self.belongs(peer) or not isinstance(presence, Presence):
+            if not self._may_know(peer) or not isinstance(presence, Presence):
                 continue
             known = self.known.get(peer)
             if known is None:
-                if not self._listed:
-                    self._census.count(self._swarm.id, peer)
+                self._count(peer)
                 if not self._room(records, hub=presence.hub):
                     self._host(peer, presence, message.raw)
                     continue
@@ -575,6 +591,13 @@ class Membership:
         # Half of them: as many others are about to dial this device. What is missing then, the next beat finds.
         half = -(-self._settings.neighbours // 2)
         return [*kept, *timer, *(self._seek(now, half) if strangers else [])]
+
+    def _may_know(self, peer: bytes) -> bool:
+        return peer != self.me and self.belongs(peer)
+
+    def _count(self, peer: bytes) -> None:
+        if not self._listed:
+            self._census.count(self._swarm.id, peer)
 
     def _room(self, records: list[Record], *, hub: bool) -> bool:
         """Whether the view has a place, if need be that of somebody who went, and for a hub of somebody who is none."""

@@ -503,11 +503,11 @@ class NodeCore:
         if isinstance(body, Announce) and self._is_coming(body):
             self._sync.has(peer, body.aggregates)
             return []
-        met: list[object] = []
+        told: list[object] = []
         if isinstance(body, Aggregates) and body.guides:
             # First: with the new round, this device may want to find who leads it.
-            met += self._membership.meet(body.guides, peer, now)
-        return [*met, *self._sync.handle(message, peer, now)]
+            told += self._membership.host(body.guides, peer, now)
+        return [*told, *self._sync.handle(message, peer, now)]
 
     # --- cohorts ---------------------------------------------------------------------------------------------
 

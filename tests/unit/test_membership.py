@@ -357,6 +357,43 @@ def test_the_view_is_bounded_and_whom_it_has_no_place_for_is_a_guest_for_a_while
     assert sorted(membership.known) == [KEYS[1], KEYS[3], KEYS[9]], "who went makes room"
 
 
+def test_a_guide_can_be_found_and_is_neither_dialled_nor_told_of_nor_in_the_view():
+    membership = machine()
+    told(membership, channel_frame(Greeting((presence(2),))))
+    guides = (
+        presence(0),
+        presence(3, hub=True),
+        presence(4),
+        sign_frame(STRANGER, SWARM.id, Presence(1, ())),
+    )
+    assert membership.host(guides, KEYS[1], 1.0) == []
+    assert sorted(membership.known) == [KEYS[2]]
+    assert [i for i in range(12) if membership.reachable(KEYS[i])] == [2, 3, 4]
+    assert membership.is_hub(KEYS[3])
+    assert not membership.addresses_of(STRANGER.public_key)
+    assert dialled(membership.handle(BEAT, 60.0)) == [(KEYS[2], ("at/2",))]
+
+
+def test_a_guide_that_is_known_and_moved_is_known_where_it_is_now():
+    membership = machine()
+    told(membership, channel_frame(Greeting((presence(2), presence(3)))))
+    actions = membership.host((presence(2, 2, "elsewhere"), presence(3, 1, "replayed")), KEYS[1], 60.0)
+    assert membership.addresses_of(KEYS[2]) == ("elsewhere",)
+    assert membership.addresses_of(KEYS[3]) == ("at/3",)
+    assert (KEYS[2], ("elsewhere",)) in dialled(actions)
+
+
+def test_guides_are_presences_and_a_newcomer_counts_them():
+    membership = machine()
+    with pytest.raises(PeerViolation):
+        membership.host((sign_frame(PEOPLE[2], SWARM.id, AbortVote(), cohort=bytes(32)),), KEYS[1], 0.0)
+    swarm = found(structs.replace(SWARM.manifest, admit="open", members=()), PEOPLE[0])
+    newcomer = Membership(swarm, PEOPLE[0], Settings(("at/0",)), lambda: (3, b"digest!!"))
+    raw = tuple(sign_frame(PEOPLE[i], swarm.id, Presence(1, (f"at/{i}",))) for i in range(1, 8))
+    newcomer.host(raw, KEYS[1], 0.0)
+    assert newcomer._census.estimate() == 8
+
+
 def test_news_goes_to_a_few_neighbours_and_only_what_has_a_place_here(monkeypatch):
     monkeypatch.setattr(membership_module, "KNOWN_MAX", 3)
     membership = machine()
