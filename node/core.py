@@ -638,11 +638,14 @@ class NodeCore:
     def _approach(self) -> list[object]:
         """Whoever trains for the round after the next dials its leader now: then no READY has to wait for a connection.
 
-        In a swarm of no more than HUB_LINKS_MAX a hub is connected to all others anyway.
+        In a swarm of no more than HUB_LINKS_MAX a hub is connected to all others anyway. In the first rounds most devices take the
+        swarm for a fraction of what it is and themselves for drawn; so many would leave the leader no place for those who are.
         """
         round_ = self._history.round + 2
         membership = self._membership
         if self._phase is None or membership.sees_all or membership.size() <= HUB_LINKS_MAX:
+            return []
+        if round_ <= GATHERING_ROUNDS:
             return []
         if not wins(self._swarm.id, round_, self._me, self._share(0)):
             return []
@@ -656,11 +659,9 @@ class NodeCore:
         """Where to find those of an aggregate's contributors who rank first to lead the round after the next."""
         if self._membership.sees_all:
             return ()
-        hubs = tuple(peer for peer in known.contributors if self._membership.is_hub(peer))
-        # The second round has none but the first's.
-        leads = known.body.round + (1 if self._history.round == 1 else 2)
-        first = first_of(self._swarm.id, leads, known.contributors, hubs, GUIDES)
-        return self._membership.presences_of(first)
+        leads = self._led_by(known.body.round)
+        next_ = leads[0] if self._history.round == 1 else leads[-1]
+        return self._membership.presences_of(self._first_to_lead(next_, known.contributors))
 
     def _introduce(self, peers: tuple[bytes, ...], to: bytes) -> list[object]:
         """Where nobody knows all, whoever brings devices together tells them where the others are."""
@@ -688,18 +689,32 @@ class NodeCore:
         frame = sign_frame(self._identity, self._swarm.id, roster)
         members = [ready.sender for ready in said]
         return [
-            *self._tell_hubs(frame, members),
+            *self._tell_members(frame, members),
             *(Send(peer, frame) for peer in members),
             self._report("ROSTER", roster.round, ("leader",)),
         ]
 
-    def _tell_hubs(self, frame: bytes, members: Sequence[bytes]) -> list[object]:
-        """Where nobody knows all, a cohort's members are told where those are to whom they will speak."""
+    def _tell_members(self, frame: bytes, members: Sequence[bytes]) -> list[object]:
+        """Where nobody knows all, a cohort's members are told where those are to whom they will speak, and its sum's guides.
+
+        They hand the sum on, and of all of them only the leader has heard from each.
+        """
         if self._membership.sees_all:
             return []
-        hubs = open_roster(self._swarm, open_frame(self._swarm.id, frame)).hubs
-        others = tuple(hub for hub in hubs if hub != self._me)
-        return [Introduce(others, peer) for peer in members]
+        cohort = open_roster(self._swarm, open_frame(self._swarm.id, frame))
+        guides = [self._first_to_lead(round_, cohort.members) for round_ in self._led_by(cohort.roster.round)]
+        others = dict.fromkeys((*cohort.hubs, *itertools.chain(*guides)))
+        others.pop(self._me, None)
+        return [Introduce(tuple(others), peer) for peer in members]
+
+    def _led_by(self, round_: int) -> tuple[int, ...]:
+        """The rounds that a round's contributors lead. The second has none but the first's."""
+        return (2, 3) if round_ == 1 else (round_ + 2,)
+
+    def _first_to_lead(self, round_: int, peers: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """Those of them whom all will ask first, as far as this device knows who is a hub."""
+        hubs = tuple(peer for peer in peers if self._membership.is_hub(peer))
+        return first_of(self._swarm.id, round_, peers, hubs, GUIDES)
 
     def _state_due(self, round_: int, parents: tuple[bytes, ...]) -> bytes | None:
         """The Merkle root of the fold of exactly these parents' ancestors, in the rounds that carry one.
