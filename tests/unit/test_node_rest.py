@@ -307,6 +307,42 @@ def test_whom_a_device_will_ask_in_the_round_after_the_next_it_dials_now(but, di
     assert core._approach() == ([Dial(asked, (asked.hex(),))] if dials else [])
 
 
+def test_while_a_swarm_comes_together_nobody_dials_a_leader_ahead(monkeypatch):
+    """Most take it for a small one, and themselves for drawn."""
+    core = crowded(monkeypatch, ["ab"] * 4)
+    monkeypatch.setattr(core, "_share", lambda _: ONE)
+    core._phase = object()
+    core._handshake = SimpleNamespace(is_here=lambda _: False)
+    core._membership.live = lambda _: []
+    core._membership.size = lambda: 2 * HUB_LINKS_MAX
+    core._membership.addresses_of = lambda _: ("there",)
+    dialled = []
+    for round_ in range(1, 4):
+        core._history.round = round_
+        dialled.append(bool(core._approach()))
+    assert dialled == [round_ + 2 > GATHERING_ROUNDS for round_ in range(1, 4)] == [False, True, True]
+
+
+@pytest.mark.parametrize("of_round", [1, 2, 5])
+def test_members_are_told_where_those_are_whom_all_who_pull_their_sum_will_look_for(of_round, monkeypatch):
+    core = crowded(monkeypatch, ["ab"])
+    who = tuple(sorted(digest("contributor", name.encode()) for name in "abcdefgh"))
+    cohort = SimpleNamespace(members=who, hubs=who[:2], roster=SimpleNamespace(round=of_round))
+    monkeypatch.setattr("node.core.open_frame", lambda *_: None)
+    monkeypatch.setattr("node.core.open_roster", lambda *_: cohort)
+    told = core._tell_members(b"roster", who)
+    assert [introduced.to for introduced in told] == list(who)
+    guides: set[bytes] = set()
+    for newest in (of_round, of_round + 1):
+        core._history.round = newest
+        known = SimpleNamespace(body=SimpleNamespace(round=of_round), contributors=who)
+        guides |= set(core._guides_of(known))
+    assert len(guides) >= GUIDES
+    assert {*told[0].peers} == {*guides, *cohort.hubs}
+    core._membership.sees_all = True
+    assert core._tell_members(b"roster", who) == []
+
+
 def test_nobody_dials_itself_to_lead(monkeypatch):
     core = crowded(monkeypatch, ["ab", "cd"])
     core._history.counted = lambda _: [SimpleNamespace(contributors=[core._me])]
