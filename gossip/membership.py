@@ -557,7 +557,7 @@ class Membership:
     def _opened(self, presences: tuple[bytes, ...]) -> list[Message]:
         messages = [open_frame(self._swarm.id, raw) for raw in presences]
         if not all(isinstance(message.body, Presence) for message in messages):
-            raise PeerViolation("GREETING: carries something else than presences")
+            raise PeerViolation("something else than presences tells of devices")
         return messages
 
     def _learn(self, messages: Sequence[Message], teller: bytes, now: float) -> list[Action]:

@@ -158,7 +158,7 @@ def test_a_greeting_tells_of_others_and_nobody_speaks_for_somebody_else():
     told(membership, channel_frame(greeting))
     assert sorted(membership.known) == KEYS[1:4]
     bad = Greeting((sign_frame(PEOPLE[1], SWARM.id, AbortVote(), cohort=bytes(32)),))
-    with pytest.raises(PeerViolation, match="something else than presences"):
+    with pytest.raises(PeerViolation, match="something else than presences tells"):
         told(membership, channel_frame(bad))
 
 
