@@ -1,15 +1,11 @@
 """How READY devices become a cohort, without anybody waiting for a straggler and without a coordinator.
 
-A device says READY only when it has something to give (*late binding*). Candidates to lead are ranked for each round by
-H(swarm || round || peer) over the members known to live, so that everybody ranks alike and nobody chooses. A READY goes to
-the lowest; when that one fails or stays silent, to the next. A leader gathers READYs in a bag, and closes when the
-bag is full, when everybody who is known to live is in it, or when its waiting time is over with n_min or more. With fewer
-it hands the bag to a live candidate strictly lower in the ranking, so handing on ends; the lowest keeps waiting.
+A device says READY only when it has something to give (*late binding*), and when it is its turn (`gossip.turns`, which also says
+who may lead). A READY goes to the first candidate to lead; when that one fails or stays silent, to the next. A leader gathers READYs
+in a bag, and closes when the bag is full, when everybody who is known to live is in it, or when its waiting time is over with n_min
+or more. With fewer it hands the bag to a live candidate strictly lower in the ranking, so handing on ends; the lowest keeps waiting.
 
-In a large swarm nobody knows all members, so the candidates are the contributors of the round before the last, whom everybody
-knows by the history and finds by the guides that came with it (`gossip.sync`); in the second round those of the first, and before it the
-founder. Not those of the last round: who has heard of one of its sums may not have heard of the other, and would ask another
-leader, so that one round of two sums made the next one of two. Only when none of them can be reached, others that this device happens to know are asked.
+In a large swarm only when none of the candidates can be reached, others that this device happens to know are asked.
 
 **Hubs** are devices that say of themselves that they are well connected and there to stay (`gossip.membership`). They rank
 first, and as many of them lead side by side as sums are to come of the round: a READY goes to one that is connected already, so
@@ -18,20 +14,10 @@ itself, and ignorance of another's word only ever ranks that other one too late:
 the true ranking than who handed it on, so that handing on ends as without hubs. (Who takes another for a hub that is one no more
 may be wrong the other way, until it connects to it: a greeting brings the other's newest word.)
 
-There, a lottery decides who may say READY for a round at all, H(swarm || round || peer) < p, so that about three quarters of the
-round's sums * n_max places are filled, whatever the number N of members. p starts at sums * n_max / N, and follows from how many
-contributed to the rounds before:
-
-    p' = min(1, p * clamp(sqrt(3/4 sums n_max / contributors_r), 1/2, 2)),  and twice as much for each waiting time without a round
-
-A waiting time is that of a whole sum. The first three rounds are not counted, as a swarm only comes together in them. The last round is only counted where it came to more than was aimed at: whoever has
-heard of its first aggregate may not have heard of the others yet. That makes it a loop with a delay, hence the root.
-Who does not win draws again in the next round, as does whoever won and found no cohort in its round:
-its READY is withdrawn. In a swarm of at most sums * n_max members p is 1, and READYs are kept.
-
-Devices that come all at once know too little of the swarm to draw well, so the leaders are a bound as well: together they make no
-more cohorts in a round than are aimed at, unless so many members of one ask again that it must have failed. That too many are
-ready still shows, as full cohorts are more than three quarters of the places.
+Where a lottery decides who may say READY, who does not win draws again in the next round, as does whoever won and found no cohort
+in its round: its READY is withdrawn. Without one, READYs are kept. Devices that come all at once know too little of the swarm to draw
+well, so the leaders are a bound as well: together they make no more cohorts in a round than are aimed at, unless so many members of
+one ask again that it must have failed. That too many are ready still shows, as full cohorts are more than the lottery aims at.
 
 When the history grows, all ranks change at once: whoever waits asks the new first candidate, and a leader that is no longer
 the first forgets its bag.
@@ -42,9 +28,6 @@ roster for each READY. Two leaders who hold the same READY therefore cost a DECL
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import lru_cache
-from math import isqrt
 from typing import TypeAlias
 
 from crypto.hashing import digest
@@ -52,12 +35,12 @@ from gossip.aggregate import threshold
 from gossip.events import CancelTimer, Report, Send, SetTimer, TimerFired
 from gossip.manifest import Cohorts
 from gossip.messages import Message, Ready
+from gossip.turns import ranking, whole_sum_s
 
 BAG_MAX = 256  # READYs held while gathering
 # A READY goes to the next candidate after this many gathering times without a roster. Who cannot be reached is passed over at
 # once, so this is for those who are silent; asking another one costs a connection, and may split a cohort.
 PATIENCE_GATHERS = 4.0
-SUM_STEPS = 4  # deadlines of a step, in which a sum ends unless several of its steps are held up
 READY_TTL_GATHERS = 12.0  # older READYs are dropped: their sender has long renewed or gone
 
 
@@ -66,19 +49,6 @@ class Close:
     """The bag's READY frames, ascending by sender, that make a cohort: the node adds parents and sends ROSTER."""
 
     readies: tuple[bytes, ...]
-
-
-RANKINGS_KEPT = 256
-SHARES_KEPT = 256
-GATHERING_ROUNDS = (
-    3  # in which a swarm only comes together: how few contribute to them says nothing of those to come
-)
-LOTTERY_ROUNDS = 64  # that p follows from: as many doublings as there are can be made up for in half of them
-LOTTERY_BITS = 64
-# Of a round's places, that the lottery aims at: who comes too late for a full cohort has come for nothing.
-FILLED = Fraction(3, 4)
-ROOT_OF_ONE = 1 << LOTTERY_BITS // 2
-ONE = 1 << LOTTERY_BITS  # p in whole numbers: every device's floats round alike, but why rely on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,55 +91,10 @@ class Bagged:
     at: float
 
 
-def ranking(
-    swarm: bytes, round_: int, peers: Iterable[bytes], is_hub: Callable[[bytes], bool] = lambda _: False
-) -> list[bytes]:
-    """The hubs first. Who does not know that another is one ranks it too late, and never too early."""
-    seed = round_.to_bytes(8, "big")
-    return sorted(peers, key=lambda peer: (not is_hub(peer), digest("leader", swarm, seed, peer)))
-
-
-@lru_cache(maxsize=RANKINGS_KEPT)
-def first_of(
-    swarm: bytes, round_: int, peers: tuple[bytes, ...], hubs: tuple[bytes, ...], count: int
-) -> tuple[bytes, ...]:
-    """The first of the ranking, remembered: all who pull an aggregate are told the same."""
-    return tuple(ranking(swarm, round_, peers, hubs.__contains__)[:count])
-
-
-@lru_cache(maxsize=SHARES_KEPT)
-def share(places: int, members: int, counts: tuple[int, ...], waited: int) -> int:
-    """P of the next round in 1/ONE, where the last rounds, oldest first, had so many contributors to what counts.
-
-    `places`: in the sums of a round. `waited`: how often the waiting time is over since the last round. The newest count may
-    still grow.
-    """
-    start = min(ONE, ONE * places // max(members, 1))
-    if start == ONE:
-        return ONE
-    p = start
-    aimed = max(1, places * FILLED.numerator // FILLED.denominator)
-    settled = [*counts[:-1], *(max(count, aimed) for count in counts[-1:])]
-    for count in settled[-LOTTERY_ROUNDS:]:
-        root = isqrt((aimed << LOTTERY_BITS) // max(count, 1))  # in 1/ROOT_OF_ONE
-        p = min(ONE, max(1, min(2 * p, max(p // 2, p * root // ROOT_OF_ONE))))
-    return min(ONE, p << min(waited, LOTTERY_BITS))
-
-
-def whole_sum_s(cohorts: Cohorts) -> float:
-    """For a cohort to gather and to make its sum: when a round has not come in that time, it has failed."""
-    return (cohorts.gather_ms + SUM_STEPS * cohorts.step_ms) / 1000
-
-
-def wins(swarm: bytes, round_: int, peer: bytes, p: int) -> bool:
-    drawn = digest("lottery", swarm, round_.to_bytes(8, "big"), peer)[: LOTTERY_BITS // 8]
-    return int.from_bytes(drawn, "big") < p
-
-
 class Rendezvous:
     """`live` returns the members known to live, this device among them, in any fixed order.
 
-    `known_to_all` returns those that everybody can find, where nobody knows all; else none.
+    `candidates` returns those that may lead where nobody knows all; else none.
     """
 
     def __init__(
@@ -178,7 +103,7 @@ class Rendezvous:
         me: bytes,
         cohorts: Cohorts,
         live: Callable[[], list[bytes]],
-        known_to_all: Callable[[], list[bytes]] = list,
+        candidates: Callable[[], list[bytes]] = list,
         is_hub: Callable[[bytes], bool] = lambda _: False,
         has_link: Callable[[bytes], bool] = lambda _: False,
     ) -> None:
@@ -186,7 +111,7 @@ class Rendezvous:
         self._me = me
         self._cohorts = cohorts
         self._live = live
-        self._known_to_all = known_to_all
+        self._candidates = candidates
         self._is_hub = is_hub
         self._has_link = has_link
         self._gather_s = cohorts.gather_ms / 1000
@@ -247,7 +172,7 @@ class Rendezvous:
     def _ask_next(self, now: float) -> list[Action]:
         if self.asked is None:
             return []
-        first = self._known_to_all()
+        first = self._candidates()
         leaders = self._leaders(self.asked.round)
         ranked = list(
             dict.fromkeys(
@@ -300,7 +225,7 @@ class Rendezvous:
 
     def _is_full(self) -> bool:
         """A hub that leads waits for its own READY, at most for the waiting time: else another would have to add up."""
-        takes_part = self._me in self._bag or not (self._is_hub(self._me) and self._known_to_all())
+        takes_part = self._me in self._bag or not (self._is_hub(self._me) and self._candidates())
         return len(self._bag) >= self._cohorts.n_max and takes_part
 
     def _everybody(self, live: list[bytes]) -> bool:
@@ -317,7 +242,7 @@ class Rendezvous:
 
     def _made_enough(self, now: float) -> bool:
         """Whether the round has cohorts enough, unless they fail."""
-        if now - self._formed_at >= whole_sum_s(self._cohorts) or not self._known_to_all():
+        if now - self._formed_at >= whole_sum_s(self._cohorts) or not self._candidates():
             return False
         return len(self._made) >= max(1, self._cohorts.sums // len(self._leaders(self._round)))
 
@@ -332,7 +257,7 @@ class Rendezvous:
         ranked = sorted(self._bag, key=lambda peer: (peer != self._me, self._bag[peer].at, peer))
         chosen = ranked[: self._cohorts.n_max]
         frames = tuple(self._bag.pop(peer).frame for peer in sorted(chosen))
-        if self._known_to_all():
+        if self._candidates():
             needed = max(self._cohorts.n_min, threshold(len(chosen)))
             self._made.append(Made(dict.fromkeys(chosen), needed))
         self._closing_at = None
@@ -358,7 +283,7 @@ class Rendezvous:
     def _leaders(self, round_: int) -> list[bytes]:
         """As many of the first hubs as sums are to come of the round; where there is none, the first of all."""
         live = self._live()
-        return self._lead(round_, self._known_to_all() or live, live)
+        return self._lead(round_, self._candidates() or live, live)
 
     def _lead(self, round_: int, candidates: list[bytes], live: list[bytes]) -> list[bytes]:
         ranked = self._rank(round_, candidates)
@@ -382,7 +307,7 @@ class Rendezvous:
 
     def _ranked(self, round_: int) -> list[bytes]:
         """This device among those whom it would hand on to."""
-        return self._rank(round_, {*(self._known_to_all() or self._live()), self._me})
+        return self._rank(round_, {*(self._candidates() or self._live()), self._me})
 
     def _rank(self, round_: int, peers: Iterable[bytes]) -> list[bytes]:
         return ranking(self._swarm, round_, peers, self._is_hub)

@@ -87,7 +87,7 @@ from gossip.layout import Layout
 from gossip.ledger import Read
 from gossip.lowrank import prior
 from gossip.manifest import MASKS_OFF, Swarm
-from gossip.membership import HUB_LINKS_MAX, Membership, Settings
+from gossip.membership import Membership, Settings
 from gossip.messages import (
     ADMISSION_KINDS,
     CHECKPOINT_KINDS,
@@ -106,18 +106,7 @@ from gossip.messages import (
     open_frame,
     sign_frame,
 )
-from gossip.rendezvous import (
-    GATHERING_ROUNDS,
-    LOTTERY_ROUNDS,
-    ONE,
-    Close,
-    Introduce,
-    Rendezvous,
-    first_of,
-    share,
-    whole_sum_s,
-    wins,
-)
+from gossip.rendezvous import Close, Introduce, Rendezvous
 from gossip.residual import Books
 from gossip.secure_sum import (
     Certified,
@@ -133,7 +122,8 @@ from gossip.secure_sum import (
     Terms,
     vote_key,
 )
-from gossip.sync import GUIDES, Learned, Opener, Plain, Sync, Uncertified
+from gossip.sync import Learned, Opener, Plain, Sync, Uncertified
+from gossip.turns import Turns
 from gossip.wire import pack
 from node.ports import Entropy
 
@@ -231,6 +221,7 @@ class NodeCore:
             lambda: (self._history.round, self._history.digest()),
             self._handshake.belongs if certifies else None,
         )
+        self._turns = Turns(swarm, self._me, self._membership, lambda: self._history)
         self._sync = Sync(
             swarm,
             self._layout,
@@ -246,7 +237,7 @@ class NodeCore:
             self._me,
             manifest.cohorts,
             lambda: self._membership.live(self._clock),
-            self._known_to_all,
+            self._turns.candidates,
             self._membership.is_hub,
             self._membership.neighbours.__contains__,
         )
@@ -593,75 +584,29 @@ class NodeCore:
         Waiting begins with the round, or when this device's own phase was done: before that, few have anything to give.
         """
         since = max(self._grown_at, phase.ready_at)
-        p = self._share(self._waited(since, now))
-        if wins(self._swarm.id, self._history.round + 1, self._me, p) or self._leads:
+        if self._turns.is_drawn(self._turns.waited(since, now)) or self._leads:
             return None
         return self._draw_again(since, now)
 
-    def _waited(self, since: float, now: float) -> int:
-        """How often the waiting time of the lottery has passed."""
-        return int((now - since) / whole_sum_s(self._swarm.manifest.cohorts))
-
     def _draw_again(self, since: float, now: float) -> SetTimer:
-        """When no round has come for another waiting time, the lottery draws more."""
-        wait_s = whole_sum_s(self._swarm.manifest.cohorts)
-        # A little later than now in any case, or a time that rounds down would be waited for again and again.
-        return SetTimer(
-            ("lottery",), max(since + (self._waited(since, now) + 1) * wait_s, now + wait_s / 100)
-        )
-
-    def _share(self, waited: int) -> int:
-        cohorts = self._swarm.manifest.cohorts
-        size, counts = (
-            self._membership.size(),
-            tuple(self._history.counts(LOTTERY_ROUNDS, since=1 + GATHERING_ROUNDS)),
-        )
-        return share(cohorts.sums * cohorts.n_max, size, counts, waited)
-
-    def _known_to_all(self) -> list[bytes]:
-        """In a swarm too large to know all: who contributed to the round before the last, and can be reached from here.
-
-        Not to the last one: who has heard of one of its sums may not have heard of another yet, and two who rank
-        the members of different sums ask different leaders.
-        """
-        return [] if self._membership.sees_all else self._candidates_of(self._history.round + 1)
-
-    def _candidates_of(self, round_: int) -> list[bytes]:
-        """Of a round to come, where nobody knows all."""
-        membership = self._membership
-        last = self._history.counted(max(0, round_ - 2)) or self._history.counted(round_ - 1)
-        candidates = dict.fromkeys(peer for known in last for peer in known.contributors)
-        if not last:
-            candidates = {self._swarm.manifest.founder: None}
-        return sorted(peer for peer in candidates if peer == self._me or membership.reachable(peer))
+        return SetTimer(("lottery",), self._turns.draws_again_at(since, now))
 
     def _approach(self) -> list[object]:
-        """Whoever trains for the round after the next dials its leader now: then no READY has to wait for a connection.
-
-        In a swarm of no more than HUB_LINKS_MAX a hub is connected to all others anyway. In the first rounds most devices take the
-        swarm for a fraction of what it is and themselves for drawn; so many would leave the leader no place for those who are.
-        """
-        round_ = self._history.round + 2
-        membership = self._membership
-        if self._phase is None or membership.sees_all or membership.size() <= HUB_LINKS_MAX:
+        """Whoever trains for the round after the next dials its leader now: then no READY has to wait for a connection."""
+        round_ = self._turns.round_to_approach() if self._phase is not None else None
+        if round_ is None:
             return []
-        if round_ <= GATHERING_ROUNDS:
-            return []
-        if not wins(self._swarm.id, round_, self._me, self._share(0)):
-            return []
-        leader = self._rendezvous.first_asked(round_, self._candidates_of(round_))
+        leader = self._rendezvous.first_asked(round_, self._turns.candidates_of(round_))
         if leader is None or leader == self._me or self._handshake.is_here(leader):
             return []
-        addresses = membership.addresses_of(leader)
+        addresses = self._membership.addresses_of(leader)
         return [Dial(leader, addresses)] if addresses else []
 
     def _guides_of(self, known: Verified) -> tuple[bytes, ...]:
         """Where to find those of an aggregate's contributors who rank first to lead the round after the next."""
         if self._membership.sees_all:
             return ()
-        leads = self._led_by(known.body.round)
-        next_ = leads[0] if self._history.round == 1 else leads[-1]
-        return self._membership.presences_of(self._first_to_lead(next_, known.contributors))
+        return self._membership.presences_of(self._turns.guides(known.body.round, known.contributors))
 
     def _introduce(self, peers: tuple[bytes, ...], to: bytes) -> list[object]:
         """Where nobody knows all, whoever brings devices together tells them where the others are."""
@@ -702,19 +647,10 @@ class NodeCore:
         if self._membership.sees_all:
             return []
         cohort = open_roster(self._swarm, open_frame(self._swarm.id, frame))
-        guides = [self._first_to_lead(round_, cohort.members) for round_ in self._led_by(cohort.roster.round)]
-        others = dict.fromkeys((*cohort.hubs, *itertools.chain(*guides)))
+        guides = self._turns.all_guides(cohort.roster.round, cohort.members)
+        others = dict.fromkeys((*cohort.hubs, *guides))
         others.pop(self._me, None)
         return [Introduce(tuple(others), peer) for peer in members]
-
-    def _led_by(self, round_: int) -> tuple[int, ...]:
-        """The rounds that a round's contributors lead. The second has none but the first's."""
-        return (2, 3) if round_ == 1 else (round_ + 2,)
-
-    def _first_to_lead(self, round_: int, peers: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        """Those of them whom all will ask first, as far as this device knows who is a hub."""
-        hubs = tuple(peer for peer in peers if self._membership.is_hub(peer))
-        return first_of(self._swarm.id, round_, peers, hubs, GUIDES)
 
     def _state_due(self, round_: int, parents: tuple[bytes, ...]) -> bytes | None:
         """The Merkle root of the fold of exactly these parents' ancestors, in the rounds that carry one.
@@ -931,14 +867,11 @@ class NodeCore:
         return self._replica.foreseen(share) if share else self._model
 
     def _draws_near(self, now: float) -> bool:
-        """Whether the lottery, as it stands, draws this device for one of the next rounds: until then it rests.
+        """Whether this device is drawn soon, or leads: until then it rests.
 
         What it would learn meanwhile from its own data alone is worth little, and its battery is its owner's.
         """
-        next_ = self._history.round + 1
-        p = self._share(self._waited(self._grown_at, now))
-        rounds = range(next_, next_ + self._swarm.manifest.training.rounds_ahead)
-        return any(wins(self._swarm.id, round_, self._me, p) for round_ in rounds) or self._leads
+        return self._turns.draws_near(self._turns.waited(self._grown_at, now)) or self._leads
 
     def _nobody_wants(self, phase: LocalPhase | None, now: float) -> bool:
         """Whether a phase missed the round that it was for: what it found is old by the time that another is drawn for it."""
@@ -968,7 +901,7 @@ class NodeCore:
     @property
     def _leads(self) -> bool:
         """A hub whose turn it is to lead the next round takes part in it: nobody has to look for another aggregator."""
-        return self._membership.is_hub(self._me) and self._rendezvous.leads(self._history.round + 1)
+        return self._membership.is_hub(self._me) and self._rendezvous.leads(self._turns.next_round)
 
     def _on_phase_over(self, number: int, now: float) -> list[object]:
         """Its time, and before that its steps."""
@@ -1062,8 +995,7 @@ class NodeCore:
             self._phase = None
             actions += self._rendezvous.withdraw()
         else:
-            drawn = self._share(0) < ONE
-            actions += self._rendezvous.advance(self._history.round + 1, now, drawn=drawn)
+            actions += self._rendezvous.advance(self._turns.next_round, now, drawn=self._turns.drawn)
         if self._nobody_wants(self._phase, now):
             actions += self._give_up()
         phase = self._phase

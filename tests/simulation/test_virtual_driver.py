@@ -156,7 +156,7 @@ def test_views_stay_bounded_and_rounds_come_in_a_swarm_that_nobody_knows_whole(m
         assert not device.core._membership.sees_all
     assert min(rounds_of(world)) >= 5
     everybody = {device.key for device in world.devices}
-    led_by = [device.core._known_to_all() for device in world.devices]
+    led_by = [device.core._turns.candidates() for device in world.devices]
     assert all(everybody.issuperset(keys) for keys in led_by)
     assert sum(bool(keys) for keys in led_by) > 30, (
         "the last round's contributors can be found from nearly everywhere"

@@ -23,8 +23,8 @@ from gossip.events import (
 )
 from gossip.manifest import Cohorts, found
 from gossip.membership import HUB_LINKS_MAX, Settings
-from gossip.rendezvous import GATHERING_ROUNDS, LOTTERY_ROUNDS, ONE, ranking, share, whole_sum_s, wins
 from gossip.sync import GUIDES
+from gossip.turns import GATHERING_ROUNDS, ONE, Turns, ranking, whole_sum_s, wins
 from node.core import NodeCore
 from tests.simulation.harness import tiny_initial, tiny_swarm
 
@@ -36,6 +36,11 @@ LARGE = found(structs.replace(SWARM.manifest, cohorts=COHORTS, training=TRAINING
 SMALL = found(structs.replace(SWARM.manifest, cohorts=structs.replace(COHORTS, sums=10)), PEOPLE[0])
 P = ONE * 4 // 40
 LOTTERY = TimerFired(("lottery",))
+NAMES = "abcdefgh"
+
+
+def named(name: str) -> bytes:
+    return digest("contributor", name.encode())
 
 
 def first_win(who: Identity, p: int = P) -> int:
@@ -101,7 +106,7 @@ def test_a_device_that_rests_begins_when_the_rounds_come_near_the_one_that_draws
     who, core = sleeper()
     core.handle(TrainerReady(20), 0.0)
     drawn_for, began = first_win(who), None
-    monkeypatch.setattr(core, "_share", lambda waited: P)
+    monkeypatch.setattr(core._turns, "_share", lambda waited: P)
     for round_ in range(1, drawn_for):
         monkeypatch.setattr(type(core._history), "round", property(lambda _, round_=round_: round_))
         if of(core.handle(LOTTERY, 0.1 * round_), Train):
@@ -174,7 +179,7 @@ def drawn_once(swarm=LARGE) -> tuple[NodeCore, int, int]:
 
 
 def grow_to(core: NodeCore, round_: int, monkeypatch) -> list[object]:
-    monkeypatch.setattr(core, "_share", lambda waited: P)
+    monkeypatch.setattr(core._turns, "_share", lambda waited: P)
     monkeypatch.setattr(type(core._history), "round", property(lambda _: round_))
     return core._grown(0.1 * round_)
 
@@ -222,59 +227,28 @@ def test_in_a_small_swarm_no_phase_is_given_up(monkeypatch):
 # --- a swarm that nobody knows whole --------------------------------------------------------------------------
 
 
-def crowded(monkeypatch, rounds: list[list[str]], near: str = "abcdefgh") -> NodeCore:
+def crowded(rounds: list[str]) -> NodeCore:
     """A core that knows a part of its swarm, where each round has one sum of these contributors."""
-    names = {name: digest("contributor", name.encode()) for name in "abcdefgh"}
     core = core_of(PEOPLE[1])
-    sums = [
-        [SimpleNamespace(contributors=[names[name] for name in round_])] if round_ else []
-        for round_ in rounds
-    ]
-    core._history = SimpleNamespace(
-        round=len(rounds), counted=lambda round_: sums[round_ - 1] if round_ else []
-    )
-    within = {names[name] for name in near} | {LARGE.manifest.founder}
     core._membership = SimpleNamespace(
-        sees_all=False, reachable=within.__contains__, is_hub=lambda _: False, presences_of=tuple
+        sees_all=False,
+        reachable=lambda _: True,
+        is_hub=lambda _: False,
+        presences_of=tuple,
+        live=lambda _: [],
+        size=lambda: 2 * HUB_LINKS_MAX,
+        addresses_of=lambda peer: (peer.hex(),),
     )
+    sums = [[SimpleNamespace(contributors=tuple(map(named, names)))] for names in rounds]
+    core._history = SimpleNamespace(
+        round=len(rounds),
+        counted=lambda round_: sums[round_ - 1] if round_ else [],
+        counts=lambda *_, **__: [],
+    )
+    core._turns = Turns(LARGE, core._me, core._membership, lambda: core._history)
+    core._phase = object()
+    core._handshake = SimpleNamespace(is_here=lambda _: False)
     return core
-
-
-@pytest.mark.parametrize(
-    ("rounds", "leads"),
-    [
-        ([], None),
-        (["ab"], "ab"),
-        (["ab", "cd"], "ab"),
-        (["ab", "cd", "ef"], "cd"),
-        (["ab", "cd", "ef", "gh"], "ef"),
-        (["ab", "", "ef"], "ef"),
-    ],
-)
-def test_all_ask_those_of_the_round_before_the_last(rounds, leads, monkeypatch):
-    expected = [digest("contributor", name.encode()) for name in leads] if leads else [LARGE.manifest.founder]
-    assert crowded(monkeypatch, rounds)._known_to_all() == sorted(expected)
-
-
-def test_of_those_the_ones_are_asked_that_can_be_reached(monkeypatch):
-    assert crowded(monkeypatch, ["ab", "cd", "ef"], near="defg")._known_to_all() == [
-        digest("contributor", b"d")
-    ]
-
-
-@pytest.mark.parametrize(
-    ("of_round", "newest", "leads"), [(1, 1, 2), (1, 2, 3), (2, 2, 4), (2, 3, 4), (3, 3, 5)]
-)
-def test_the_guides_of_a_sum_are_the_first_whom_all_will_ask(of_round, newest, leads, monkeypatch):
-    core = crowded(monkeypatch, ["ab"] * newest)
-    who = tuple(digest("contributor", name.encode()) for name in "abcdefgh")
-    known = SimpleNamespace(body=SimpleNamespace(round=of_round), contributors=who)
-    guides = core._guides_of(known)
-    assert list(guides) == ranking(LARGE.id, leads, who)[:GUIDES]
-    while core._history.round + 1 < leads:
-        core._history.round += 1
-    core._history.counted = lambda round_: [SimpleNamespace(contributors=who)] if round_ == of_round else []
-    assert set(guides) <= set(core._known_to_all()), "and in that round they are asked"
 
 
 APPROACHED = 4  # the round after the next, of a history of two
@@ -293,14 +267,13 @@ APPROACHED = 4  # the round after the next, of a history of two
     ],
 )
 def test_whom_a_device_will_ask_in_the_round_after_the_next_it_dials_now(but, dials, monkeypatch):
-    core = crowded(monkeypatch, ["ab", "cd"])
-    [asked, *_] = ranking(LARGE.id, APPROACHED, [digest("contributor", name) for name in (b"c", b"d")])
+    core = crowded(["ab", "cd"])
+    [asked, *_] = ranking(LARGE.id, APPROACHED, map(named, "cd"))
     drawn = iter([APPROACHED] if but != "not drawn" else [])
-    monkeypatch.setattr("node.core.wins", lambda _swarm, round_, _me, _p: round_ == next(drawn, None))
-    monkeypatch.setattr(core, "_share", lambda _: P)
-    core._phase = None if but == "rests" else object()
+    monkeypatch.setattr("gossip.turns.wins", lambda _swarm, round_, _me, _p: round_ == next(drawn, None))
+    if but == "rests":
+        core._phase = None
     core._handshake = SimpleNamespace(is_here=lambda peer: but == "connected" and peer == asked)
-    core._membership.live = lambda _: []
     core._membership.sees_all = but == "sees all"
     core._membership.size = lambda: HUB_LINKS_MAX + (but != "met by all hubs")
     core._membership.addresses_of = lambda peer: () if but == "unknown" else (peer.hex(),)
@@ -309,13 +282,8 @@ def test_whom_a_device_will_ask_in_the_round_after_the_next_it_dials_now(but, di
 
 def test_while_a_swarm_comes_together_nobody_dials_a_leader_ahead(monkeypatch):
     """Most take it for a small one, and themselves for drawn."""
-    core = crowded(monkeypatch, ["ab"] * 4)
-    monkeypatch.setattr(core, "_share", lambda _: ONE)
-    core._phase = object()
-    core._handshake = SimpleNamespace(is_here=lambda _: False)
-    core._membership.live = lambda _: []
-    core._membership.size = lambda: 2 * HUB_LINKS_MAX
-    core._membership.addresses_of = lambda _: ("there",)
+    core = crowded(["ab"] * 4)
+    monkeypatch.setattr("gossip.turns.wins", lambda *_: True)
     dialled = []
     for round_ in range(1, 4):
         core._history.round = round_
@@ -323,10 +291,18 @@ def test_while_a_swarm_comes_together_nobody_dials_a_leader_ahead(monkeypatch):
     assert dialled == [round_ + 2 > GATHERING_ROUNDS for round_ in range(1, 4)] == [False, True, True]
 
 
+def test_nobody_dials_itself_to_lead(monkeypatch):
+    core = crowded(["ab", "cd"])
+    monkeypatch.setattr("gossip.turns.wins", lambda *_: True)
+    assert core._approach()
+    core._history.counted = lambda _: [SimpleNamespace(contributors=(core._me,))]
+    assert core._approach() == []
+
+
 @pytest.mark.parametrize("of_round", [1, 2, 5])
 def test_members_are_told_where_those_are_whom_all_who_pull_their_sum_will_look_for(of_round, monkeypatch):
-    core = crowded(monkeypatch, ["ab"])
-    who = tuple(sorted(digest("contributor", name.encode()) for name in "abcdefgh"))
+    core = crowded(["ab"])
+    who = tuple(sorted(map(named, NAMES)))
     cohort = SimpleNamespace(members=who, hubs=who[:2], roster=SimpleNamespace(round=of_round))
     monkeypatch.setattr("node.core.open_frame", lambda *_: None)
     monkeypatch.setattr("node.core.open_roster", lambda *_: cohort)
@@ -341,28 +317,4 @@ def test_members_are_told_where_those_are_whom_all_who_pull_their_sum_will_look_
     assert {*told[0].peers} == {*guides, *cohort.hubs}
     core._membership.sees_all = True
     assert core._tell_members(b"roster", who) == []
-
-
-def test_nobody_dials_itself_to_lead(monkeypatch):
-    core = crowded(monkeypatch, ["ab", "cd"])
-    core._history.counted = lambda _: [SimpleNamespace(contributors=[core._me])]
-    core._membership.reachable = lambda _: True
-    core._membership.live = lambda _: []
-    core._membership.addresses_of = lambda _: ("here",)
-    core._membership.size = lambda: 2 * HUB_LINKS_MAX
-    monkeypatch.setattr(core, "_share", lambda _: ONE)
-    core._phase = object()
-    assert core._approach() == []
-
-
-def test_the_first_rounds_do_not_move_the_lottery(monkeypatch):
-    core = core_of(PEOPLE[1])
-    told = []
-
-    def counts(rounds, since):
-        told.append((rounds, since))
-        return []
-
-    monkeypatch.setattr(core._history, "counts", counts)
-    assert core._share(0) == share(COHORTS.sums * COHORTS.n_max, 40, (), 0)
-    assert told == [(LOTTERY_ROUNDS, GATHERING_ROUNDS + 1)]
+    assert core._guides_of(known) == ()

@@ -12,18 +12,13 @@ from gossip.events import CancelTimer, Report, Send, SetTimer, TimerFired
 from gossip.manifest import Cohorts
 from gossip.messages import Message, Ready, open_frame, sign_frame
 from gossip.rendezvous import (
-    LOTTERY_ROUNDS,
-    ONE,
     PATIENCE_GATHERS,
     READY_TTL_GATHERS,
     Close,
     Introduce,
     Rendezvous,
-    ranking,
-    share,
-    whole_sum_s,
-    wins,
 )
+from gossip.turns import ranking, whole_sum_s
 
 SWARM = digest("swarm", b"rendezvous")
 GATHER_S = 2.0
@@ -467,44 +462,3 @@ def test_who_asks_one_that_all_ask_is_as_patient_as_a_whole_sum():
     node = large(ONE_SUM)
     _, timer = node.machine.ask(ready(PEOPLE[0]).raw, 1, 0.0)
     assert timer == SetTimer(ASKED, whole_sum_s(ONE_SUM))
-
-
-PLACES, AIMED = 32, 24  # in two sums of sixteen, and of them the three quarters that the lottery aims at
-
-
-def test_the_lottery_leaves_a_small_swarm_as_it_is():
-    assert share(128, 128, (500,) * 10, 0) == ONE
-    assert share(128, 129, (), 0) < ONE
-
-
-def test_the_lottery_starts_at_what_fills_the_sums_and_follows_the_rounds():
-    start = share(PLACES, 10_000, (), 0)
-    assert start == ONE * PLACES // 10_000
-    assert share(PLACES, 10_000, (AIMED,) * 3, 0) == start, "as many as aimed at"
-    assert share(PLACES, 10_000, (4 * AIMED,), 0) == start // 2
-    assert share(PLACES, 10_000, (36,), 0) == pytest.approx(start * (2 / 3) ** 0.5)
-    assert share(PLACES, 10_000, (PLACES, AIMED), 0) < start, "full cohorts turn others away"
-    assert share(PLACES, 10_000, (12, AIMED), 0) == pytest.approx(start * 2**0.5)
-    assert share(PLACES, 10_000, (12,), 0) == start, "more of the last round may still be to come"
-    assert share(PLACES, 10_000, (9000,), 0) == start // 2, "a round changes it twofold at most"
-    assert share(PLACES, 10_000, (0, AIMED), 0) == 2 * start, "also upwards"
-    assert share(PLACES, 10_000, (), 3) == 8 * start, "and so does each waiting time"
-    assert share(1, 10_000, (1, 1), 0) == share(1, 10_000, (), 0), "a place at least is aimed at"
-
-
-def test_the_lottery_has_bounds_whatever_the_history_is():
-    for counts in ((1,) * 1000, (1 << 20,) * 1000, (0,) * 5):
-        for waited in (0, 1, 1000):
-            for members in (0, 1, 1 << 20):
-                assert 1 <= share(PLACES, members, counts, waited) <= ONE
-    tail = (9, 60, 30) * LOTTERY_ROUNDS
-    assert share(PLACES, 5000, tail, 0) == share(PLACES, 5000, tail[-LOTTERY_ROUNDS:], 0)
-
-
-def test_about_as_many_win_as_the_share_says_and_others_in_each_round():
-    peers = [digest("lottery", number.to_bytes(4, "big")) for number in range(4000)]
-    p = share(PLACES, len(peers), (), 0)
-    winners = [[peer for peer in peers if wins(SWARM, round_, peer, p)] for round_ in range(5)]
-    assert all(10 < len(each) < 64 for each in winners)
-    assert winners[0] != winners[1]
-    assert all(wins(SWARM, 1, peer, ONE) for peer in peers)
