@@ -27,7 +27,14 @@ from scenarios.namespaces import refuse_unable
 from scenarios.progress import Display, display
 from scenarios.protocol_only import TASK, UNTIL_S, ProtocolRun
 from scenarios.report import print_report, problems, write_json
-from scenarios.simulate_report import SIZED_MEANS, RunReport, SimulationReport, note_of, print_simulation
+from scenarios.simulate_report import (
+    SIZED_MEANS,
+    RunReport,
+    SimulationReport,
+    note_of,
+    outcome,
+    print_simulation,
+)
 from scenarios.spec import VIRTUAL_DEVICES_MAX, OptionError, Plan, find_scenario, plan, without_masks
 from scenarios.swarm import run
 
@@ -235,10 +242,15 @@ def _runs(
     """Each run's figures, and whether it was interrupted, which ends them."""
     if crypto != "real":
         progress.say(f"WARNING: {note_of(crypto)}: {SIZED_MEANS}.")
-    for number, (chosen, name) in enumerate(itertools.product(plans, algorithms)):
-        if number:
+    todo = [*itertools.product(plans, algorithms)]
+    for number, (chosen, name) in enumerate(todo, 1):
+        if number > 1:
             _make_room()
+        if len(todo) > 1:
+            progress.say(f"run {number} of {len(todo)}: {name}, seed {chosen.seed}")
         told, interrupted = _run(chosen, name, masks, progress, until_s, crypto)
+        if len(todo) > 1:
+            progress.say(f"run {number} of {len(todo)}: {outcome(told)}")
         yield told, interrupted
         if interrupted:
             return

@@ -15,6 +15,7 @@ from crypto.hashing import digest
 from gossip.errors import GossamerError
 from gossip.events import Floats, Report
 from node.drivers.virtual import Crypto, Device, VirtualSwarm
+from scenarios.forecast import left_s
 from scenarios.progress import Display, Snapshot
 from scenarios.simulate_report import RunReport, note_of
 from scenarios.spec import Plan, identity_of
@@ -123,11 +124,11 @@ class ProtocolRun:
             self._rounds[device] = max(self._rounds[device], round_)
 
     def _show(self) -> None:
-        devices = self.world.devices
+        devices, at_s = self.world.devices, self._clock() - self._began
         self._display.show(
             Snapshot(
                 stage=f"virtual second {self.world.now:.0f} of {self._until_s:.0f}",
-                at_s=self._clock() - self._began,
+                at_s=at_s,
                 up=sum(device.core is not None for device in devices),
                 devices=len(devices),
                 round=max(self._rounds),
@@ -135,6 +136,7 @@ class ProtocolRun:
                 accuracy=None,
                 sent_bytes=sum(device.traffic.sent for device in devices),
                 note=note_of(self._crypto),
+                left_s=left_s(at_s, self.world.now, self._until_s),
             )
         )
 

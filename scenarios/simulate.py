@@ -12,7 +12,6 @@ import contextlib
 import os
 import time  # noqa: TID251 - a run tells how long it took whoever waited for it
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from statistics import mean
 
@@ -31,7 +30,8 @@ from models.tasks import load_task
 from models.training import PhaseError
 from node.drivers.virtual import Crypto, Device, Phases, VirtualSwarm
 from scenarios.cuts import Parting, devices_of, sides_of
-from scenarios.progress import Display, Snapshot
+from scenarios.forecast import left_s
+from scenarios.progress import Display, VirtualSnapshot
 from scenarios.report import Moment, SideReport
 from scenarios.simulate_report import Point, RunReport, note_of
 from scenarios.spec import Plan, identity_of, order_of, without_masks
@@ -145,22 +145,6 @@ class TimedTraining:
         self.wall_s += self._clock() - began
 
 
-@dataclass(frozen=True, slots=True)
-class VirtualSnapshot(Snapshot):
-    virtual_s: float
-    target: float | None
-
-    def __str__(self) -> str:
-        done = max(self.round / self.rounds, 1e-9)
-        accuracy = "-" if self.accuracy is None else f"{100 * self.accuracy:.1f} %"
-        target = "" if self.target is None else f" of {100 * self.target:.1f} %"
-        left = "?" if not self.round else f"{self.at_s * (1 - done) / done:.0f} s"
-        return (
-            f"{self.virtual_s:7.1f} virtual s  {self.note and f'{self.note}  '}{self.stage}  round {self.round}/{self.rounds}  accuracy {accuracy}{target}  "
-            f"{self.sent_bytes / max(self.devices, 1) / 1e3:.0f} KB sent a device  {self.at_s:.0f} s, at most {left} to go"
-        )
-
-
 class Run:
     """One simulation. `go` may be interrupted; `report` then tells what there is."""
 
@@ -225,7 +209,7 @@ class Run:
                 self.world.run(self.world.now + PROBE_S)
                 self._probe()
                 self._part()
-                self._show("training")
+                self._show()
         except Broken:
             raise
         except Exception as error:
@@ -339,12 +323,13 @@ class Run:
             f"{what} (virtual second {self.world.now:.6f}, event {self.world.events}); replay: {again}"
         )
 
-    def _show(self, stage: str) -> None:
-        world = self.world
+    def _show(self) -> None:
+        world, at_s, target = self.world, self._clock() - self._began, self._plan.target_accuracy
+        curve = [(point.time_s, point.accuracy) for point in self._curve]
         self._display.show(
             VirtualSnapshot(
-                stage=stage,
-                at_s=self._clock() - self._began,
+                stage="gossamer",
+                at_s=at_s,
                 up=sum(device.core is not None for device in world.devices),
                 devices=len(world.devices),
                 round=max(self._rounds),
@@ -352,8 +337,9 @@ class Run:
                 accuracy=mean(self._accuracies),
                 sent_bytes=sum(device.traffic.sent for device in world.devices),
                 note=note_of(self._crypto),
+                left_s=left_s(at_s, max(self._rounds), self._plan.rounds, curve, target),
                 virtual_s=world.now,
-                target=self._plan.target_accuracy,
+                target=target,
             )
         )
 

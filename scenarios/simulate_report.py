@@ -104,6 +104,15 @@ def note_of(crypto: str) -> str:
     return "" if crypto == "real" else SIZED
 
 
+def outcome(run: RunReport) -> str:
+    """One run in a line."""
+    return (
+        f"{run.algorithm}, seed {run.seed}: {100 * run.final_accuracy:.1f} % after {run.time_s:.1f} virtual s"
+        f"{', at the target' if run.reached else ''}; {run.bytes_per_device / 1e3:.0f} KB a device, "
+        f"{run.rounds} rounds, {run.wall_s:.0f} s of wall time"
+    )
+
+
 def print_simulation(report: SimulationReport, console: Console) -> None:
     if not console.is_terminal:
         console.width = max(console.width, WIDTH_MIN)

@@ -38,6 +38,7 @@ from node.telemetry import logging_to
 from scenarios.certified import certify
 from scenarios.cuts import Parting, sides_of
 from scenarios.daemons import Daemon, Status, SwarmFailed, end_all
+from scenarios.forecast import left_s
 from scenarios.mishaps import Course, meet
 from scenarios.namespaces import Network, built
 from scenarios.newcomers import Newcomer, invitation_of
@@ -457,18 +458,20 @@ class Run:
     def _show(self) -> None:
         heard = [daemon.heard for daemon in self._up if daemon.heard]
         known = [status.accuracy for status in heard if status.accuracy is not None]
+        round_, rounds = max((status.round for status in heard), default=0), self.plan.rounds
         self.display.show(
             Snapshot(
                 stage=self.stage,
                 at_s=self._now_s,
                 up=len(heard),
                 devices=len(self.plan.devices),
-                round=max((status.round for status in heard), default=0),
-                rounds=self.plan.rounds,
+                round=round_,
+                rounds=rounds,
                 accuracy=mean(known) if known else None,
                 sent_bytes=sum(
                     status.traffic.sent for daemon in self.daemons for status in daemon.all_heard()
                 ),
+                left_s=left_s(self._now_s, round_, rounds),
             )
         )
 

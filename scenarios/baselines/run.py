@@ -8,7 +8,6 @@ since the last look.
 
 import time  # noqa: TID251 - a run tells how long it took whoever waited for it
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from statistics import mean
 from typing import Final
 
@@ -23,7 +22,8 @@ from scenarios.baselines.peers import DivShare, Dpsgd, Epidemic, Local
 from scenarios.baselines.server import FedAvg, FedBuff, Ftte, TopK
 from scenarios.baselines.settings import LocalPhase
 from scenarios.baselines.world import FLOAT_BYTES, HEADER_BYTES, World
-from scenarios.progress import Display, Snapshot
+from scenarios.forecast import left_s
+from scenarios.progress import Display, VirtualSnapshot
 from scenarios.simulate import Clock, TimedTraining, point_of
 from scenarios.simulate_report import Point, RunReport
 from scenarios.spec import Plan
@@ -47,23 +47,6 @@ ALGORITHMS: Final[Mapping[str, Callable[..., Algorithm]]] = {
     "divshare": DivShare,
     "topk": TopK,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class BaselineSnapshot(Snapshot):
-    virtual_s: float
-    target: float | None
-    limit_s: float
-
-    def __str__(self) -> str:
-        accuracy = "-" if self.accuracy is None else f"{100 * self.accuracy:.1f} %"
-        target = "" if self.target is None else f" of {100 * self.target:.1f} %"
-        done = min(1.0, self.virtual_s / self.limit_s)
-        left = "?" if not done else f"{self.at_s * (1 - done) / done:.0f} s"
-        return (
-            f"{self.virtual_s:7.1f} virtual s  {self.stage}  round {self.round}  accuracy {accuracy}{target}  "
-            f"{self.sent_bytes / max(self.devices, 1) / 1e3:.0f} KB sent a device  {self.at_s:.0f} s, at most {left} to go"
-        )
 
 
 class BaselineRun:
@@ -174,20 +157,21 @@ class BaselineRun:
             self._best_s, self._best_round = world.now, self.algorithm.rounds
 
     def _show(self) -> None:
-        world = self.world
+        world, at_s, target = self.world, self._clock() - self._began, self._plan.target_accuracy
+        curve = [(point.time_s, point.accuracy) for point in self._curve]
         self._display.show(
-            BaselineSnapshot(
+            VirtualSnapshot(
                 stage=self._name,
-                at_s=self._clock() - self._began,
+                at_s=at_s,
                 up=world.devices,
                 devices=world.devices,
                 round=self.algorithm.rounds,
                 rounds=self._plan.rounds,
                 accuracy=mean(self._accuracies),
                 sent_bytes=sum(traffic.sent for traffic in world.traffic),
+                left_s=left_s(at_s, world.now, self._limit_s, curve, target),
                 virtual_s=world.now,
-                target=self._plan.target_accuracy,
-                limit_s=self._limit_s,
+                target=target,
             )
         )
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from statistics import mean
 
 import pytest
@@ -122,7 +123,11 @@ def test_a_run_leaves_its_figures_in_a_file_and_a_table(scenario, tmp_path, caps
     assert report["runs"][0]["trace_sha256"] != report["runs"][1]["trace_sha256"]
     shown = capsys.readouterr()
     assert report["runs"][1]["trace_sha256"] in shown.out
-    assert "virtual s  training" in shown.err
+    assert "virtual s  gossamer" in shown.err
+    assert "run 1 of 2: gossamer, seed 0\n" in shown.err
+    assert re.search(
+        r"run 2 of 2: gossamer, seed 1: [\d.]+ % after [\d.]+ virtual s; \d+ KB a device, 2 rounds", shown.err
+    )
 
 
 def test_a_run_ends_when_the_target_is_reached(scenario, tmp_path):

@@ -32,23 +32,38 @@ class Knot:
 @pytest.fixture(autouse=True)
 def knots(monkeypatch):
     monkeypatch.setattr(cli, "_simulation", Knot)
+    monkeypatch.setattr(cli, "outcome", str)
     Knot.made, Knot.there_before, Knot.interrupted_in = [], [], 0
 
 
-def runs_of(plans, algorithms):
-    return list(cli._runs(plans, algorithms, True, SimpleNamespace(), None, "real"))
+def runs_of(seeds, algorithms):
+    plans = [SimpleNamespace(seed=seed) for seed in range(seeds)]
+    return list(cli._runs(plans, algorithms, True, SimpleNamespace(say=print), None, "real"))
 
 
 def test_each_run_is_gone_before_the_next_one_is_made():
-    assert runs_of(["seed 0", "seed 1", "seed 2"], ["gossamer", "fedavg"]) == [
-        (f"figures {number}", False) for number in range(1, 7)
-    ]
+    assert runs_of(3, ["gossamer", "fedavg"]) == [(f"figures {number}", False) for number in range(1, 7)]
     assert Knot.there_before == [0] * 6
+
+
+def test_of_several_runs_each_is_told_as_it_begins_and_ends(capsys):
+    runs_of(2, ["gossamer"])
+    assert capsys.readouterr().out.splitlines() == [
+        "run 1 of 2: gossamer, seed 0",
+        "run 1 of 2: figures 1",
+        "run 2 of 2: gossamer, seed 1",
+        "run 2 of 2: figures 2",
+    ]
+
+
+def test_one_run_is_not_counted(capsys):
+    runs_of(1, ["gossamer"])
+    assert capsys.readouterr().out == ""
 
 
 def test_an_interruption_ends_the_runs_and_keeps_what_was_measured():
     Knot.interrupted_in = 2
-    assert runs_of(["seed 0", "seed 1"], ["gossamer", "fedavg"]) == [
+    assert runs_of(2, ["gossamer", "fedavg"]) == [
         ("figures 1", False),
         ("figures 2", True),
     ]
