@@ -1,7 +1,7 @@
 """What a device says in public: which aggregates it has learned of, for whoever wants to watch the swarm.
 
 Only a device whose own settings say so (`network.public`) says it, and only to strangers that are its guests
-(`node.drivers.guests`); nothing in the swarm depends on it. It names aggregates by their ids and tells nothing of who is
+(`node.drivers.libp2p.guests`); nothing in the swarm depends on it. It names aggregates by their ids and tells nothing of who is
 in them, of addresses, or of what is in a sum. That the device wrote it is proven by gossipsub's signature around it; that an
 aggregate is valid is not: its id is the hash of a body that only members can pull.
 """

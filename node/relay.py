@@ -4,7 +4,7 @@ A router that translates addresses lets its devices dial out and lets nobody in.
 that it could dial from its own network, and *reserves* there; others ask that member, the *relay*, for a circuit to it. Through the
 circuit both ends make a connection of their own, encrypted and proven end to end, so the relay sees who speaks with whom,
 when and how much, and no more. The messages are those of libp2p's circuit relay v2 (github.com/libp2p/specs, relay/circuit-v2.md);
-`node.drivers.circuits` carries them.
+`node.drivers.libp2p.circuits` carries them.
 
 `Relay` is the side that helps. It serves members of its own swarm alone, and is bounded in reservations, in circuits, in
 circuits of one member, and in bytes a second over all circuits (`Meter`). A reservation lasts RESERVATION_S, and no longer than the

@@ -11,8 +11,10 @@ import trio
 
 from crypto.identity import Identity
 from node.drivers.interfaces import usable_interfaces
-from node.drivers.libp2p import Libp2pTransport, Limits, unix_time
+from node.drivers.libp2p.terms import Limits
+from node.drivers.libp2p.transport import Libp2pTransport
 from node.drivers.mdns import Mdns, fresh_instance
+from node.drivers.timers import unix_time
 from node.nearby import SWARM_DIGITS, Notice
 
 SWARM = b"\x11" * 32

@@ -5,7 +5,6 @@ import os
 import resource
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
@@ -21,13 +20,15 @@ from node.drivers.api import NotDone, NotYet, Unanswered, Wish
 from node.drivers.daemon import Daemon
 from node.drivers.interfaces import interfaces
 from node.drivers.inviting import NOT_THERE, Inviting
+from node.drivers.libp2p.terms import Unreachable
 from node.drivers.mailbox import Mailbox
+from node.drivers.timers import unix_time
 from node.drivers.trainer import Trainer
 from node.nearby import route_of
 from node.telemetry import process_figures
 
 if TYPE_CHECKING:
-    from node.drivers.libp2p import Libp2pTransport  # takes seconds to import: see node.drivers.boot
+    from node.drivers.libp2p.transport import Libp2pTransport  # takes seconds to import: see boot
     from node.drivers.nearby import Nearby
 
 CERTIFICATE_S = 365 * 86_400  # that an invited device belongs; a new invitation renews it
@@ -163,8 +164,6 @@ class Account:
 
     async def ping(self, peer: str, count: int) -> dict[str, object]:
         """A neighbour, by its peer id or how that ends. Raises Unanswered."""
-        from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - see node.drivers.boot
-
         transport = self._up().transport
         meant = [(key, address) for key, address in transport.peers if peer_id(key).endswith(peer)]
         if len(meant) != 1:
@@ -193,7 +192,7 @@ class Account:
         """A device's chain of certificates, durable; or nothing, and why not."""
         if self.running is None:
             return (), "the node is still starting"
-        expires_s = int(datetime.now(UTC).timestamp()) + CERTIFICATE_S
+        expires_s = int(unix_time()) + CERTIFICATE_S
         answered = await self.running.daemon.ask(Admit(device, expires_s, GENERATIONS))
         return answered.statements, answered.refusal
 

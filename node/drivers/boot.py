@@ -40,7 +40,6 @@ from node.drivers import api
 from node.drivers.account import Account, Running
 from node.drivers.daemon import Daemon
 from node.drivers.faults import Faults, read_faults
-from node.drivers.guests import GuestLimits
 from node.drivers.inviting import Inviting
 from node.drivers.joining import (
     check_admission,
@@ -51,7 +50,9 @@ from node.drivers.joining import (
     kept_credential,
     kept_manifest,
 )
+from node.drivers.libp2p.terms import GuestLimits, Limits
 from node.drivers.mailbox import Mailbox
+from node.drivers.timers import unix_time
 from node.drivers.trainer import Trainer
 from node.founding import check_trainer_fits, found_swarm, refuse_unmasked
 from node.home import Home, hold, read_identity
@@ -59,7 +60,7 @@ from node.store import SqliteStore
 from node.telemetry import logging_to
 
 if TYPE_CHECKING:
-    from node.drivers.libp2p import Libp2pTransport
+    from node.drivers.libp2p.transport import Libp2pTransport
     from node.drivers.nearby import Nearby
 
 PARENT_VARIABLE = "GOSSAMER_PARENT"  # a process without which this daemon shall not live on
@@ -223,7 +224,7 @@ class Life:
     ) -> None:
         self._account.starting("its libraries")
         # Seconds of importing, in which the control API shall answer.
-        for driver in ("node.drivers.libp2p", "node.drivers.nearby"):
+        for driver in ("node.drivers.libp2p.transport", "node.drivers.nearby"):
             await trio.to_thread.run_sync(importlib.import_module, driver)
         boot = await trio.to_thread.run_sync(_count_boot, store)
         self._log.info("started", name=self._config.name, peer=self._identity.peer_id, boot=boot)
@@ -253,8 +254,6 @@ class Life:
         return known
 
     async def _tell_time(self) -> None:
-        from node.drivers.libp2p import unix_time  # noqa: PLC0415 - see _start_and_run
-
         while True:
             self._mailbox.put(Clock(int(unix_time())))
             await trio.sleep(CLOCK_S)
@@ -314,8 +313,8 @@ class Life:
         *,
         task_status: "trio.TaskStatus[Libp2pTransport]" = trio.TASK_STATUS_IGNORED,  # type: ignore[name-defined] # old stubs
     ) -> None:
-        from node.drivers.circuits import Relaying  # noqa: PLC0415 - see _live
-        from node.drivers.libp2p import Libp2pTransport, Limits  # noqa: PLC0415 - the same
+        from node.drivers.libp2p.circuits import Relaying  # noqa: PLC0415 - see _start_and_run
+        from node.drivers.libp2p.transport import Libp2pTransport  # noqa: PLC0415 - the same
 
         limits = Limits(message_bytes=FRAME_BYTES)
         if self._config.network.hub:

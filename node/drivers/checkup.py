@@ -12,7 +12,6 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,8 +40,10 @@ from node.doctor import (
     judge_versions,
 )
 from node.drivers.interfaces import interfaces as all_interfaces
+from node.drivers.libp2p.terms import ANOTHER, Unreachable
 from node.drivers.mdns import NoMulticast, look_around
 from node.drivers.multicast import try_multicast
+from node.drivers.timers import unix_time
 from node.home import Home, NotRunning, open_home, read_identity
 from node.nearby import Interface, Notice
 
@@ -121,7 +122,7 @@ async def _examine(path: Path) -> list[Finding]:
         judge_interfaces(here, usable),
         *(judge_port(port, settings) for port in ports),
         *(judge_multicast(heard[name]) for name in sorted(heard)),
-        judge_clock(ahead_s, datetime.now(UTC).timestamp(), _written(path)),
+        judge_clock(ahead_s, unix_time(), _written(path)),
         judge_identity(device.peer_id, claims),
         *judge_devices(met),
     ]
@@ -234,7 +235,7 @@ async def _visit_all(notices: Sequence[Notice], usable: Sequence[Interface]) -> 
         visits[place] = await _visit(notice, notice.reached_by(usable)[:ADDRESSES_MAX])
 
     if notices:  # seconds of importing, once
-        await trio.to_thread.run_sync(importlib.import_module, "node.drivers.libp2p")
+        await trio.to_thread.run_sync(importlib.import_module, "node.drivers.libp2p.visits")
     async with trio.open_nursery() as nursery:
         for place, notice in enumerate(notices):
             nursery.start_soon(visit, place, notice)
@@ -242,7 +243,7 @@ async def _visit_all(notices: Sequence[Notice], usable: Sequence[Interface]) -> 
 
 
 async def _visit(notice: Notice, addresses: Sequence[str]) -> Visit:
-    from node.drivers.libp2p import ANOTHER, Unreachable, ping_address  # noqa: PLC0415 - see _visit_all
+    from node.drivers.libp2p.visits import ping_address  # noqa: PLC0415 - see _visit_all
 
     shown = tuple(address.partition("/p2p/")[0] for address in addresses)
     problem = "none of its addresses is on a network of this device"

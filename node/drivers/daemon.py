@@ -74,7 +74,7 @@ class Sent(Protocol):
 
 
 class Transport(Protocol):
-    """As far as the core's actions go; see `node.drivers.libp2p.Libp2pTransport`."""
+    """As far as the core's actions go; see `node.drivers.libp2p.transport.Libp2pTransport`."""
 
     def send(self, peer: bytes, data: bytes) -> None: ...
     def publish(self, data: bytes) -> None: ...

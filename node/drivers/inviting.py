@@ -18,6 +18,7 @@ from crypto.identity import peer_id
 from gossip.errors import PeerViolation
 from gossip.manifest import Swarm
 from node.drivers.api import Unanswered
+from node.drivers.libp2p.terms import Unreachable
 from node.invitations import (
     Answered,
     Certified,
@@ -38,7 +39,7 @@ from node.invitations import (
 from node.ports import Entropy
 
 if TYPE_CHECKING:
-    from node.drivers.libp2p import Talk  # takes seconds to import: see node.drivers.boot
+    from node.drivers.libp2p.visits import Talk  # takes seconds to import: see node.drivers.boot
 
 TICK_S = 1.0
 SIGN_S = 10.0  # between two signs of life to somebody who waits
@@ -106,8 +107,6 @@ class Inviting:
 
     async def serve(self, talk: "Talk") -> None:
         """One stranger's conversation, to its end."""
-        from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - see node.drivers.boot
-
         self._count += 1
         number = self._count
         line = self._lines[number] = _Line()
@@ -124,8 +123,6 @@ class Inviting:
         await talk.finish()
 
     async def _hear(self, number: int, talk: "Talk", scope: trio.CancelScope) -> None:
-        from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - see node.drivers.boot
-
         try:
             while True:
                 self._tell(Heard(number, await talk.hear(SILENCE_S)))

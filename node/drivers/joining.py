@@ -23,6 +23,8 @@ from gossip.wire import Wire, pack, unpack
 from node.codes import KNOCK
 from node.drivers.interfaces import usable_interfaces
 from node.drivers.knocking import Joined, NobodyThere, Wish, join_nearby
+from node.drivers.libp2p.terms import Unreachable
+from node.drivers.timers import unix_time
 from node.home import Home, HomeError
 from node.nearby import of_swarm, of_this
 from node.store import SqliteStore, sync_folder
@@ -117,8 +119,6 @@ async def fetch_swarm(
     addresses: Sequence[str], identity: Identity, log: BoundLogger, waits_for: Callable[[str], None]
 ) -> Swarm:
     """The swarm of the first device that hands its manifest over, however long that takes."""
-    from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - takes seconds: see boot
-
     waits_for("a device of its bootstrap list to answer")
     pauses = iter(PAUSES_S)
     while True:
@@ -138,7 +138,6 @@ async def find_swarm(
 
     At a swarm that lets devices ask, this one knocks under its `name`, and keeps in its `home` what it is given.
     """
-    from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - takes seconds: see boot
     from node.drivers.mdns import NoMulticast, look_around  # noqa: PLC0415
 
     waits_for(f'a device of the swarm "{wanted}" nearby')
@@ -197,8 +196,6 @@ async def _knock(
     waits_for: Callable[[str], None],
 ) -> Joined | None:
     """None if nobody was reached: look again. NotJoined."""
-    from node.drivers.libp2p import unix_time  # noqa: PLC0415 - takes seconds: see boot
-
     wish = Wish(
         identity=identity,
         name=name,
@@ -219,7 +216,7 @@ async def _knock(
 
 async def _fetch(address: str, identity: Identity, log: BoundLogger) -> Swarm:
     """Raises Unreachable, PeerViolation, ManifestError."""
-    from node.drivers.libp2p import fetch_manifest  # noqa: PLC0415 - takes seconds: see boot
+    from node.drivers.libp2p.visits import fetch_manifest  # noqa: PLC0415 - takes seconds: see boot
 
     source, signed = await fetch_manifest(address, identity_seed=identity.seed, timeout_s=FETCH_S)
     if not signed:

@@ -24,6 +24,7 @@ from gossip.errors import GossamerError, PeerViolation
 from gossip.manifest import Swarm, open_manifest
 from node.codes import Secret
 from node.drivers.interfaces import usable_interfaces
+from node.drivers.libp2p.terms import Unreachable
 from node.invitations import (
     BOX_BYTES,
     CLAIMANTS_MAX,
@@ -90,8 +91,6 @@ class Wish:
 
 async def join_by_link(wish: Wish) -> Joined:
     """NotJoined, NobodyThere, and what speaks against the swarm."""
-    from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - takes seconds: see boot
-
     failures = []
     for address in wish.secret.addresses:
         wish.eyes.looks(f"the device that invites, at {address}")
@@ -219,8 +218,6 @@ class _Search:
         return meant[:KNOCKED_MAX]
 
     async def _ask(self, peer: str, addresses: Sequence[str]) -> None:
-        from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - takes seconds: see boot
-
         try:
             async with self._slots:
                 failures = []
@@ -269,7 +266,7 @@ class _Search:
 
 async def _join_at(address: str, wish: Wish, turns: _Turns | None = None) -> Joined:
     """One device, to the end. Unreachable, PeerViolation, NotJoined, and what speaks against the swarm."""
-    from node.drivers.libp2p import join_through  # noqa: PLC0415 - takes seconds: see boot
+    from node.drivers.libp2p.visits import join_through  # noqa: PLC0415 - takes seconds: see boot
 
     return await join_through(
         address,
@@ -281,7 +278,7 @@ async def _join_at(address: str, wish: Wish, turns: _Turns | None = None) -> Joi
 
 
 class _Talk(Protocol):
-    """As far as it is needed here; see `node.drivers.libp2p.Talk`."""
+    """As far as it is needed here; see `node.drivers.libp2p.visits.Talk`."""
 
     peer: bytes
 
@@ -308,8 +305,6 @@ async def _converse(talk: _Talk, *, address: str, wish: Wish, turns: _Turns | No
 async def _conclude(
     talk: _Talk, joiner: Joiner, welcomed: Sequence[JoinAction], address: str, wish: Wish
 ) -> Joined:
-    from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - see _join_at
-
     actions, swarm = welcomed, None
     while True:
         for action in actions:
@@ -344,8 +339,6 @@ async def _conclude(
 
 
 async def _heard(talk: _Talk, joiner: Joiner) -> bytes:
-    from node.drivers.libp2p import Unreachable  # noqa: PLC0415 - see _join_at
-
     try:
         with trio.fail_after(joiner.patience_s):
             return await talk.hear(SILENCE_S)

@@ -47,7 +47,7 @@ class _Share:
 
 
 class Mailbox:
-    """Where the transport (`node.drivers.libp2p.Inbox`) and this device's own machinery report."""
+    """Where the transport (`node.drivers.libp2p.terms.Inbox`) and this device's own machinery report."""
 
     def __init__(self) -> None:
         self.by_kind: dict[str, KindTraffic] = {}  # at most one entry a kind, and UNKNOWN

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Transport(Protocol):
-    """As far as it is needed here; see `node.drivers.libp2p.Libp2pTransport`."""
+    """As far as it is needed here; see `node.drivers.libp2p.transport.Libp2pTransport`."""
 
     @property
     def bound(self) -> Sequence[tuple[str, int]]: ...

@@ -8,7 +8,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -31,6 +30,7 @@ from node.config import (
 )
 from node.drivers.joining import keep_credential, keep_manifest, kept_manifest
 from node.drivers.knocking import Eyes, Joined, Wish, join_by_link, join_nearby
+from node.drivers.timers import unix_time
 from node.founding import refuse_unmasked
 from node.home import AlreadyRunning, Home, HomeError, hold, init_home, open_home, read_identity
 
@@ -87,7 +87,7 @@ class Newcomer:
             check=self._check,
             keep=self._keep,
             entropy=os.urandom,
-            unix_s=lambda: datetime.now(UTC).timestamp(),
+            unix_s=unix_time,
             eyes=self._eyes,
         )
         way = join_by_link if secret.addresses else partial(join_nearby, swarm=swarm)

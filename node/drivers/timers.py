@@ -4,6 +4,7 @@ import heapq
 import itertools
 import math
 import time  # noqa: TID251 - a driver's clock
+from datetime import UTC, datetime
 
 from gossip.events import Tag
 
@@ -14,6 +15,10 @@ def uptime() -> float:
     """Seconds on a clock that goes on while the machine is suspended, which trio's does not on every system."""
     boottime = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
     return time.time() if boottime is None else time.clock_gettime(boottime)
+
+
+def unix_time() -> float:
+    return datetime.now(UTC).timestamp()
 
 
 class Timers:

@@ -10,9 +10,11 @@ from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, PeerId, StopMessa
 from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
 
 from crypto.identity import Identity
-from node.drivers import circuits
-from node.drivers.circuits import Relaying
-from node.drivers.libp2p import Libp2pTransport, Limits
+from node.drivers.libp2p import circuits
+from node.drivers.libp2p.circuits import Relaying
+from node.drivers.libp2p.names import id_of
+from node.drivers.libp2p.terms import Limits
+from node.drivers.libp2p.transport import Libp2pTransport
 from node.relay import Status
 from tests.diary import PATIENCE_S, Diary
 
@@ -199,7 +201,7 @@ async def test_a_circuit_that_leads_elsewhere_is_not_dialled(no_holes, address):
 
 async def asked(device, other, protocol, message):
     """A stream of this protocol on which that was said."""
-    link = device.transport._link_to(other.key)
+    link = device.transport._host.link_to(other.key)
     stream = await device.transport._host.open(link.conn, protocol)
     await circuits._say(stream, message)
     return stream
@@ -210,7 +212,7 @@ async def test_only_a_relay_of_ours_may_bring_callers(no_holes):
     async with behind(relay, ada, bruno):
         await bruno.until(lambda: bool(bruno.circuits_to))
         await ada.dials(bruno, bruno.transport.addresses)
-        call = StopMessage(type=StopMessage.CONNECT, peer=PeerId(id=circuits._named(relay.key)))
+        call = StopMessage(type=StopMessage.CONNECT, peer=PeerId(id=id_of(relay.key).to_bytes()))
         stream = await asked(ada, bruno, circuits.STOP_PROTOCOL, call)
         with trio.fail_after(PATIENCE_S):
             answer = await circuits._read(stream, StopMessage)

@@ -18,8 +18,9 @@ from multiaddr import Multiaddr
 
 from crypto.identity import Identity
 from gossip.public import topic_of
-from node.drivers.guests import KIB, GuestLimits, Visit, has_place
-from node.drivers.libp2p import FOREIGN, Libp2pTransport, Limits
+from node.drivers.libp2p.guests import Visit, has_place
+from node.drivers.libp2p.terms import KIB, GuestLimits, Limits
+from node.drivers.libp2p.transport import FOREIGN, Libp2pTransport
 from tests.loopback.test_libp2p_hostile import (
     GOSSIP,
     MANIFEST,

@@ -10,9 +10,11 @@ from crypto.identity import Identity
 from gossip.admission import issue
 from gossip.errors import PeerViolation
 from node.codes import read_secret
-from node.drivers import knocking, libp2p
+from node.drivers import knocking
 from node.drivers.interfaces import Interface
 from node.drivers.knocking import NobodyThere, Wish, join_nearby
+from node.drivers.libp2p import visits
+from node.drivers.libp2p.terms import Unreachable
 from node.invitations import CLAIMANTS_MAX, Answered, Certified, Certify, End, Heard, Inviter, Opened, Say
 from node.nearby import Notice
 from tests.simulation.harness import tiny_swarm
@@ -52,7 +54,7 @@ class Line:
     async def hear(self, _silence_s):
         await trio.lowlevel.checkpoint()
         if not self._said:
-            raise libp2p.Unreachable("it hung up")
+            raise Unreachable("it hung up")
         return self._said.pop(0)
 
     async def finish(self):
@@ -102,7 +104,7 @@ class World:
         wifi = Interface("wlan0", (ipaddress.ip_interface("10.0.0.9/24"),))
         monkeypatch.setattr("node.drivers.mdns.Mdns", Mdns)
         monkeypatch.setattr(knocking, "usable_interfaces", lambda: [wifi])
-        monkeypatch.setattr(libp2p, "join_through", join_through)
+        monkeypatch.setattr(visits, "join_through", join_through)
 
     def _false(self, liar):
         """One that claims the number, with words of its own."""

@@ -28,7 +28,9 @@ from multiaddr import Multiaddr
 
 from crypto.identity import Identity, public_key_of
 from node.drivers.framing import SIGN_OF_LIFE, framed
-from node.drivers.libp2p import BUFFERED_BYTES, Libp2pTransport, Limits
+from node.drivers.libp2p.host import BUFFERED_BYTES
+from node.drivers.libp2p.terms import Limits
+from node.drivers.libp2p.transport import Libp2pTransport
 from tests.diary import PATIENCE_S, Diary
 
 SWARM = b"\x11" * 32

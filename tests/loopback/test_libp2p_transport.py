@@ -14,15 +14,10 @@ import trio
 from crypto.identity import Identity, peer_id
 from gossip.errors import MisuseError
 from node.drivers import virtual
-from node.drivers.libp2p import (
-    ANNOUNCEMENT_BYTES,
-    UNACKED_S,
-    Libp2pTransport,
-    Limits,
-    PortInUse,
-    Unreachable,
-    fetch_manifest,
-)
+from node.drivers.libp2p.tcp import UNACKED_S
+from node.drivers.libp2p.terms import ANNOUNCEMENT_BYTES, Limits, PortInUse, Unreachable
+from node.drivers.libp2p.transport import Libp2pTransport
+from node.drivers.libp2p.visits import fetch_manifest
 from tests.diary import Diary
 
 SWARM = b"\x11" * 32
@@ -218,7 +213,7 @@ async def test_a_neighbour_that_stops_is_reported_at_once_and_met_again_at_once(
 
 
 async def test_a_connection_that_only_the_other_side_lost_is_replaced(nursery, two_seeds, monkeypatch):
-    monkeypatch.setattr("node.drivers.libp2p.SIMULTANEOUS_S", 0.0)
+    monkeypatch.setattr("node.drivers.libp2p.transport.SIMULTANEOUS_S", 0.0)
     for stays_seed, lost_seed in (two_seeds, two_seeds[::-1]):
         stays, lost = Node(stays_seed), Node(lost_seed)
         await started(nursery, stays, lost)

@@ -7,7 +7,8 @@ import trio
 
 from crypto.identity import Identity
 from node.drivers.framing import LENGTH_BYTES
-from node.drivers.libp2p import Libp2pTransport, Limits
+from node.drivers.libp2p.terms import Limits
+from node.drivers.libp2p.transport import Libp2pTransport
 from node.drivers.links import ANNOUNCEMENT_BYTES, CONNECTION_BYTES, GRAFT_BYTES, WRITE_BYTES, Link, Pipe
 from node.drivers.virtual import MESH
 

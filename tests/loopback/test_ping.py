@@ -4,7 +4,10 @@ import pytest
 import trio
 
 from crypto.identity import Identity
-from node.drivers.libp2p import PINGS_MAX, Libp2pTransport, Limits, Unreachable, ping_address, unix_time
+from node.drivers.libp2p.terms import Limits, Unreachable
+from node.drivers.libp2p.transport import Libp2pTransport
+from node.drivers.libp2p.visits import PINGS_MAX, ping_address
+from node.drivers.timers import unix_time
 
 HOUR_S = 3600.0
 SWARM = b"\x11" * 32

@@ -54,7 +54,7 @@ def watch_masks(module):
         return honest(vector, lanes, masks, **more)
     module.apply_masks = apply_masks
 
-WATCHED = {"node.drivers.libp2p": watch_transport, "gossip.secure_sum": watch_masks}
+WATCHED = {"node.drivers.libp2p.transport": watch_transport, "gossip.secure_sum": watch_masks}
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):

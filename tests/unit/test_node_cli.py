@@ -303,6 +303,16 @@ def test_asking_a_daemon_loads_neither_torch_nor_libp2p():
     assert told.stdout.decode().strip() == "[]"
 
 
+def test_a_daemon_and_a_doctor_start_without_libp2p():
+    """It takes seconds, in which a daemon answers already: it is loaded later, by a thread."""
+    script = (
+        "import sys; import node.drivers.boot, node.drivers.checkup, node.drivers.newcomer\n"
+        "print([name for name in ['libp2p', 'multiaddr'] if name in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert told.stdout.decode().strip() == "[]"
+
+
 def test_the_module_is_the_command(tmp_path):
     told = subprocess.run(
         [sys.executable, "-m", "node", "status", "--home", str(tmp_path / "none")],

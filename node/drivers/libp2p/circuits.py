@@ -1,14 +1,13 @@
-"""Circuits and holes: connections to devices that nobody can dial, for `node.drivers.libp2p`, as `node.relay` decides.
+"""Circuits, and how they become direct: connections to devices that nobody can dial, as `node.relay` decides.
 
 **Circuits** are streams of circuit relay v2 (/libp2p/circuit/relay/0.2.0/hop and /stop). `Circuit` makes a line of one, on which Noise
 and yamux run as on a socket. One field of the protocol has a second use here: the relay's answer to RESERVE names, as
 `peer.addrs`, the address at which it sees the device that has reserved, which identify would tell elsewhere. Vouchers are left out:
 relays here serve whom they know.
 
-**Holes** (/libp2p/dcutr). Every dial beyond this device's own networks leaves from one local port, so that its router gives all of
-them the same outer port, which a relay then sees. The end that was called writes CONNECT, the other one answers, SYNC follows, and
-both dial: the caller at once, the called after half a round trip. Who arrives first may find that the other has not dialled yet; so
-meanwhile the port listens as well, for the one expected address. The caller speaks first in the handshakes, whichever SYN arrived.
+**DCUtR** (/libp2p/dcutr). The end that was called writes CONNECT, the other one answers, SYNC follows, and both dial: the caller at
+once, the called after half a round trip, each from the one port that `holes` keeps. The caller speaks first in the handshakes,
+whichever SYN arrived.
 
 **libp2p 0.8.1**'s own classes for either are not used, their messages are. `CircuitV2Protocol` lets anyone reserve for anyone, by the
 peer that the message names; knows one circuit a device (`_active_relays`), so that the end of one ends another; and limits a circuit
@@ -16,30 +15,26 @@ in bytes and in time, not in bytes a second. `DCUtRProtocol` dials the addresses
 the listening port, which here is bound so that nobody shares it, and closes the circuit some seconds later, whatever is on it.
 """
 
-# ruff: noqa: TID251 - beside node/drivers/libp2p.py the one file that touches libp2p; the drivers are trio's room
+# ruff: noqa: TID251 - touches libp2p; the drivers are trio's room
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
-import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import trio
 from google.protobuf.message import DecodeError, Message
-from libp2p.abc import INetStream
-from libp2p.custom_types import TProtocol
+from libp2p.abc import INetConn, INetStream
+from libp2p.custom_types import StreamHandlerFn, TProtocol
 from libp2p.exceptions import BaseLibp2pError
-from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.network.stream.net_stream import NetStream
 from libp2p.peer.id import ID
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, Limit, PeerId, Reservation, StopMessage
 from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
-from libp2p.security.noise.io import MAX_NOISE_MESSAGE_LEN
 from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
@@ -48,6 +43,13 @@ from gossip.errors import PeerViolation
 from node.config import listen_address
 from node.drivers.framing import pieces
 from node.drivers.interfaces import interfaces
+from node.drivers.libp2p.holes import PUNCHES_MAX, Holes
+from node.drivers.libp2p.host import RESET_S, Host, Yamux, reset
+from node.drivers.libp2p.line import Line
+from node.drivers.libp2p.link import Link
+from node.drivers.libp2p.names import id_of
+from node.drivers.libp2p.tcp import Socket
+from node.drivers.libp2p.terms import Log
 from node.nearby import route_of
 from node.relay import (
     PUNCH_PAUSES_S,
@@ -82,8 +84,6 @@ OBSERVED_MAX = 2  # addresses taken from one message
 PUMP_BYTES = 64 * 1024  # of a circuit, at once
 TALK_S = 10.0  # for a question and its answer
 PUNCH_S = 6.0  # for the two dials to meet
-PUNCH_PAUSE_S = 0.1  # after a dial that was refused
-PUNCHES_MAX = 16  # at a time
 RESERVATION_MIN_S = 120.0  # whatever a relay, and our clock, say
 
 M = TypeVar("M", bound=Message)
@@ -108,85 +108,27 @@ class Relaying:
     far: Callable[[str], bool] = is_far
 
 
-class Line(Protocol):
-    """What a connection runs on."""
-
-    host: str
-    port: int
-    inbound: bool
-    neighbour: bool
-    closed: trio.Event
-
-    def abort(self) -> None: ...
-
-
-class Link(Protocol):
-    """As far as circuits need to know; see `node.drivers.libp2p`."""
-
-    peer: bytes
-    name: str
-    address: str
-    relayed: bool
-    punches: int  # that the other end has asked for
-    ended: trio.Event
-
-    @property
-    def socket(self) -> Any: ...
-
-
-class Ground(Protocol):
-    """What circuits stand on: `node.drivers.libp2p.Libp2pTransport`."""
-
-    def link_to(self, peer: bytes) -> Link | None:
-        """That is up."""
-
-    async def open(self, link: Any, protocol: TProtocol) -> NetStream: ...
-    async def upgrade(self, line: Any, peer: bytes, *, initiator: bool) -> Any: ...
-    def admits(self, line: Any) -> bool: ...
-    def own_addresses(self) -> list[str]: ...
-    def unix_time(self) -> float: ...
-    def start_soon(self, work: Callable[..., Any], *arguments: Any) -> None: ...
-    def tcp_line(self, stream: trio.SocketStream, *, inbound: bool) -> Any: ...
-    def log(self, name: str, fields: dict[str, object]) -> None: ...
-
-
-class Circuit(ReadWriteCloser):
-    """One end of a circuit, as a line that can be cut off at once. Its bytes are counted on the relay's line."""
+class Circuit(Line):
+    """One end of a circuit. Its bytes are counted on the relay's line."""
 
     relayed = True
-    end = "connection lost"
 
     def __init__(self, stream: NetStream, relay: Link, *, inbound: bool) -> None:
+        via = relay.socket
+        address = f"{relay.address}/p2p/{relay.name}{CIRCUIT}"
+        super().__init__((via.host, via.port), address, via.local, inbound=inbound)
         self.stream = stream
         self.relay = relay.peer
-        self.host, self.port = relay.socket.host, relay.socket.port
-        self.local: tuple[str, int] = relay.socket.local
-        self.address = f"{relay.address}/p2p/{relay.name}{CIRCUIT}"
-        self.inbound = inbound
-        self.neighbour = False
-        self.punched = False
-        self.closed = trio.Event()
-        self._arrived = bytearray()
         _keep_window(stream)
 
-    async def read(self, n: int | None = None) -> bytes:
-        """Exactly `n` bytes; ConnectionClosedError if they do not come."""
-        wanted = MAX_NOISE_MESSAGE_LEN if n is None else n
-        if wanted > MAX_NOISE_MESSAGE_LEN:
-            raise ConnectionClosedError(
-                f"{wanted} bytes announced; Noise has at most {MAX_NOISE_MESSAGE_LEN}"
-            )
-        while len(self._arrived) < wanted:
-            try:
-                chunk = await self.stream.read(PUMP_BYTES)
-            except BaseLibp2pError as error:
-                raise ConnectionClosedError("the circuit ended", transport="circuit") from error
-            if not chunk:
-                raise ConnectionClosedError("the circuit ended", transport="circuit")
-            self._arrived += chunk
-        data = bytes(self._arrived[:wanted])
-        del self._arrived[:wanted]
-        return data
+    async def _receive(self) -> bytes:
+        try:
+            chunk = await self.stream.read(PUMP_BYTES)
+        except BaseLibp2pError as error:
+            raise ConnectionClosedError("the circuit ended", transport="circuit") from error
+        if not chunk:
+            raise ConnectionClosedError("the circuit ended", transport="circuit")
+        return chunk
 
     async def write(self, data: bytes) -> None:
         try:
@@ -194,17 +136,6 @@ class Circuit(ReadWriteCloser):
                 await self.stream.write(piece)
         except BaseLibp2pError as error:
             raise ConnectionClosedError("the circuit ended", transport="circuit") from error
-
-    def abort(self) -> None:
-        """Whoever keeps the circuit resets its stream."""
-        self.closed.set()
-
-    async def close(self) -> None:
-        self.abort()
-        await trio.lowlevel.checkpoint()
-
-    def get_remote_address(self) -> tuple[str, int]:
-        return self.host, self.port
 
 
 def split(text: str) -> tuple[str, str] | None:
@@ -216,9 +147,22 @@ def split(text: str) -> tuple[str, str] | None:
 class Circuits:
     """Both sides of a relay, and holes, on the links of one transport. Everything belongs to the trio thread."""
 
-    def __init__(self, ground: Ground, relaying: Relaying) -> None:
-        self._ground = ground
+    def __init__(
+        self,
+        host: Host,
+        relaying: Relaying,
+        *,
+        own_addresses: Callable[[], Sequence[str]],
+        clock: Callable[[], float],
+        start_soon: Callable[..., None],
+        log: Log,
+    ) -> None:
+        self._host = host
         self._relaying = relaying
+        self._own_addresses = own_addresses
+        self._clock = clock
+        self._start_soon = start_soon
+        self._log = log
         self._relay = Relay()
         self._relayed_bytes = 0
         self._meter = Meter(0.0)
@@ -229,7 +173,7 @@ class Circuits:
         self.holes = Holes(relaying.far)
 
     @property
-    def handlers(self) -> dict[TProtocol, Callable[[INetStream], Coroutine[Any, Any, None]]]:
+    def handlers(self) -> dict[TProtocol, StreamHandlerFn]:
         serving = {HOP_PROTOCOL: self._hop} if self._relaying.serves else {}
         return {STOP_PROTOCOL: self._stop, DCUTR_PROTOCOL: self._be_synchronised, **serving}
 
@@ -250,7 +194,7 @@ class Circuits:
     def up(self, link: Link) -> None:
         if link.relayed:
             if link.socket.inbound:
-                self._ground.start_soon(self._punch, link)
+                self._start_soon(self._punch, link)
         elif not link.socket.punched and self._relaying.far(link.address):
             arrived = link.socket.inbound
             self._seek(Accepted(link.peer) if arrived else Dialled(link.peer, link.address))
@@ -274,10 +218,10 @@ class Circuits:
         for action in self._seeker.handle(event, trio.current_time()):
             match action:
                 case Ask(peer):
-                    self._ground.start_soon(self._reserve, peer)
+                    self._start_soon(self._reserve, peer)
                 case Announce(relays):
                     me = [f"{address}/p2p/{peer_id(peer)}{CIRCUIT}" for peer, address in relays]
-                    self._ground.log("relays", {"relays": [peer_id(peer) for peer, _ in relays]})
+                    self._log("relays", {"relays": [peer_id(peer) for peer, _ in relays]})
                     self._relaying.reachable(me)
         self._woken.set()
 
@@ -299,7 +243,9 @@ class Circuits:
             else:
                 self._relaying.kept(link.peer)
                 answer.reservation.CopyFrom(self._reservation(RESERVATION_S))
-                answer.peer.CopyFrom(PeerId(id=_named(link.peer), addrs=[Multiaddr(link.address).to_bytes()]))
+                answer.peer.CopyFrom(
+                    PeerId(id=link.id.to_bytes(), addrs=[Multiaddr(link.address).to_bytes()])
+                )
                 answer.limit.CopyFrom(Limit())  # neither seconds nor bytes in all
             with trio.fail_after(TALK_S):
                 await _say(stream, answer)
@@ -319,19 +265,19 @@ class Circuits:
 
     def _reservation(self, lasts_s: float) -> Reservation:
         return Reservation(
-            expire=max(0, math.floor(self._ground.unix_time() + lasts_s)),
-            addrs=[Multiaddr(address).to_bytes() for address in self._ground.own_addresses()],
+            expire=max(0, math.floor(self._clock() + lasts_s)),
+            addrs=[Multiaddr(address).to_bytes() for address in self._own_addresses()],
         )
 
     async def _connect(self, caller: NetStream, link: Link, target: bytes) -> None:
         called = None
         try:
             with trio.fail_after(TALK_S):
-                onward = self._ground.link_to(target)
+                onward = self._host.link_to(target)
                 if onward is None or onward.relayed:
                     raise ConnectionClosedError("it is not connected")
-                called = await self._ground.open(onward, STOP_PROTOCOL)
-                await _say(called, StopMessage(type=StopMessage.CONNECT, peer=PeerId(id=_named(link.peer))))
+                called = await self._host.open(onward.conn, STOP_PROTOCOL)
+                await _say(called, StopMessage(type=StopMessage.CONNECT, peer=PeerId(id=link.id.to_bytes())))
                 answer = await _read(called, StopMessage)
                 if answer.type != StopMessage.STATUS or answer.status != _proto(Status.OK):
                     raise ConnectionClosedError("it does not want to be called")
@@ -350,7 +296,7 @@ class Circuits:
                 for one, other in ((caller, called), (called, caller)):
                     nursery.start_soon(self._pump, one, other, nursery.cancel_scope)
         finally:
-            with trio.CancelScope(deadline=trio.current_time() + 1.0, shield=True):
+            with trio.CancelScope(deadline=trio.current_time() + RESET_S, shield=True):
                 await called.reset()
                 await caller.reset()
 
@@ -369,22 +315,22 @@ class Circuits:
     # --- the device behind a router ----------------------------------------------------------------------------
 
     async def _reserve(self, peer: bytes) -> None:
-        link = self._ground.link_to(peer)
+        link = self._host.link_to(peer)
         reason = "the connection is over"
         if link is not None:
             try:
                 with trio.fail_after(TALK_S):
-                    stream = await self._ground.open(link, HOP_PROTOCOL)
+                    stream = await self._host.open(link.conn, HOP_PROTOCOL)
                     try:
                         await _say(stream, HopMessage(type=HopMessage.RESERVE))
                         answer = await _read(stream, HopMessage)
                     finally:
-                        await _leave(stream)
+                        await reset(stream)
                 if answer.type == HopMessage.STATUS and answer.status == _proto(Status.OK):
                     if link.socket.hole_port and answer.peer.addrs:
                         self._seen[peer] = _address(answer.peer.addrs[0])
                     # It is a moment of Unix time, and devices' clocks differ.
-                    lasts_s = answer.reservation.expire - self._ground.unix_time()
+                    lasts_s = answer.reservation.expire - self._clock()
                     self._relaying.kept(peer)
                     self._seek(Reserved(peer, min(max(lasts_s, RESERVATION_MIN_S), RESERVATION_S)))
                     return
@@ -393,7 +339,7 @@ class Circuits:
                 reason = f"no answer within {TALK_S:g} s"
             except (BaseLibp2pError, PeerViolation) as error:
                 reason = str(error) or type(error).__name__
-        self._ground.log("not_relayed", {"peer": peer_id(peer), "reason": reason})
+        self._log("not_relayed", {"peer": peer_id(peer), "reason": reason})
         self._seek(Denied(peer))
 
     async def _stop(self, stream: INetStream) -> None:
@@ -404,7 +350,7 @@ class Circuits:
                 raise PeerViolation("a status that nobody asked for")
             wanted = relay is not None and self._seeker.is_relay(relay.peer)
             line = Circuit(cast(NetStream, stream), relay, inbound=True) if relay is not None else None
-            if line is None or not wanted or not self._ground.admits(line):
+            if line is None or not wanted or not self._host.tcp.admits(line):
                 await _say(
                     stream, StopMessage(type=StopMessage.STATUS, status=_proto(Status.PERMISSION_DENIED))
                 )
@@ -412,33 +358,34 @@ class Circuits:
             await _say(stream, StopMessage(type=StopMessage.STATUS, status=_proto(Status.OK)))
         try:
             # Whom the relay says it is from is its word; the handshake proves it.
-            await self._ground.upgrade(line, _key(asked.peer.id), initiator=False)
+            await self._host.upgrade(line, _key(asked.peer.id), initiator=False)
             await line.closed.wait()
         finally:
             line.abort()
-            await _leave(line.stream)
+            await reset(line.stream)
 
-    async def through(self, relay: Link, peer: bytes) -> Any:
+    async def through(self, relay: Link, peer: bytes) -> INetConn:
         """A connection to a device through a relay. BaseLibp2pError, trio.TooSlowError, PeerViolation."""
         with trio.fail_after(TALK_S):
-            stream = await self._ground.open(relay, HOP_PROTOCOL)
+            stream = await self._host.open(relay.conn, HOP_PROTOCOL)
             line = Circuit(stream, relay, inbound=False)
-            self._ground.start_soon(_reset_when_closed, line)
+            self._start_soon(_reset_when_closed, line)
             try:
-                await _say(stream, HopMessage(type=HopMessage.CONNECT, peer=PeerId(id=_named(peer))))
+                await _say(
+                    stream, HopMessage(type=HopMessage.CONNECT, peer=PeerId(id=id_of(peer).to_bytes()))
+                )
                 answer = await _read(stream, HopMessage)
                 if answer.type != HopMessage.STATUS or answer.status != _proto(Status.OK):
                     raise ConnectionClosedError(f"the relay refused: {_words(answer.status)}")
-                return await self._ground.upgrade(line, peer, initiator=True)
+                return cast(INetConn, await self._host.upgrade(line, peer, initiator=True))
             except BaseException:
                 line.abort()
                 raise
 
     def _link_of(self, stream: INetStream) -> Link | None:
         """Of a neighbour: nobody else is served."""
-        muxed = cast(Any, stream.muxed_conn)
-        link = cast("Link | None", muxed.link)
-        return link if link is not None and self._ground.link_to(link.peer) is link else None
+        link = cast(Yamux, stream.muxed_conn).link
+        return link if link is not None and self._host.link_to(link.peer) is link else None
 
     # --- holes --------------------------------------------------------------------------------------------------
 
@@ -450,12 +397,12 @@ class Circuits:
                 return
             seen = self._seen_by(link)
             if seen is None:
-                self._ground.log(
+                self._log(
                     "not_punched", {"peer": link.name, "reason": "no relay sees the port that holes need"}
                 )
                 return
             try:
-                stream = await self._ground.open(link, DCUTR_PROTOCOL)
+                stream = await self._host.open(link.conn, DCUTR_PROTOCOL)
                 try:
                     with trio.fail_after(TALK_S):
                         asked_at = trio.current_time()
@@ -464,12 +411,12 @@ class Circuits:
                         round_trip_s = trio.current_time() - asked_at
                         await _say(stream, _hole(HolePunch.SYNC))
                 finally:
-                    with trio.CancelScope(shield=True, deadline=trio.current_time() + 1.0):
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + RESET_S):
                         await stream.close()
                 await trio.sleep(round_trip_s / 2)
                 await self._meet(link, theirs, initiator=False)
             except (BaseLibp2pError, trio.TooSlowError, PeerViolation) as error:
-                self._ground.log("not_punched", {"peer": link.name, "reason": str(error) or repr(error)})
+                self._log("not_punched", {"peer": link.name, "reason": str(error) or repr(error)})
 
     async def _be_synchronised(self, stream: INetStream) -> None:
         link = self._link_of(stream)
@@ -490,7 +437,7 @@ class Circuits:
 
     def _seen_by(self, link: Link) -> str | None:
         """At which address our dials are seen, if possible by the relay of this very circuit."""
-        return self._seen.get(link.socket.relay) or next(iter(self._seen.values()), None)
+        return self._seen.get(cast(Circuit, link.socket).relay) or next(iter(self._seen.values()), None)
 
     async def _meet(self, link: Link, theirs: HolePunch, *, initiator: bool) -> None:
         """Dial while the other one dials."""
@@ -503,114 +450,15 @@ class Circuits:
                 with trio.move_on_after(PUNCH_S):
                     stream = await self.holes.meet(*listen_address(address))
             if stream is None:
-                self._ground.log("not_punched", {"peer": link.name, "reason": f"no answer at {address}"})
+                self._log("not_punched", {"peer": link.name, "reason": f"no answer at {address}"})
                 continue
-            line = self._ground.tcp_line(stream, inbound=not initiator)
+            line = Socket(stream, self._host.tcp.traffic, inbound=not initiator)
             line.punched = True
-            if line.inbound and not self._ground.admits(line):
+            if line.inbound and not self._host.tcp.admits(line):
                 line.abort()
                 return
-            await self._ground.upgrade(line, link.peer, initiator=initiator)
+            await self._host.upgrade(line, link.peer, initiator=initiator)
             return
-
-
-class Holes:
-    """The one local port from which this device dials beyond its own networks. IPv4."""
-
-    def __init__(self, far: Callable[[str], bool]) -> None:
-        self._far = far
-        self._port = 0
-        self._binding = trio.Lock()
-        self._expected: dict[tuple[str, int], trio.MemorySendChannel[trio.SocketStream]] = {}
-
-    async def dial(self, address: str) -> trio.SocketStream | None:
-        """A connection from that port; None if the address is near, or the port cannot be used for it. OSError."""
-        if not address.startswith("/ip4/") or not self._far(address):
-            return None
-        try:
-            return await self._dial(listen_address(address))
-        except OSError as error:
-            # Another program has the port by now, or a connection to there has just ended.
-            if error.errno in {errno.EADDRINUSE, errno.EADDRNOTAVAIL}:
-                return None
-            raise
-
-    async def meet(self, host: str, port: int) -> trio.SocketStream:
-        """A connection with whoever dials us from there meanwhile; without end, if need be."""
-        if (host, port) in self._expected:
-            raise ConnectionClosedError("a hole to there is being made already")
-        arrived, arrivals = trio.open_memory_channel[trio.SocketStream](1)
-        self._expected[host, port] = arrived
-        try:
-            async with trio.open_nursery() as nursery, self._listening(nursery):
-                nursery.start_soon(self._keep_dialling, (host, port), arrived)
-                stream = await arrivals.receive()
-                nursery.cancel_scope.cancel()
-            return stream
-        finally:
-            del self._expected[host, port]
-
-    @contextlib.asynccontextmanager
-    async def _listening(self, nursery: trio.Nursery) -> AsyncIterator[None]:
-        with await self._socket() as listener:
-            # One of several that listen: the system chooses among them, and each knows all who are expected.
-            listener.listen(PUNCHES_MAX)
-            nursery.start_soon(self._accept, listener)
-            yield
-
-    async def _accept(self, listener: trio.socket.SocketType) -> None:
-        while True:
-            try:
-                accepted, remote = await listener.accept()
-            except OSError:
-                return
-            self._arrive(accepted, remote[:2])
-
-    def _arrive(self, accepted: trio.socket.SocketType, remote: tuple[str, int]) -> None:
-        expected = self._expected.get(remote)
-        try:
-            if expected is None:
-                raise trio.WouldBlock
-            expected.send_nowait(trio.SocketStream(accepted))
-        except (trio.WouldBlock, OSError):
-            accepted.close()
-
-    async def _keep_dialling(
-        self, remote: tuple[str, int], arrived: trio.MemorySendChannel[trio.SocketStream]
-    ) -> None:
-        while True:
-            with contextlib.suppress(OSError):
-                stream = await self._dial(remote)
-                try:
-                    arrived.send_nowait(stream)
-                except trio.WouldBlock:
-                    stream.socket.close()
-                return
-            await trio.sleep(PUNCH_PAUSE_S)
-
-    async def _dial(self, remote: tuple[str, int]) -> trio.SocketStream:
-        dialling = await self._socket()
-        try:
-            await dialling.connect(remote)
-            return trio.SocketStream(dialling)
-        except BaseException:
-            dialling.close()
-            raise
-
-    async def _socket(self) -> trio.socket.SocketType:
-        made = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if hasattr(socket, "SO_REUSEPORT"):
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            async with self._binding:
-                # What arrives there and is not expected is closed.
-                await made.bind(("0.0.0.0", self._port))  # noqa: S104
-                self._port = made.getsockname()[1]
-        except BaseException:
-            made.close()
-            raise
-        return made
 
 
 # --- messages ---------------------------------------------------------------------------------------------------
@@ -650,10 +498,6 @@ def _words(status: int) -> str:
         return f"status {status}"
 
 
-def _named(peer: bytes) -> bytes:
-    return ID.from_base58(peer_id(peer)).to_bytes()
-
-
 def _key(raw: bytes) -> bytes:
     """PeerViolation."""
     try:
@@ -677,13 +521,8 @@ def _keep_window(stream: NetStream) -> None:
     cast(Any, stream.muxed_stream)._apply_autotune_epoch = lambda _buffered: 0  # noqa: SLF001
 
 
-async def _leave(stream: INetStream) -> None:
-    with trio.CancelScope(deadline=trio.current_time() + 1.0, shield=True):
-        await stream.reset()
-
-
 async def _reset_when_closed(line: Circuit) -> None:
     try:
         await line.closed.wait()
     finally:
-        await _leave(line.stream)
+        await reset(line.stream)
