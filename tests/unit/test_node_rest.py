@@ -94,6 +94,7 @@ def test_where_no_round_comes_all_wake_as_the_lottery_draws_more_and_more():
     while not of(actions, Train):
         (timer,) = [timer for timer in of(actions, SetTimer) if timer.tag == ("lottery",)]
         wakes += 1
+        assert wakes < 100, "the lottery draws no more of them"
         assert timer.at == pytest.approx(wakes * whole_sum_s(COHORTS)), "once a waiting time"
         assert core.status(timer.at)["doing"] == "rests"
         actions = core.handle(LOTTERY, timer.at)
