@@ -5,7 +5,7 @@ who may lead). A READY goes to the first candidate to lead; when that one fails 
 in a bag, and closes when the bag is full, when everybody who is known to live is in it, or when its waiting time is over with n_min
 or more. With fewer it hands the bag to a live candidate strictly lower in the ranking, so handing on ends; the lowest keeps waiting.
 
-In a large swarm only when none of the candidates can be reached, others that this device happens to know are asked.
+In a large swarm others than the candidates, whom this device happens to know, are asked only when none of these can be reached.
 
 **Hubs** are devices that say of themselves that they are well connected and there to stay (`gossip.membership`). They rank
 first, and as many of them lead side by side as sums are to come of the round: a READY goes to one that is connected already, so

@@ -1,15 +1,19 @@
 """Whose turn it is: whom the lottery draws for a round, and who may be asked to lead it.
 
+It guarantees that all who know the same history, members and hubs come to the same answer, without a message. It does not guarantee
+chance against whoever can make keys: of many it may take one that is often drawn, or leads. What that is worth, admission bounds
+(docs/threat-model.md); a leader can but leave others out (`gossip.rendezvous`).
+
 **The ranking.** Candidates to lead a round are ranked by H(swarm || round || peer), hubs first, so that everybody ranks alike and
-nobody chooses. In a small swarm they are the members known to live.
+nobody chooses: rendezvous hashing (Thaler and Ravishankar 1998). In a small swarm they are the members known to live.
 
 **In a large swarm nobody knows all members**, so the candidates are the contributors of the round before the last, whom everybody
 knows by the history and finds by the *guides* that came with it (`gossip.sync`); in the second round those of the first, and before
 it the founder. Not those of the last round: who has heard of one of its sums may not have heard of the other, and would ask another
 leader, so that one round of two sums made the next one of two.
 
-There, a **lottery** decides who may say READY for a round at all, H(swarm || round || peer) < p, so that about three quarters of the
-round's sums * n_max places are filled, whatever the number N of members. p starts at sums * n_max / N, and follows from how many
+There, a **lottery** decides who may say READY for a round at all, H(swarm || round || peer) < p, like sortition in Algorand (Gilad et
+al. 2017), but open: anybody can tell who is drawn. So about three quarters of the round's sums * n_max places are filled, whatever the number N of members. p starts at sums * n_max / N, and follows from how many
 contributed to the rounds before:
 
     p' = min(1, p * clamp(sqrt(3/4 sums n_max / contributors_r), 1/2, 2)),  and twice as much for each waiting time without a round

@@ -471,7 +471,8 @@ class Run:
                 sent_bytes=sum(
                     status.traffic.sent for daemon in self.daemons for status in daemon.all_heard()
                 ),
-                left_s=left_s(self._now_s, round_, rounds),
+                # Afterwards replicas are compared, and there is no telling for how long.
+                left_s=left_s(self._now_s, round_, rounds) if round_ < rounds else None,
             )
         )
 

@@ -294,21 +294,16 @@ def test_the_command_line_loads_nothing_heavy(tmp_path):
     assert told.stderr.decode().strip() == "[]"
 
 
-def test_asking_a_daemon_loads_neither_torch_nor_libp2p():
-    script = (
-        "import sys; import node.commands\n"
-        "print([name for name in ['torch', 'libp2p', 'trio', 'starlette'] if name in sys.modules])"
-    )
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    assert told.stdout.decode().strip() == "[]"
-
-
-def test_a_daemon_and_a_doctor_start_without_libp2p():
-    """It takes seconds, in which a daemon answers already: it is loaded later, by a thread."""
-    script = (
-        "import sys; import node.drivers.boot, node.drivers.checkup, node.drivers.newcomer\n"
-        "print([name for name in ['libp2p', 'multiaddr'] if name in sys.modules])"
-    )
+@pytest.mark.parametrize(
+    ("loaded", "heavy"),
+    [
+        ("node.commands", ["torch", "libp2p", "trio", "starlette"]),
+        # libp2p takes seconds, in which a daemon answers already: it is loaded later, by a thread.
+        ("node.drivers.boot, node.drivers.checkup, node.drivers.newcomer", ["libp2p", "multiaddr"]),
+    ],
+)
+def test_who_only_asks_or_starts_does_not_load_what_takes_seconds(loaded, heavy):
+    script = f"import sys; import {loaded}\nprint([name for name in {heavy} if name in sys.modules])"
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert told.stdout.decode().strip() == "[]"
 

@@ -45,8 +45,8 @@ from node.drivers.libp2p.tcp import Socket
 from node.drivers.libp2p.terms import GuestLimits, Limits, Log, Traffic
 from node.drivers.libp2p.visits import exactly
 
-PING_PROTOCOL = TProtocol("/ipfs/ping/1.0.0")
-PING_BYTES = 32
+LIBP2P_PING_PROTOCOL = TProtocol("/ipfs/ping/1.0.0")
+LIBP2P_PING_BYTES = 32
 IDENTIFIES_AS = "gossamer/1"
 
 
@@ -110,7 +110,7 @@ class Guests:
 
     @property
     def handlers(self) -> dict[TProtocol, StreamHandlerFn]:
-        return {IDENTIFY_PROTOCOL: self._identify, PING_PROTOCOL: self._echo}
+        return {IDENTIFY_PROTOCOL: self._identify, LIBP2P_PING_PROTOCOL: self._echo}
 
     def tell(self, data: bytes) -> None:
         """Announce it, under our signature, to those that have subscribed."""
@@ -180,7 +180,7 @@ class Guests:
         with suppress(StreamEOF):
             while True:
                 with trio.fail_after(self._limits.handshake_s):
-                    await stream.write(await exactly(stream, PING_BYTES))
+                    await stream.write(await exactly(stream, LIBP2P_PING_BYTES))
 
     async def hear(self, visit: Visit, stream: INetStream) -> None:
         """It may subscribe. Whatever else it says is dropped."""
