@@ -2,10 +2,12 @@
 
 import dataclasses
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from scenarios import swarm
 from scenarios.progress import BAR_CHARACTERS, LINE_EVERY_S, PlainDisplay, Snapshot, VirtualSnapshot, display
 
 SNAPSHOT = Snapshot("training", 10.0, 7, 8, 3, 40, 0.5, 2_500_000)
@@ -81,3 +83,22 @@ def test_a_second_run_has_lines_before_it_lasts_as_long_as_the_first():
     for at_s in (1.0, 400.0, 2.0, 2.0 + LINE_EVERY_S / 2, 2.0 + LINE_EVERY_S):
         display.show(dataclasses.replace(SNAPSHOT, at_s=at_s))
     assert [float(line.split()[0]) for line in lines] == [1.0, 400.0, 2.0, round(2.0 + LINE_EVERY_S)]
+
+
+@pytest.mark.parametrize(("round_", "left_s"), [(0, None), (10, 90.0), (40, None)])
+def test_of_daemons_there_is_no_telling_before_their_first_round_nor_while_replicas_are_compared(
+    round_, left_s
+):
+    status = SimpleNamespace(accuracy=0.5, round=round_, traffic=SimpleNamespace(sent=1000))
+    daemon = SimpleNamespace(heard=status, all_heard=lambda: [status])
+    shown: list[Snapshot] = []
+    run = SimpleNamespace(
+        _up=[daemon],
+        daemons=[daemon],
+        plan=SimpleNamespace(rounds=40, devices=[daemon]),
+        stage="training",
+        _now_s=30.0,
+        display=SimpleNamespace(show=shown.append),
+    )
+    swarm.Run._show(run)
+    assert [snapshot.left_s for snapshot in shown] == [left_s]
