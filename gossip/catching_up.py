@@ -5,9 +5,17 @@
 
 Every STATE_EVERY rounds a cohort signs the root of the model folded from its parents' ancestors (`gossip.checkpoint`). Whoever
 brings such a checkpoint is trusted for nothing: the aggregate that it offers must be signed by its cohort, and the ids, x and v
-must have the root that stands in it, or the sender is blamed and asked for no other one. What is then believed is what t
-members of one cohort have signed, all of them admitted. In an open swarm anybody can be t members, so that the same aggregate
-must be offered by OFFERS_NEEDED neighbours; it still shows only that an open swarm believes whom it meets.
+must have the root that stands in it, or the sender is blamed and asked for no other one.
+
+**What a league gains.** n_min devices can be a cohort, and sign any state. So a checkpoint is taken only
+
+- from a majority: more than half of the neighbours that were asked offer the same (in an open swarm two at least), and all
+  who met for its aggregate have been admitted;
+- if it contains all that this device's own history knows, so that nothing is forgotten for it;
+- until a later cohort says otherwise: `Doubt` holds every later `state` against the fold from this one, and at the first that
+  differs, whoever lied, the device gives the checkpoint up and folds everything from the first round by itself.
+
+A league that is a newcomer's majority and keeps everybody else from it shows it a world of its own, as it does without checkpoints.
 
 An offer is the newest such aggregate that holds for whoever offers it: each computes the root anew from its own history, and a
 `state` that is false is not handed on, whoever signed it. Neighbours that know the same offer the same.
@@ -30,7 +38,7 @@ from gossip.events import Report, Send
 from gossip.fold import Replica
 from gossip.history import History, Waiting
 from gossip.layout import Integers, Layout
-from gossip.manifest import Swarm
+from gossip.manifest import Manifest, Swarm
 from gossip.messages import (
     PART_BYTES,
     CheckpointOffer,
@@ -45,7 +53,7 @@ BEHIND_ROUNDS = 4 * STATE_EVERY  # from which on a checkpoint is worth its bytes
 WAIT_S = 25.0  # for offers; the neighbours say ALIVE within ten
 AGAIN_S = 600.0  # after which all are asked again
 PART_S = 5.0
-OFFERS_NEEDED = 2  # of the same checkpoint, in an open swarm
+OFFERS_NEEDED = 2  # of the same checkpoint at least, in an open swarm
 OFFERS_MAX = 64  # neighbours that were asked, that offered, that are passed over
 MADE_MAX = 2
 TRIED_MAX = 4  # of the newest rounds with a state, for one that holds
@@ -73,6 +81,27 @@ class Fetch:
     data: bytearray = field(default_factory=bytearray)
 
 
+class Doubt:
+    """Whether a checkpoint that was adopted holds: what later cohorts signed as state is compared with what is folded from it."""
+
+    def __init__(self, signed: Verified, manifest: Manifest) -> None:
+        self._signed = signed
+        self._manifest = manifest
+        self._met = set(members_of(signed.body, manifest))  # asked, and never iterated
+
+    def judge(self, known: Verified, state: bytes) -> bool | None:
+        """True: it holds; False: it does not; None: this aggregate tells nothing.
+
+        `state` is the root of this device's own fold of the aggregate's ancestors. Whoever signed the checkpoint alone does not
+        confirm it, but may well refute it: folding everything is never wrong.
+        """
+        if not known.body.state or known.id == self._signed.id:
+            return None
+        if known.body.state != state:
+            return False
+        return True if any(peer not in self._met for peer in known.contributors) else None
+
+
 Action: TypeAlias = Send | Report | Adopted
 
 
@@ -97,6 +126,7 @@ class CatchUp:
         self._passed: dict[bytes, None] = {}  # neighbours that had none, or a false one, or were too slow
         self._fetch: Fetch | None = None
         self._made: dict[bytes, bytes] = {}  # by the signed aggregate's id, encoded
+        self._refused_until = 0.0  # until then everything is pulled
 
     @property
     def under_way(self) -> bool:
@@ -109,7 +139,7 @@ class CatchUp:
         """What to say to a neighbour whose history differs; None: compare and pull."""
         if self._fetch is not None and self._fetch.until <= now:
             self._pass_over(self._fetch.giver)
-        if round_ - history.round < BEHIND_ROUNDS and not self.under_way:
+        if now < self._refused_until or (round_ - history.round < BEHIND_ROUNDS and not self.under_way):
             return None
         if self._since is None or now - self._since > AGAIN_S:
             self._since = now
@@ -125,6 +155,13 @@ class CatchUp:
         _note(self._asked, peer)
         return [_send(peer, CheckpointRequest(b"", 0))]
 
+    def refuse(self, now: float) -> None:
+        """Take no checkpoint for a while: the last one was false, or lacked what this device knows."""
+        self._refused_until = now + AGAIN_S
+        self._fetch, self._since = None, None
+        self._offers.clear()
+        self._asked.clear()
+
     def gone(self, peer: bytes) -> None:
         self._asked.pop(peer, None)
         self._passed.pop(peer, None)
@@ -139,7 +176,7 @@ class CatchUp:
             case CheckpointOffer() as offer:
                 return self._judged(peer, lambda: self._on_offer(peer, offer, history, now))
             case CheckpointPart() as part:
-                return self._judged(peer, lambda: self._on_part(peer, part, now))
+                return self._judged(peer, lambda: self._on_part(peer, part, history, now))
         return []
 
     def _judged(self, peer: bytes, act: Callable[[], list[Action]]) -> list[Action]:
@@ -176,7 +213,8 @@ class CatchUp:
         self._fetch = None
         self._offers[peer] = signed, offer.size
         same = [each for each, (other, _) in self._offers.items() if other.id == signed.id]
-        if len(same) < (OFFERS_NEEDED if manifest.admit == "open" else 1):
+        least = OFFERS_NEEDED if manifest.admit == "open" else 1
+        if len(same) < max(least, len(self._asked) // 2 + 1):
             return []
         self._fetch = Fetch(same[0], signed, self._offers[same[0]][1], now + PART_S)
         return [self._ask(self._fetch)]
@@ -188,7 +226,7 @@ class CatchUp:
     def _ask(fetch: Fetch) -> Send:
         return _send(fetch.giver, CheckpointRequest(fetch.signed.id, len(fetch.data) // PART_BYTES))
 
-    def _on_part(self, peer: bytes, part: CheckpointPart, now: float) -> list[Action]:
+    def _on_part(self, peer: bytes, part: CheckpointPart, history: History, now: float) -> list[Action]:
         fetch = self._fetch
         if fetch is None or peer != fetch.giver or part.aggregate != fetch.signed.id:
             return []  # an answer to no question that stands
@@ -209,6 +247,10 @@ class CatchUp:
             self._layout,
             self._initial,
         )
+        if any(each not in restored[0] and each != fetch.signed.id for each in history):
+            self.refuse(now)
+            reason = "it lacks aggregates that this device knows"
+            return [Report("checkpoint_refused", {"peer": peer.hex()[:16], "reason": reason})]
         self._fetch, self._since = None, None
         self._offers.clear()
         self._asked.clear()

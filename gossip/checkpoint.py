@@ -3,7 +3,8 @@
 Every STATE_EVERY rounds an aggregate's body carries the `state` of its parents' ancestors, and the t members
 who sign it have computed it for themselves. It is a Merkle root (RFC 6962) over
 
-    the swarm and the ids, by round | x in chunks of CHUNK_BYTES, little-endian int64 | v in the same way
+    the swarm and the ids, by round; what is remembered of recent rounds
+        | x in chunks of CHUNK_BYTES, little-endian int64 | v in the same way
 
 so that it says what was folded as well as what came out: with other ids than were folded, a newcomer would
 fold some aggregates twice and others never. Whoever brings the checkpoint need not be trusted, only the
@@ -19,13 +20,13 @@ from msgspec import Meta
 
 from crypto.hashing import digest
 from crypto.merkle import root
-from gossip.aggregate import Verified, ascend
+from gossip.aggregate import CONTRIBUTORS_MAX, Verified, ascend
 from gossip.errors import PeerViolation
-from gossip.fold import Replica, has_momentum
-from gossip.history import Added, Base, History, Waiting
+from gossip.fold import RECENT, Recent, Replica, State, has_momentum
+from gossip.history import FOLDED_MAX, Added, Base, History, Waiting
 from gossip.layout import PARAMETERS_MAX, Integers, Layout
-from gossip.manifest import Hash, Manifest
-from gossip.wire import Wire, unpack
+from gossip.manifest import TENSORS_MAX, Hash, Manifest
+from gossip.wire import Wire, pack, unpack
 
 IDS_MAX = 1 << 20
 CHUNK_BYTES = 1 << 16
@@ -34,12 +35,20 @@ Numbers = Annotated[bytes, Meta(max_length=8 * PARAMETERS_MAX)]
 Ids = Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=IDS_MAX)]
 
 
+class RecentRound(Wire, frozen=True):
+    """`gossip.fold.Recent` as it travels."""
+
+    contributors: Annotated[int, Meta(ge=1, le=FOLDED_MAX * CONTRIBUTORS_MAX)]
+    sizes: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 63)], ...], Meta(max_length=TENSORS_MAX)]
+
+
 class Checkpoint(Wire, frozen=True):
     version: Literal[1]
     swarm: Hash
     rounds: Annotated[tuple[Ids, ...], Meta(min_length=1, max_length=IDS_MAX)]  # ascending ids, from round 1
     x: Numbers  # little-endian int64 in 2^-24
     v: Numbers  # the same; empty where no step has momentum
+    recent: Annotated[tuple[RecentRound, ...], Meta(max_length=RECENT)]  # the oldest first
 
 
 def take(history: History, replica: Replica, parents: Sequence[bytes], swarm: bytes) -> Checkpoint | Waiting:
@@ -53,19 +62,21 @@ def take(history: History, replica: Replica, parents: Sequence[bytes], swarm: by
     changes = history.changes_to(rounds)
     if isinstance(changes, Waiting):
         return changes
-    x, v = replica.state_after(changes, len(rounds))
-    return Checkpoint(1, swarm, rounds, _encode(x), _encode(v))
+    x, v, recent = replica.state_after(changes, len(rounds))
+    remembered = tuple(RecentRound(each.contributors, each.sizes) for each in recent)
+    return Checkpoint(1, swarm, rounds, _encode(x), _encode(v), remembered)
 
 
 def state_root(checkpoint: Checkpoint) -> bytes:
     """What the members of the next cohort sign as `state`: 32 bytes."""
     ids = digest("checkpoint", checkpoint.swarm, *(b"".join(ids) for ids in checkpoint.rounds))
-    return root([ids, *_chunks(checkpoint.x), *_chunks(checkpoint.v)])
+    recent = digest("recent", pack(checkpoint.recent))
+    return root([ids, recent, *_chunks(checkpoint.x), *_chunks(checkpoint.v)])
 
 
 def size_limit(layout: Layout) -> int:
     """No checkpoint of this model is larger, in bytes."""
-    return 2 * 8 * layout.parameters + 40 * IDS_MAX
+    return 2 * 8 * layout.parameters + 40 * IDS_MAX + RECENT * (16 + 9 * len(layout.tensor_ends))
 
 
 def parse(data: bytes, manifest: Manifest, layout: Layout) -> Checkpoint:
@@ -74,6 +85,8 @@ def parse(data: bytes, manifest: Manifest, layout: Layout) -> Checkpoint:
     checkpoint = unpack(data, Checkpoint, limit_bytes=size_limit(layout))
     if len(checkpoint.x) != size_bytes or len(checkpoint.v) != has_momentum(manifest) * size_bytes:
         raise PeerViolation(f"checkpoint: {len(checkpoint.x)} and {len(checkpoint.v)} bytes of x and v")
+    if any(len(each.sizes) != len(layout.tensor_ends) for each in checkpoint.recent):
+        raise PeerViolation("checkpoint: recent rounds of another model")
     if any(not ascend(ids) for ids in checkpoint.rounds):
         raise PeerViolation("checkpoint: a round's ids must ascend without repetition")
     return checkpoint
@@ -100,7 +113,8 @@ def restore(
             f"checkpoint: of {len(checkpoint.rounds)} rounds, but signed in round {body.round}"
         )
     history = History(manifest, body.swarm, Base(checkpoint.rounds, body.parents))
-    state = _decode(checkpoint.x), _decode(checkpoint.v)
+    recent = tuple(Recent(each.contributors, each.sizes) for each in checkpoint.recent)
+    state = State(_decode(checkpoint.x), _decode(checkpoint.v), recent)
     replica = Replica(manifest, layout, initial, (len(checkpoint.rounds), state))
     outcome = history.add(signed)
     if isinstance(outcome, Added):

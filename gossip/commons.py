@@ -7,13 +7,11 @@ It is handed to each core by whoever runs them; a daemon has none, and a core wi
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import TypeVar
 
 from gossip.aggregate import Aggregate, Verified
 from gossip.events import Floats
 from gossip.fold import Replica, State
-from gossip.history import Change
 from gossip.layout import Integers, Layout
 from gossip.manifest import Manifest
 from gossip.membership import census_hash
@@ -55,15 +53,8 @@ Round = tuple[int, tuple[bytes, ...]]  # and the ids that count in it
 
 @dataclass(slots=True)
 class _Folds:
-    increments: OrderedDict[Round, Integers] = field(default_factory=OrderedDict)
     # By the x that they come after, as an object: beside each state stands the one before it, so that it stays that object.
     states: OrderedDict[tuple[int, Round], tuple[State, State]] = field(default_factory=OrderedDict)
-    # The same without momentum, by x and by what counted in a round before and after.
-    changed: OrderedDict[tuple[int, Round, Round], tuple[Integers, Integers]] = field(
-        default_factory=OrderedDict
-    )
-    # By hash: one object for all who have heard of the same, in whatever order.
-    xs: OrderedDict[bytes, Integers] = field(default_factory=OrderedDict)
     models: OrderedDict[int, tuple[Integers, Floats]] = field(
         default_factory=OrderedDict
     )  # by x, as an object
@@ -93,29 +84,12 @@ class _SharedReplica(Replica):
         return _recall(self._shared.hashes, id(x), lambda: (x, own()), self._most)[1]
 
     def _advance(self, state: State, aggregates: Sequence[Verified], round_: int) -> State:
-        key = (id(state[0]), _key(round_, aggregates))
+        key = (id(state.x), _key(round_, aggregates))
         own = super()._advance
         _, after = _recall(
             self._shared.states, key, lambda: (state, own(state, aggregates, round_)), self._most
         )
         return after
-
-    def _changed(self, x: Integers, change: Change) -> Integers:
-        key = (id(x), _key(change.round, change.before), _key(change.round, change.after))
-        own = super()._changed
-        return _recall(self._shared.changed, key, lambda: (x, self._one(own(x, change))), self._most)[1]
-
-    def _one(self, x: Integers) -> Integers:
-        return _recall(self._shared.xs, sha256(x.data).digest(), lambda: x, self._most)
-
-    def _increment(self, round_: int, aggregates: Sequence[Verified]) -> Integers:
-        own = super()._increment
-        return _recall(
-            self._shared.increments,
-            _key(round_, aggregates),
-            lambda: own(round_, aggregates),
-            self._most,
-        )
 
     @property
     def _most(self) -> int:

@@ -3,24 +3,33 @@
 All numbers are int64 in units of 2^-24. For each block that an aggregate of round r carries, over those that
 count in r and carry the block (`gossip.history` says which count):
 
-    inc_r = clip( floor( E W_max sum_a Q_a 2^(24 + e_a) / (256 S sum_a W_a[segment of the block]) ), +-cap )
+    inc_r = bound( clip( floor( E sum_a Q_a 2^(24 + e_a) / (256 S sum_a W_a[segment of the block]) ), +-cap ) )
     v_r   = floor(B v / 256) + inc_r           x_r = x + inc_r + floor(B v_r / 256)
 
-It is a mean of the contributors' deltas, weighted by their examples, times the step size E / 256, with
-Nesterov's momentum B / 256 in the form of Sutskever et al. (ICML 2013); E and B belong to the round. A block
-without weight stays as it is. Without momentum anywhere in the schedule there is no v, and x is a plain sum
-over rounds.
+It is a mean of the contributors' deltas, times the step size E / 256, with Nesterov's momentum B / 256 in the form of
+Sutskever et al. (ICML 2013); E and B belong to the round. W_a counts the contributors who trained a segment, so every
+device weighs the same (docs/decisions/0025). A block without weight stays as it is. Without momentum anywhere in the
+schedule there is no v.
 
-**Why any order will do.** A sum of integers knows no order, and floor and clip act on whole rounds. A late
-aggregate replaces its round's increment: `x += inc_r(after) - inc_r(before)`. With momentum later rounds
-round on top of it, so they are folded again from the last snapshot before r.
+**What one round may do** is bounded by what rounds have done of late (`bounded`), as no member can see who is honest:
 
-**Nothing overflows 63 bits.** A round folds FOLDED_MAX = 2^11 aggregates at most, each with |Q| <= 2^9
-(SUM_MAX), so |sum Q 2^24| <= 2^44, and times E W_max <= 2^18 it is 2^62. The divisor is 2^8 S times at most 2^11 weights of
-2^10 |U2| each, and |U2| S <= 2^9 (SUM_MAX), so 2^38 however many contributed. cap <= 2^30 and B <= 255 keep |v| and a round's
-change of x below 2^38 + 2^9, floors included; fewer than 2^24 rounds (ROUND_MAX) and |x_0| <= 2^62 keep |x|
-below 2^63. A factor of codec lowrank can mean more than 2^9 for a parameter (`gossip.lowrank`): its sums are cut at
-+-2^44, which takes several aggregates of one round at the bounds of all their numbers.
+- A tensor's increment is scaled down to GROWTH_MAX times the median size of its last RECENT increments (size: the sum of
+  the absolute values, for the step size 256). So what outgrows its swarm is clipped, and never refused: a bound that
+  refuses honest sums would stop a swarm. Of honest rounds 99 % stay below it.
+- A round with fewer contributors than half of the median of the last RECENT rounds counts in proportion. So a few devices
+  that make a round by themselves move the model by a few devices' worth.
+
+Both need three rounds to know of. What is remembered of the last rounds (`Recent`) is a part of the state, as v is.
+
+**Why any order will do.** A sum of integers knows no order, and floor and clip act on whole rounds. Later rounds build on
+earlier ones, so a late aggregate of round r has all from r on folded again, from the last snapshot before r.
+
+**Nothing overflows 63 bits.** A round folds FOLDED_MAX = 2^11 aggregates at most, each with |Q| <= 2^9 (SUM_MAX), so
+|sum Q 2^24| <= 2^44, and times E <= 2^8 it is 2^52. The divisor is 2^8 S times at most 2^11 counts of 2^9 devices. cap <= 2^30
+and B <= 255 keep |v| and a round's change of x below 2^38 + 2^9, floors included; fewer than 2^24 rounds (ROUND_MAX) and
+|x_0| <= 2^62 keep |x| below 2^63. In `bounded` an increment of 2^30 meets at most 2^21 contributors or a factor of 2^16; sizes
+are sums of 2^28 numbers of 2^30. A factor of codec lowrank can mean more than 2^9 for a parameter (`gossip.lowrank`): its
+sums are cut at +-2^44, which takes several aggregates of one round at the bounds of all their numbers.
 
 **Foresight.** What a device learns now is folded a round or more from now, when the model has moved. Most of that move is
 known: in a steady course every round changes x by v, as inc_r = (1 - B / 256) v then. So a phase may stand at
@@ -36,11 +45,13 @@ not at zero. That is less than 2^-16 of drift a round, and the same on all nodes
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from statistics import median_low
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gossip.aggregate import Verified, is_lowrank, lanes
+from gossip.aggregate import Verified, count_contributors, is_lowrank, lanes
 from gossip.errors import ManifestError, MisuseError
 from gossip.history import Change
 from gossip.layout import Integers, Layout
@@ -50,8 +61,25 @@ from gossip.manifest import Manifest, Step
 UNIT = 2.0**-24
 INITIAL_MAX = 1 << 62
 SUMS_MAX = 1 << 44  # |sum_a Q_a 2^(24 + e_a)|
+RECENT = 9  # rounds that bound the next one
+RECENT_MIN = 3  # fewer say nothing
+GROWTH_MAX = 2  # times the median: 99 % of honest increments are below 2.05 times of it
+_SCALE_BITS = 16  # of the factor that scales an increment down
 
-State = tuple[Integers, Integers]  # x: int64[parameters]; v: the same, or int64[0] where no step has momentum
+
+class Recent(NamedTuple):
+    """What one of the last rounds has done."""
+
+    contributors: int
+    sizes: tuple[int, ...]  # by tensor: sum |inc|, in 2^-24, as for the step size 256
+
+
+class State(NamedTuple):
+    """After a round. Arrays are never changed in place."""
+
+    x: Integers  # int64[parameters], in 2^-24
+    v: Integers  # the same; int64[0] where no step has momentum
+    recent: tuple[Recent, ...] = ()  # of the last RECENT rounds that had contributors, the oldest first
 
 
 def step_at(manifest: Manifest, round_: int) -> Step:
@@ -63,7 +91,10 @@ def has_momentum(manifest: Manifest) -> bool:
 
 
 def increment(aggregates: Sequence[Verified], round_: int, layout: Layout, manifest: Manifest) -> Integers:
-    """inc_r, int64[parameters], zero where nothing is carried; of the aggregates that count in the round."""
+    """inc_r before it is bounded by recent rounds: int64[parameters], zero where nothing is carried.
+
+    Of the aggregates that count in the round.
+    """
     compression = manifest.compression
     sums = np.zeros(layout.parameters, np.int64)
     weights = np.zeros(layout.blocks, np.int64)
@@ -80,24 +111,54 @@ def increment(aggregates: Sequence[Verified], round_: int, layout: Layout, manif
     np.clip(sums, -SUMS_MAX, SUMS_MAX, out=sums)
     weighed = np.flatnonzero(weights)
     places = layout.indices(weighed)
-    scale = step_at(manifest, round_).size * compression.weight_max
+    scale = step_at(manifest, round_).size
     divisors = layout.expand(256 * compression.levels * weights[weighed], weighed)
     change = np.zeros(layout.parameters, np.int64)
     change[places] = np.clip(scale * sums[places] // divisors, -manifest.training.cap, manifest.training.cap)
     return change
 
 
+def bounded(
+    change: Integers, contributors: int, recent: Sequence[Recent], size: int, layout: Layout
+) -> tuple[Integers, Recent]:
+    """An increment as far as the last rounds bear it out, and what is remembered of it.
+
+    change: int64[parameters], |change| <= 2^30; contributors: of all that counts in the round; size: E of its step.
+    """
+    counts = [each.contributors for each in recent]
+    if len(counts) >= RECENT_MIN and 2 * contributors < (median := median_low(counts)):
+        change = change * (2 * contributors) // median
+    starts = np.concatenate(([0], layout.tensor_ends[:-1]))
+    sizes = [total * 256 // size for total in np.add.reduceat(np.abs(change), starts).tolist()]
+    factors = np.full(len(sizes), 1 << _SCALE_BITS, np.int64)
+    for tensor, now in enumerate(sizes):
+        before = [each.sizes[tensor] for each in recent if each.sizes[tensor]]
+        if len(before) < RECENT_MIN:
+            continue
+        most = GROWTH_MAX * median_low(before)
+        if now > most:
+            factors[tensor] = (most << _SCALE_BITS) // now
+            sizes[tensor] = most
+    if (factors < 1 << _SCALE_BITS).any():
+        change = change * np.repeat(factors, layout.tensor_ends - starts) >> _SCALE_BITS
+    return change, Recent(contributors, tuple(sizes))
+
+
 def advance(
     state: State, aggregates: Sequence[Verified], round_: int, layout: Layout, manifest: Manifest
 ) -> State:
     """The state after one more round, in new arrays."""
-    x, v = state
+    x, v, recent = state
+    step = step_at(manifest, round_)
     change = increment(aggregates, round_, layout, manifest)
+    contributors = sum(count_contributors(known.body) for known in aggregates)
+    if contributors:
+        change, done = bounded(change, contributors, recent, step.size, layout)
+        recent = (*recent, done)[-RECENT:]
     if not v.size:
-        return x + change, v
-    momentum = step_at(manifest, round_).momentum
-    v = momentum * v // 256 + change
-    return x + change + momentum * v // 256, v
+        return State(x + change, v, recent)
+    v = step.momentum * v // 256 + change
+    return State(x + change + step.momentum * v // 256, v, recent)
 
 
 def fold_all(
@@ -113,7 +174,7 @@ def fold_all(
 class Replica:
     """A node's copy of the model, kept equal to `fold_all` of what counts in its history.
 
-    Arrays are never changed in place: a caller may keep one. With momentum it keeps snapshots, thinned out so
+    Arrays are never changed in place: a caller may keep one. It keeps snapshots, thinned out so
     that a change of age a costs at most 8 a rounds of folding: after round R the state after s stays while R - s
     is below twice the largest power of four that divides s. So there are at most two for each power of four up
     to R, besides x_0 and the base.
@@ -139,7 +200,7 @@ class Replica:
         self._base_round, self._state = base or (0, origin)
         self._round = self._base_round
         self._counting: dict[int, tuple[Verified, ...]] = {}
-        self._snapshots = {0: origin, self._base_round: self._state} if has_momentum(manifest) else {}
+        self._snapshots = {0: origin, self._base_round: self._state}
 
     @property
     def round(self) -> int:
@@ -148,12 +209,16 @@ class Replica:
     @property
     def x(self) -> Integers:
         """int64[parameters], in 2^-24."""
-        return self._state[0]
+        return self._state.x
 
     @property
     def v(self) -> Integers:
         """int64[parameters], in 2^-24; int64[0] where no step has momentum."""
-        return self._state[1]
+        return self._state.v
+
+    @property
+    def state(self) -> State:
+        return self._state
 
     def model(self) -> NDArray[np.float32]:
         """What the trainer starts from: float32[parameters]."""
@@ -195,16 +260,10 @@ class Replica:
             if (first.after if first else self._counting.get(change.round, trusted)) != change.before:
                 raise MisuseError(f"round {change.round}: a change from what is not folded here")
             told[change.round] = Change(change.round, (first or change).before, change.after)
-        if has_momentum(self._manifest):
-            return self._folded_again(told, round_)
-        x, v = self._state
-        for change in told.values():
-            if change.before != change.after:
-                x = self._changed(x, change)
-        return (x, v), {}
+        return self._folded_again(told, round_)
 
     def _folded_again(self, told: Mapping[int, Change], last: int) -> tuple[State, dict[int, State]]:
-        """From the last snapshot before the first change: momentum carries a round into all later ones."""
+        """From the last snapshot before the first change: later rounds build on it."""
         changed = (change.round for change in told.values() if change.before != change.after)
         first = min(changed, default=last + 1)
         start = max(round_ for round_ in self._snapshots if round_ < first and round_ <= last)
@@ -229,16 +288,9 @@ class Replica:
     def _advance(self, state: State, aggregates: Sequence[Verified], round_: int) -> State:
         return advance(state, aggregates, round_, self._layout, self._manifest)
 
-    def _changed(self, x: Integers, change: Change) -> Integers:
-        """Without momentum: x with a round's other increment."""
-        return x + self._increment(change.round, change.after) - self._increment(change.round, change.before)
-
-    def _increment(self, round_: int, aggregates: Sequence[Verified]) -> Integers:
-        return increment(aggregates, round_, self._layout, self._manifest)
-
 
 def _origin(initial: Integers, manifest: Manifest) -> State:
-    return initial, np.zeros(len(initial) if has_momentum(manifest) else 0, np.int64)
+    return State(initial, np.zeros(len(initial) if has_momentum(manifest) else 0, np.int64))
 
 
 def _spacing(round_: int) -> int:

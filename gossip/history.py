@@ -7,27 +7,28 @@ function of that set, gives the same bits. Nothing here is ever undone, so there
 join-semilattice under union: Shapiro et al., "Conflict-free replicated data types", 2011; hash links as in
 Sanjuan et al., "Merkle-CRDTs", 2020).
 
-**Which of them count.** A sum must not be folded twice, once alone and once merged with others. A valid
-aggregate counts iff its id is the lowest among all valid ones of every cohort that it names. This too is a
-function of the valid set alone. At most one aggregate of a cohort has the lowest id, so no cohort is ever
-folded twice; an aggregate that stops to count, because a lower one arrived, never counts again, because the
-lowest only falls. (Of more than FOLDED_MAX in one round the lowest are folded.) The price: an aggregate that
-is beaten for one of its cohorts does not count for the others either, even if nothing counts for those. A
-cohort is its roster's hash *and* its members in its round. The hash alone would let three strangers write a
-lower body in the name of a roster that they never met. The round is safe to tell apart, because the roster
-fixes it and honest members sign no body with another; so a round's aggregates decide among themselves.
+**Which of them count.** Of a round's valid aggregates, the one with the most contributors first and then by ascending id,
+each counts unless one that counts already has a contributor in common with it. So a device counts in one aggregate a
+round, no cohort is ever folded twice, and a few devices in league that sign many bodies gain one of them. The most
+contributors first, because else the same few could sit in honest cohorts and beat each of these with a small body of their
+own; a league keeps an honest sum out only if it is as many as that sum has contributors. (Of more than FOLDED_MAX in one round the
+first are folded.) This is a function of the valid set alone. The price: a device whose sum was lost, who took part in
+another one of the same round and whose first sum then appears all the same, costs its second sum its place.
+
+**Exponents follow from the parents** (`gossip.compression`): whoever folds checks them, where it holds the parents' bodies, so
+that nobody chooses how loud a sum speaks.
 
 **Orphans**, whose parents have not come, wait in a bounded buffer. The oldest arrival leaves first, so that
 nobody can fill it for good; what left is pulled again when it is wanted again.
 
 **A base**: a history that began from a checkpoint knows that the ids in it are valid, and not what they say.
-A late aggregate of such a round waits until the bodies that its fold needs are held again: those of its
-round, or, as momentum carries a round into all later ones, all of the base. Where factors travel (codec lowrank), a
-round is folded with bases from the round before it, so the bodies of that one are needed as well.
+A late aggregate of such a round waits until the bodies that its fold needs are held again: all of the base, as
+later rounds build on earlier ones. Where factors travel (codec lowrank), a round is folded with bases from the round
+before it.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from crypto.hashing import digest
@@ -88,7 +89,6 @@ class History:
     def __init__(self, manifest: Manifest, swarm: bytes, base: Base = NO_BASE) -> None:
         """Empty, or grown from a base that `gossip.checkpoint` has authenticated."""
         self._swarm = swarm
-        self._momentum = any(step.momentum for step in manifest.training.schedule)
         self._on_bases = manifest.compression.codec == "lowrank"
         self._n_max = manifest.cohorts.n_max
         self._base = base
@@ -117,6 +117,10 @@ class History:
 
     def __len__(self) -> int:
         return len(self._round_of)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The valid ids, in the order in which they became so."""
+        return iter(self._round_of)
 
     def __contains__(self, identity: bytes) -> bool:
         """Whether it is valid here."""
@@ -284,7 +288,7 @@ class History:
 
     def _refolded(self, round_: int) -> Sequence[int]:
         """The rounds that a change in this one folds again, besides those that came after the base."""
-        return range(1, self._base_round + 1) if self._momentum and round_ <= self._base_round else (round_,)
+        return range(1, self._base_round + 1) if round_ <= self._base_round else (round_,)
 
     def _needed(self, round_: int) -> Sequence[int]:
         """The rounds whose bodies it takes to fold these."""
@@ -382,13 +386,10 @@ def counting(aggregates: Sequence[Verified]) -> tuple[Verified, ...]:
     """Those of one round's valid aggregates that the fold takes, by ascending id: a function of their set."""
     if len(aggregates) <= 1:
         return tuple(aggregates)
-    lowest: dict[tuple[bytes, tuple[bytes, ...]], bytes] = {}
-    ascending = sorted(aggregates, key=lambda aggregate: aggregate.id)
-    for aggregate in ascending:
-        for part in aggregate.body.parts:
-            lowest.setdefault((part.roster, part.members), aggregate.id)
-    return tuple(
-        aggregate
-        for aggregate in ascending
-        if all(lowest[part.roster, part.members] == aggregate.id for part in aggregate.body.parts)
-    )[:FOLDED_MAX]
+    counted: list[Verified] = []
+    heard: set[bytes] = set()  # asked, and never iterated
+    for aggregate in sorted(aggregates, key=lambda each: (-len(each.contributors), each.id)):
+        if heard.isdisjoint(aggregate.contributors):
+            heard.update(aggregate.contributors)
+            counted.append(aggregate)
+    return tuple(sorted(counted[:FOLDED_MAX], key=lambda each: each.id))

@@ -16,7 +16,8 @@ A comparison covers up to COMPARE_MAX rounds. It goes on upwards until the other
 the lowest compared round differs or nothing differs yet, so a long absence, a partition that lasted long and an old branch that
 one neighbour has taken in are all found whole. Each side only fetches; the other compares for itself.
 
-Nothing here is trusted: an aggregate counts by its own signatures, whoever brings it.
+Nothing here is trusted: an aggregate counts by its own signatures, whoever brings it; and new rounds are taken in no faster
+than rounds can be made (`gossip.pace`).
 """
 
 from collections.abc import Callable, Iterable
@@ -50,6 +51,7 @@ from gossip.messages import (
     channel_frame,
 )
 from gossip.messages import Body as MessageBody
+from gossip.pace import Pace
 
 RECENT_ROUNDS = 64  # a first comparison reaches this far back
 PULL_S = 5.0
@@ -143,6 +145,7 @@ class Sync:
         self._opener: Opener = opener or Plain()
         self._certified = certified
         self._catch_up = catch_up
+        self._pace = Pace(swarm.manifest.cohorts)
         self._pulling: dict[bytes, Pulling] = {}  # by short id, in the order of asking
         self._comparing: dict[bytes, Comparison] = {}  # by neighbour
         self._fresh: dict[bytes, None] = {}  # ids to announce, for ANNOUNCE_S
@@ -263,7 +266,10 @@ class Sync:
         self._comparing = {
             p: comparison for p, comparison in self._comparing.items() if comparison.until > now
         }
-        if digest == self._history.digest() or peer in self._comparing:
+        if digest == self._history.digest():
+            self._pace.caught_up(now)
+            return []
+        if peer in self._comparing:
             return []
         if self._catch_up is not None:
             said = self._catch_up.consider(peer, round_, self._history, now)
@@ -383,12 +389,16 @@ class Sync:
         again: list[Verified] = []
         changed: list[Change] = []
         missing: list[bytes] = []
-        for known in verified:
+        for known in sorted(verified, key=lambda each: each.body.round):
             self._pulling.pop(known.id[:SHORT_BYTES], None)
+            if not self._pace.allows(known.body.round - self._history.round, now):
+                continue
+            before = self._history.round
             try:
                 outcome = self._history.add(known)
             except PeerViolation:
                 continue  # of a round that does not follow its parents': t members signed nonsense, nobody here did
+            self._pace.grew(self._history.round - before, now)
             match outcome:
                 case Added(ids, changes):
                     held += (each for each in map(self._history.get, ids) if each is not None)
