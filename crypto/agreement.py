@@ -1,7 +1,7 @@
 """Two devices reach one secret: X25519 (RFC 7748), then HKDF-SHA256 (RFC 5869).
 
 The shared point itself is never a key. HKDF turns it into as many independent keys as there are distinct
-(salt, info): the pairwise mask of a cohort's phase, the key of an envelope in one direction. An observer who
+(salt, info): the pairwise mask of a cohort, the key of an envelope in one direction. An observer who
 knows both public keys learns nothing of them (gap Diffie-Hellman, HKDF as a random oracle).
 
 Three things are the caller's part, and the secure sum does them:
@@ -9,12 +9,12 @@ Three things are the caller's part, and the secure sum does them:
 - X25519 authenticates nobody. The public keys stand in signed READY messages.
 - RFC 7748, 6.1, wants both public keys in the derivation, because several encodings lead to one point. The salt
   is the cohort's id, the hash of a roster in which all public keys stand.
-- A pair is fresh for each cohort and phase. That gives forward secrecy, and it is what allows the streams and
+- A pair is fresh for each cohort. That gives forward secrecy, and it is what allows the streams and
   envelopes made of these keys to begin at counter and nonce zero.
 
 A pair whose private key is to be dealt in shares is made from a *seed* of 16 bytes (`KeyPair.from_seed`): shares are half as
 long, and nothing is lost. X25519 itself gives about 128 bits of security (the square root of the group's order), and who
-looks for the seed has 2^128 to try, for one owner and one phase at a time, as both are in the derivation.
+looks for the seed has 2^128 to try, for one owner at a time, as its key is in the derivation.
 
 A low-order public key would make the secret the same, all zero, whatever our private key is. It is refused: an
 honest device never has one. (RFC 7748, section 6.1, leaves this check to the protocol.)
@@ -33,7 +33,6 @@ SEED_BYTES = 16
 JUDGED_KEPT = 4096  # public keys: one is judged on its READY's arrival and in its ROSTER
 # A member, in every derivation: its raw Ed25519 public key. Its fixed size keeps the concatenations readable.
 MEMBER_BYTES = 32
-MAX_PHASE = 255
 
 
 class KeyPair:
@@ -49,18 +48,16 @@ class KeyPair:
         self.public = self._key.public_key().public_bytes_raw()
 
     @classmethod
-    def from_seed(cls, seed: bytes, phase: int, owner: bytes) -> "KeyPair":
-        """The pair of a 16-byte seed: HKDF-SHA256 with info `"gossamer/1/mask key" || phase (one byte) || owner's key`.
+    def from_seed(cls, seed: bytes, owner: bytes) -> "KeyPair":
+        """The pair of a 16-byte seed: HKDF-SHA256 with info `"gossamer/1/mask key" || owner's key`.
 
-        ValueError for a seed or an owner's key of another size, and for a phase outside 0..255.
+        ValueError for a seed or an owner's key of another size.
         """
         if len(seed) != SEED_BYTES:
             raise ValueError(f"a mask key's seed is {SEED_BYTES} bytes, not {len(seed)}")
-        if not 0 <= phase <= MAX_PHASE:
-            raise ValueError(f"a phase is a number from 0 to {MAX_PHASE}, not {phase}")
         if len(owner) != MEMBER_BYTES:
             raise ValueError(f"a member's key is {MEMBER_BYTES} bytes")
-        return cls(_hkdf(seed, b"", PREFIX + b"mask key" + bytes([phase]) + owner, KEY_BYTES))
+        return cls(_hkdf(seed, b"", PREFIX + b"mask key" + owner, KEY_BYTES))
 
     def __repr__(self) -> str:
         return f"KeyPair(public={self.public.hex()})"
@@ -81,17 +78,14 @@ class KeyPair:
             raise ValueError("this X25519 public key is a point of low order") from error
 
 
-def pair_info(phase: int, one: bytes, other: bytes) -> bytes:
-    """HKDF info of the mask that two members share in a phase; the same from both sides.
+def pair_info(one: bytes, other: bytes) -> bytes:
+    """HKDF info of the mask that two members share; the same from both sides.
 
-    `"gossamer/1/pair" || phase (one byte) || lower key || higher key`. ValueError for a phase outside 0..255 and
-    for a member's key that is not 32 bytes.
+    `"gossamer/1/pair" || lower key || higher key`. ValueError for a member's key that is not 32 bytes.
     """
-    if not 0 <= phase <= MAX_PHASE:
-        raise ValueError(f"a phase is a number from 0 to {MAX_PHASE}, not {phase}")
     if len(one) != MEMBER_BYTES or len(other) != MEMBER_BYTES:
         raise ValueError(f"a member's key is {MEMBER_BYTES} bytes")
-    return PREFIX + b"pair" + bytes([phase]) + min(one, other) + max(one, other)
+    return PREFIX + b"pair" + min(one, other) + max(one, other)
 
 
 def _hkdf(secret: bytes, salt: bytes, info: bytes, size: int) -> bytes:

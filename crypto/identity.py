@@ -2,7 +2,7 @@
 
 **Domain separation.** What is signed is `"gossamer/1/" || domain || NUL || message`. A domain holds no NUL, so
 the first one ends it, and a signature given in one role (a READY) is none in another (a seal). The message
-itself has to name its swarm, cohort and phase: that is the canonical encoding's duty, not this file's.
+itself has to name its swarm and cohort: that is the canonical encoding's duty, not this file's.
 
 **One key, one device, one verdict.** Rosters, thresholds and histories count public keys, so a key must have one
 encoding, and a signature one verdict on every node, for ever:

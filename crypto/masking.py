@@ -13,8 +13,8 @@ key and position alone. Nothing about machine, chunk or order of the masks can c
 **Streams.** AES-256 in counter mode (NIST SP 800-38A, 6.5), the counter a 128-bit big-endian number, starting at zero,
 so that byte k lies in block k / 16. Or ChaCha20 (RFC 8439, 2.4) for processors without AES instructions: block k / 64,
 32-bit counter, nonce zero. Both can start anywhere. They start at zero without a nonce because a key is used once: it
-is fresh for a pair (or a member), a cohort and a phase, and masks one vector. *Two vectors under one key would show
-their difference*; that no such pair exists is the protocol's first duty (one MASKED for each cohort, phase and device).
+is fresh for a pair (or a member), and a cohort, and masks one vector. *Two vectors under one key would show
+their difference*; that no such pair exists is the protocol's first duty (one MASKED for each cohort and device).
 
 A stream ends at 2^38 bytes, where ChaCha20's counter would wrap. AES-CTR repeats no block before that, which tells it
 from random with an advantage of 2^-61 there (PRP/PRF switching lemma, 2^34 blocks).

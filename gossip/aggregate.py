@@ -48,8 +48,7 @@ RANGE_MAX = 1023  # one contributor's range code
 CODES_PER_OCTAVE = 16
 CODE_OF_ONE = 512  # of an RMS of 1; code 0 is 2^-32 and everything below
 STATE_EVERY = 16  # rounds
-CODECS = ("dense", "random", "sketch", "lowrank")  # by their numbers on the wire
-CODECS_IN_USE = 4
+CODECS = ("dense", "lowrank")  # by their numbers on the wire
 MEMBERSHIP_OF_MANIFEST = bytes(32)  # the cohort met under the manifest's own list, and no further statements
 
 INDEX_BYTES = 2  # of a place in the manifest's list of members, big-endian
@@ -283,8 +282,6 @@ def ascend(items: Sequence[bytes]) -> bool:
 def _check_place(body: Body, manifest: Manifest, swarm: bytes) -> None:
     if body.swarm != swarm:
         raise PeerViolation("aggregate: of another swarm")
-    if body.codec >= CODECS_IN_USE:
-        raise PeerViolation(f"aggregate: the codec {CODECS[body.codec]} is not in use yet")
     if CODECS[body.codec] != manifest.compression.codec:
         raise PeerViolation(
             f"aggregate: codec {CODECS[body.codec]}, but this swarm's is {manifest.compression.codec}"

@@ -3,7 +3,7 @@
 An aggregator routes and adds; it is trusted for availability and for nothing else. All it ever holds is masked
 vectors and, under a certified seal, the shares that unmask their sum. The first aggregator acts as soon as it has
 everything, or when a step's time is up with enough. The second is a member like the others until its turn comes, because the
-first one's connection broke or it has been silent for too long: then the members say everything of the running phase to it
+first one's connection broke or it has been silent for too long: then the members say everything to it
 as well, and it goes on from where the first one was. Both arrive at the same body, because the sum is exact and the rest of
 the body follows from the roster and the seal; so it does not matter whose body the members sign.
 
@@ -12,7 +12,7 @@ the body follows from the roster and the seal; so it does not matter whose body 
     SHARES, or DECLINE                all, or time and max(t, n_min)  KEYS_SET, each with its envelopes
     MASKED of the same context        all of U1, or time and as many  SEAL_PROPOSAL
     SEAL_VOTE                         t                               SEAL_CERTIFICATE
-    UNMASK                            t true shares of every owner    (UnmaskJob) LOOK or BODY_PROPOSAL
+    UNMASK                            t true shares of every owner    (UnmaskJob) BODY_PROPOSAL
     BODY_VOTE                         t                               RESULT
 
 Without masks it begins at MASKED, and adds up as soon as a seal is certified.
@@ -32,7 +32,7 @@ from gossip.aggregate import Aggregate, Signatures, body_statement, pack_members
 from gossip.coding import squeeze
 from gossip.cohort import Cohort, pair_mask, seal_hash, self_mask
 from gossip.compression import decode_sum, publish
-from gossip.dealing import envelope_bytes, rebuild_key, rebuild_seed
+from gossip.dealing import ENVELOPE_BYTES, rebuild_key, rebuild_seed
 from gossip.errors import PeerViolation
 from gossip.events import Compute, Computed, Send, SetTimer, Tag, TimerFired
 from gossip.messages import (
@@ -43,7 +43,6 @@ from gossip.messages import (
     Decline,
     KeysSet,
     Kind,
-    Look,
     Masked,
     Message,
     Result,
@@ -74,7 +73,6 @@ class UnmaskJob:
     """Rebuild the secrets and take every mask off the sum; a PeerViolation if the shares do not give them (yet)."""
 
     cohort: Cohort
-    place: int
     lanes: Lanes
     vectors: Sequence[bytes]  # of the contributors, in their order
     contributors: list[int]
@@ -91,7 +89,7 @@ class UnmaskJob:
         for vector in self.vectors:
             add_vectors(total, np.frombuffer(vector, np.uint8), self.lanes)
         apply_masks(total, self.lanes, masks)
-        return Total(self.place, total, tuple(sorted(doubted)))
+        return Total(total, tuple(sorted(doubted)))
 
     def _masks(self, doubted: dict[int, None]) -> list[Mask]:
         """What is left on the sum, with the sign that takes it off. Who lied about one owner is doubted about the next."""
@@ -99,12 +97,12 @@ class UnmaskJob:
         for owner, commitment in self.commitments.items():
             last, shares = tuple(doubted), self.shares[owner]
             if owner in self.contributors:
-                seed, found = rebuild_seed(self.cohort, owner, commitment, self.place, shares, last)
-                left.append(self_mask(self.cohort, self.place, owner, seed))
+                seed, found = rebuild_seed(self.cohort, owner, commitment, shares, last)
+                left.append(self_mask(self.cohort, owner, seed))
             else:
                 # What `owner` would have added towards each contributor is what they miss to cancel.
-                pair, found = rebuild_key(self.cohort, owner, self.place, shares, last)
-                gone = (pair_mask(self.cohort, self.place, owner, pair, j) for j in self.contributors)
+                pair, found = rebuild_key(self.cohort, owner, shares, last)
+                gone = (pair_mask(self.cohort, owner, pair, j) for j in self.contributors)
                 left += [Mask(mask.key, -mask.sign) for mask in gone]
             doubted |= dict.fromkeys(found)
         return [Mask(mask.key, -mask.sign) for mask in left]
@@ -112,14 +110,13 @@ class UnmaskJob:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    place: int
     vector: np.ndarray[tuple[int], np.dtype[np.uint8]]
     doubted: tuple[int, ...]  # holders who opened a share that does not fit: a hint, see crypto.sharing
 
 
 @dataclass(slots=True)
-class Phase:
-    """What one phase has brought so far; every dict has at most one entry a member."""
+class Gathered:
+    """What the members have said so far; every dict has at most one entry a member."""
 
     masked: dict[int, Masked] = field(default_factory=dict)
     proposal: SealProposal | None = None
@@ -142,11 +139,11 @@ class Aggregator:
         self._shares: dict[int, Shares] = {}
         self._declined: dict[int, None] = {}
         self._lost: dict[int, None] = {}  # members whose connection broke: nobody waits for them
-        self._phases = [Phase() for _ in member.ballots]
+        self._gathered = Gathered()
         self._patient_for_keys = True
         self._keys_sent = False
         self._body_votes: dict[int, BodyVote] = {}  # at most one a member
-        self._first_spoke = False  # the first aggregator has shown the current phase's sum
+        self._first_spoke = False  # the first aggregator has shown the sum
         self._done = False
 
     def start(self, now: float) -> list[Action]:
@@ -166,17 +163,15 @@ class Aggregator:
                 return self._offer_keys()
             case TimerFired((_, _, "turn")):
                 return self._take_over()
-            case TimerFired((_, _, "masked", place)) if place == self.member.place:
-                self._current.patient = False
+            case TimerFired((_, _, "masked")):
+                self._gathered.patient = False
                 return self._propose_seal()
-            case TimerFired((_, _, "unmask", place)) if place == self.member.place:
-                self._current.patient = False
+            case TimerFired((_, _, "unmask")):
+                self._gathered.patient = False
                 return self._add_up()
-            case Computed(_, Total() as total) if total.place == self.member.place:
+            case Computed(_, Total() as total):
                 return self._show(total)
-            case Computed((_, _, "unmask", place), PeerViolation() as violation) if (
-                place == self.member.place
-            ):
+            case Computed((_, _, "unmask"), PeerViolation() as violation):
                 return self._on_not_rebuilt(violation)
         return []
 
@@ -190,17 +185,15 @@ class Aggregator:
             case KeysSet() if message.sender in self.cohort.aggregators:
                 return self._on_keys_known(now)
             case Masked() as masked:
-                return self._on_masked(sender, message.phase, masked)
+                return self._on_masked(sender, masked)
             case SealProposal() as proposal:
-                return self._on_proposal(message, proposal)
+                return self._on_proposal(proposal)
             case SealVote(seal):
                 return self._on_vote(sender, message, seal)
             case SealCertificate():
                 return self._on_certified(now)
             case Unmask() as unmask:
-                return self._on_unmask(sender, message.phase, unmask)
-            case Look():
-                return self._on_look(now)
+                return self._on_unmask(sender, unmask)
             case BodyProposal():
                 self._first_spoke = True
                 return self._finish()
@@ -243,7 +236,7 @@ class Aggregator:
         if len(shares.envelopes) != self.cohort.size:
             raise PeerViolation("SHARES: not one envelope a member")
         for receiver, box in enumerate(shares.envelopes):
-            if len(box) != (0 if receiver == sender else envelope_bytes(self.cohort)):
+            if len(box) != (0 if receiver == sender else ENVELOPE_BYTES):
                 raise PeerViolation(f"SHARES: an envelope of {len(box)} bytes")
         self._shares[sender] = shares
         return self._offer_keys_again() if self.member.keys is not None else self._offer_keys()
@@ -260,15 +253,15 @@ class Aggregator:
         self._keys_sent = True
         owners = sorted(self._shares)
         if len(owners) < self.cohort.least:
-            return [self._send(self.cohort.members[owner], KeysSet(b"", (), ()), 0) for owner in owners]
+            return [self._send(self.cohort.members[owner], KeysSet(b"", (), ())) for owner in owners]
         return self._tell_keys(owners, owners)
 
     def _offer_keys_again(self) -> list[Action]:
         """The first aggregator was lost while it sent its KEYS_SET: the second, which has it, sends the same to the others."""
-        keys, masked = self.member.keys, self._phases[0].masked
+        keys, masked = self.member.keys, self._gathered.masked
         if keys is None or not self._speaks or any(owner not in self._shares for owner in keys.commitments):
             return []
-        if self.member.state not in {State.PREPARING, State.AWAIT_SEAL} or self.member.place:
+        if self.member.state not in {State.PREPARING, State.AWAIT_SEAL}:
             return []
         return self._tell_keys(
             keys.members,
@@ -287,7 +280,6 @@ class Aggregator:
                 KeysSet(
                     bitmap, committed, tuple(self._shares[owner].envelopes[receiver] for owner in owners)
                 ),
-                0,
             )
             for receiver in sorted(receivers, key=lambda index: (index != second, index))
         ]
@@ -299,102 +291,91 @@ class Aggregator:
             self._shares.clear()
         self._keys_sent = True
         return [
-            SetTimer(self._tag("masked", self.member.place), now + self._patience_s),
+            SetTimer(self._tag("masked"), now + self._patience_s),
             *self._propose_seal(),
         ]
 
     # --- MASKED -> SEAL_PROPOSAL -> SEAL_CERTIFICATE ---------------------------------------------------------
 
-    @property
-    def _current(self) -> Phase:
-        return self._phases[self.member.place]
-
-    def _on_masked(self, sender: int, place: int, masked: Masked) -> list[Action]:
-        """The first vector counts. A later phase's may come before its plan; its size is looked at when it is summed."""
-        if place >= len(self._phases):
-            return []
-        if sender in self._phases[place].masked:
+    def _on_masked(self, sender: int, masked: Masked) -> list[Action]:
+        """The first vector counts."""
+        if sender in self._gathered.masked:
             return self._repeat([sender])
-        if place == self.member.place and len(masked.vector) != self.member.plan().lanes.size_bytes:
+        if len(masked.vector) != self.member.plan().lanes.size_bytes:
             raise PeerViolation(f"MASKED: a vector of {len(masked.vector)} bytes")
-        self._phases[place].masked[sender] = masked
+        self._gathered.masked[sender] = masked
         return self._repeat([sender]) or self._propose_seal()
 
     def _summable(self) -> list[int]:
-        """Whose vectors are of this member's context and of the size that the plan determines."""
-        size = self.member.plan().lanes.size_bytes
+        """Whose vectors are of this member's context."""
         keys = self.member.keys
         return [
             index
-            for index, masked in sorted(self._current.masked.items())
-            if keys is not None
-            and index in keys.commitments
-            and masked.context == self.member.context
-            and len(masked.vector) == size
+            for index, masked in sorted(self._gathered.masked.items())
+            if keys is not None and index in keys.commitments and masked.context == self.member.context
         ]
 
     def _propose_seal(self) -> list[Action]:
-        phase, keys = self._current, self.member.keys
-        if phase.proposal is not None or keys is None or self.member.state is State.AWAIT_SUM:
+        gathered, keys = self._gathered, self.member.keys
+        if gathered.proposal is not None or keys is None or self.member.state is State.AWAIT_SUM:
             return []
         contributors = self._summable()
         answered = {*contributors, *self._lost, *self._declined}
         complete = len(answered & {*keys.commitments}) == len(keys.commitments)
-        if not ((complete and self._speaks) or not phase.patient):
+        if not ((complete and self._speaks) or not gathered.patient):
             return []
-        if not self.cohort.hides(contributors) or not self.member.continues(contributors):
+        if not self.cohort.hides(contributors):
             return []
-        phase.proposal = SealProposal(
+        gathered.proposal = SealProposal(
             self.member.context,
             pack_members(contributors, self.cohort.size),
-            tuple(self.member.vector_hash(index, phase.masked[index].vector) for index in contributors),
+            tuple(self.member.vector_hash(index, gathered.masked[index].vector) for index in contributors),
         )
-        return self._to_all(phase.proposal)
+        return self._to_all(gathered.proposal)
 
     def _repeat(self, receivers: Sequence[int]) -> list[Action]:
-        """The second aggregator, in its turn, says again where the phase stands, as the first may have reached only some.
+        """The second aggregator, in its turn, says again where the sum stands, as the first may have reached only some.
 
         Who says its vector (again) to it thinks that its turn has come, and may sign what it did not before.
         """
-        phase, certificate, state = self._current, self.member.ballot.certificate, self.member.state
+        gathered, certificate, state = self._gathered, self.member.ballot.certificate, self.member.state
         if self.rank == 0 or not self._speaks:
             return []
         if certificate is not None and state is State.AWAIT_SUM:
-            silent = [index for index in receivers if index not in phase.unmasks]
+            silent = [index for index in receivers if index not in gathered.unmasks]
             return self._to([self.cohort.members[index] for index in silent], certificate)
-        if phase.proposal is None or state not in {State.PREPARING, State.AWAIT_SEAL}:
+        if gathered.proposal is None or state not in {State.PREPARING, State.AWAIT_SEAL}:
             return []
-        return self._to([self.cohort.members[index] for index in receivers], phase.proposal)
+        return self._to([self.cohort.members[index] for index in receivers], gathered.proposal)
 
-    def _on_proposal(self, message: Message, proposal: SealProposal) -> list[Action]:
+    def _on_proposal(self, proposal: SealProposal) -> list[Action]:
         """The member beside has checked it; it counts here if that member votes for it."""
-        if message.phase != self.member.place or self.member.ballot.vote != seal_hash(pack(proposal)):
+        if self.member.ballot.vote != seal_hash(pack(proposal)):
             return []
-        self._current.proposal = proposal
+        self._gathered.proposal = proposal
         return self._certify()
 
     def _on_vote(self, sender: int, message: Message, seal: bytes) -> list[Action]:
-        if message.phase >= len(self._phases):
-            raise PeerViolation("SEAL_VOTE: a phase that this codec does not have")
         if not summable(message.sender, message.signature):
             raise PeerViolation("SEAL_VOTE: a signature that no certificate can hold")
-        phase = self._phases[message.phase]
-        if phase.voted.setdefault(sender, seal) != seal:
+        gathered = self._gathered
+        if gathered.voted.setdefault(sender, seal) != seal:
             raise PeerViolation("SEAL_VOTE: two contents signed")
-        phase.votes.setdefault(seal, {})[sender] = message.signature
+        gathered.votes.setdefault(seal, {})[sender] = message.signature
         return self._certify()
 
     def _certify(self) -> list[Action]:
-        phase = self._current
-        if phase.proposal is None or self.member.ballot.certificate is not None:
+        proposal = self._gathered.proposal
+        if proposal is None or self.member.ballot.certificate is not None:
             return []
-        votes = phase.votes.get(seal_hash(pack(phase.proposal)), {})
+        seal = seal_hash(pack(proposal))
+        votes = self._gathered.votes.get(seal, {})
         if len(votes) < self.cohort.threshold:
             return []
-        signers, seal = sorted(votes), seal_hash(pack(phase.proposal))
-        stated = self.member.stated(Kind.SEAL_VOTE, self.member.place, SealVote(seal))
+        signers = sorted(votes)
+        stated = self.member.stated(Kind.SEAL_VOTE, SealVote(seal))
         half = certify(*stated, self.cohort.members, votes)
-        certificate = SealCertificate(seal, pack_members(signers, self.cohort.size), *half, phase.proposal)
+        certificate = SealCertificate(seal, pack_members(signers, self.cohort.size), *half, proposal)
         # Who has voted for it has the proposal.
         voters = [self.cohort.members[index] for index in signers]
         others = [peer for peer in self.cohort.members if peer not in voters]
@@ -408,15 +389,15 @@ class Aggregator:
             return []
         self._first_spoke = False
         self._shares.clear()
-        self._current.patient = True
-        timer = SetTimer(self._tag("unmask", self.member.place), now + self._patience_s)
+        self._gathered.patient = True
+        timer = SetTimer(self._tag("unmask"), now + self._patience_s)
         return [timer, *self._add_up()]
 
-    def _on_unmask(self, sender: int, place: int, unmask: Unmask) -> list[Action]:
-        if place >= len(self._phases) or sender in self._phases[place].unmasks:
+    def _on_unmask(self, sender: int, unmask: Unmask) -> list[Action]:
+        if sender in self._gathered.unmasks:
             return []
-        self._phases[place].unmasks[sender] = unmask
-        return self._add_up() if place == self.member.place else []
+        self._gathered.unmasks[sender] = unmask
+        return self._add_up()
 
     def _opened(self, seal: bytes, owners: list[int]) -> dict[int, dict[int, bytes]]:
         """Holder -> owner -> share, as far as they are under this seal. Which are true shows when secrets are rebuilt."""
@@ -426,17 +407,17 @@ class Aggregator:
                 for owner, share in zip(owners, unmask.shares, strict=True)
                 if len(share) == SHARE_BYTES
             }
-            for holder, unmask in sorted(self._current.unmasks.items())
+            for holder, unmask in sorted(self._gathered.unmasks.items())
             if unmask.seal == seal and len(unmask.shares) == len(owners)
         }
 
     def _add_up(self) -> list[Action]:
-        phase, keys, certificate = self._current, self.member.keys, self.member.ballot.certificate
+        gathered, keys, certificate = self._gathered, self.member.keys, self.member.ballot.certificate
         sealed, contributors = self.member.ballot.sealed, self.member.contributors()
-        if phase.adding or keys is None or certificate is None or sealed is None or contributors is None:
+        if gathered.adding or keys is None or certificate is None or sealed is None or contributors is None:
             return []
         if self.member.state is not State.AWAIT_SUM or (
-            not self._speaks and (phase.patient or self._first_spoke)
+            not self._speaks and (gathered.patient or self._first_spoke)
         ):
             return []
         opened = self._opened(certificate.seal, keys.members)
@@ -446,30 +427,29 @@ class Aggregator:
         }
         masked = self.cohort.masked
         if masked and (
-            len(opened) <= phase.tried or any(len(held) < self.cohort.threshold for held in shares.values())
+            len(opened) <= gathered.tried
+            or any(len(held) < self.cohort.threshold for held in shares.values())
         ):
             return []
         lanes = self.member.plan().lanes
         if any(
-            index not in phase.masked
-            or self.member.vector_hash(index, phase.masked[index].vector) != expected
-            or len(phase.masked[index].vector) != lanes.size_bytes
+            index not in gathered.masked
+            or self.member.vector_hash(index, gathered.masked[index].vector) != expected
             for index, expected in zip(contributors, sealed.vectors, strict=True)
         ):
-            return []  # sealed by the other aggregator over vectors that never reached this one, or are none
-        phase.adding = True
-        phase.tried = len(opened)
-        vectors = [phase.masked[index].vector for index in contributors]
-        place = self.member.place
+            return []  # sealed by the other aggregator over vectors that never reached this one
+        gathered.adding = True
+        gathered.tried = len(opened)
+        vectors = [gathered.masked[index].vector for index in contributors]
         dealt = keys.commitments if masked else {}
-        job = UnmaskJob(self.cohort, place, lanes, vectors, contributors, dealt, shares if masked else {})
-        return [Compute(self._tag("unmask", place), job)]
+        job = UnmaskJob(self.cohort, lanes, vectors, contributors, dealt, shares if masked else {})
+        return [Compute(self._tag("unmask"), job)]
 
     def _on_not_rebuilt(self, violation: PeerViolation) -> list[Action]:
         """Too many lies among the shares so far: each further holder may make it right."""
-        phase, keys = self._current, self.member.keys
-        phase.adding = False
-        last = keys is None or not phase.patient or len(phase.unmasks) >= len(keys.commitments)
+        gathered, keys = self._gathered, self.member.keys
+        gathered.adding = False
+        last = keys is None or not gathered.patient or len(gathered.unmasks) >= len(keys.commitments)
         lost = [self.member.report("SUM_LOST", reason=str(violation))] if last else []
         return [*lost, *self._add_up()]
 
@@ -480,9 +460,6 @@ class Aggregator:
         refused: list[Action] = [
             self.member.report("SHARE_REFUSED", holder=holder) for holder in total.doubted
         ]
-        if not self.member.last_phase:
-            look = squeeze(vector.tobytes(), self.member.plan().lanes)
-            return [*refused, *self._to_all(Look(certificate.seal, look))]
         lanes = self.member.plan().lanes
         weights, ranges, sums = decode_sum(vector, lanes, self.member.terms.layout)
         contributors = self.member.contributors() or []
@@ -494,15 +471,6 @@ class Aggregator:
             return [*refused, self.member.report("SUM_LOST", reason=str(violation))]
         coded = squeeze(sums, Lanes(0, lanes.narrow, lanes.narrow_bits))
         return [*refused, *self._to_all(BodyProposal(coded, weights, ranges))]
-
-    def _on_look(self, now: float) -> list[Action]:
-        """The member has moved on to the next phase, if the look was right."""
-        if self.member.state is not State.PREPARING:
-            return []
-        return [
-            SetTimer(self._tag("masked", self.member.place), now + self._patience_s),
-            *self._propose_seal(),
-        ]
 
     # --- BODY_VOTE -> RESULT ---------------------------------------------------------------------------------
 
@@ -543,10 +511,8 @@ class Aggregator:
     def _tag(self, *name: Hashable) -> Tag:
         return ("sum", self.cohort.id, *name)
 
-    def _send(self, peer: bytes, body: MessageBody, place: int) -> Action:
-        return Send(
-            peer, sign_frame(self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id, phase=place)
-        )
+    def _send(self, peer: bytes, body: MessageBody) -> Action:
+        return Send(peer, sign_frame(self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id))
 
     def _to_all(self, body: MessageBody) -> list[Action]:
         """The second aggregator hears it before the others, as it may have to go on from there."""
@@ -554,7 +520,5 @@ class Aggregator:
         return self._to(sorted(self.cohort.members, key=lambda peer: (peer != second, peer)), body)
 
     def _to(self, peers: Sequence[bytes], body: MessageBody) -> list[Action]:
-        frame = sign_frame(
-            self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id, phase=self.member.place
-        )
+        frame = sign_frame(self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id)
         return [Send(peer, frame) for peer in peers]

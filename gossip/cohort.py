@@ -54,11 +54,6 @@ class Cohort:
         return spell_members(self.members, self.swarm.manifest)
 
     @property
-    def phases(self) -> int:
-        """All members announced keys for as many."""
-        return len(self.readies[0].masks)
-
-    @property
     def masked(self) -> bool:
         """Whether the swarm has masks: without them a vector is its owner's update, for both aggregators to read."""
         return self.swarm.manifest.cohorts.masks
@@ -140,7 +135,7 @@ def write_roster(
                 place,
                 ready.trained,
                 ready.channel,
-                ready.masks,
+                ready.mask,
                 ready.hub,
                 message.signature,
             )
@@ -159,7 +154,7 @@ def ready_frames(swarm: Swarm, roster: Roster) -> tuple[bytes, ...]:
     return tuple(
         reframe(
             Kind.READY,
-            Ready(entry.round, heads[entry.heads], entry.trained, entry.channel, entry.masks, entry.hub),
+            Ready(entry.round, heads[entry.heads], entry.trained, entry.channel, entry.mask, entry.hub),
             key,
             entry.signature,
         )
@@ -185,8 +180,6 @@ def open_roster(swarm: Swarm, message: Message) -> Cohort:
         raise PeerViolation("ROSTER: members must ascend without repetition")
     if write_roster(swarm, roster.round, roster.parents, roster.state, said) != roster:
         raise PeerViolation("ROSTER: tells heads otherwise than once, in order")
-    if len({len(ready.masks) for ready in readies}) != 1:
-        raise PeerViolation("ROSTER: members of different phases")
     # With its leader: two leaders of the same READYs lead two cohorts, with aggregators of their own.
     cohort_id = digest("cohort", swarm.id, message.sender, pack(roster))
     cohort = Cohort(swarm, cohort_id, roster, message.sender, tuple(members), tuple(readies), message.raw)
@@ -201,12 +194,12 @@ def refuse_unfit_keys(ready: Ready, *, masks: bool) -> None:
     And for one without keys where there are masks, or with some where there are none.
     """
     if not masks:
-        if ready.channel or ready.masks:
+        if ready.channel or ready.mask:
             raise PeerViolation("READY: keys, of which a swarm without masks makes nothing")
         return
-    if len(ready.channel) != KEY_BYTES or not ready.masks:
+    if len(ready.channel) != KEY_BYTES or len(ready.mask) != KEY_BYTES:
         raise PeerViolation("READY: without the keys for its masks")
-    if any(is_weak(key) for key in (ready.channel, *ready.masks)):
+    if is_weak(ready.channel) or is_weak(ready.mask):
         raise PeerViolation("READY: a key of low order")
 
 
@@ -215,27 +208,26 @@ class Secrets:
     """One member's fresh secrets for one cohort. They never touch a disk."""
 
     channel: KeyPair
-    masks: tuple[KeyPair, ...]  # one a phase, each from the seed beside it
-    mask_seeds: tuple[bytes, ...]  # what is dealt of M, SEED_BYTES
-    seeds: tuple[bytes, ...]  # b, one a phase, SEED_BYTES
+    mask: KeyPair  # from the seed that follows
+    mask_seed: bytes  # what is dealt of M, SEED_BYTES
+    seed: bytes  # b, SEED_BYTES
 
     @classmethod
-    def fresh(cls, phases: int, owner: bytes, entropy: Callable[[int], bytes]) -> "Secrets":
+    def fresh(cls, owner: bytes, entropy: Callable[[int], bytes]) -> "Secrets":
         """128 bits each for what is dealt: as much as X25519 gives, and half the bytes in every share."""
-        dealt = tuple(entropy(SEED_BYTES) for _ in range(phases))
-        masks = tuple(KeyPair.from_seed(seed, phase, owner) for phase, seed in enumerate(dealt))
-        return cls(KeyPair(entropy(32)), masks, dealt, tuple(entropy(SEED_BYTES) for _ in range(phases)))
+        dealt = entropy(SEED_BYTES)
+        return cls(KeyPair(entropy(32)), KeyPair.from_seed(dealt, owner), dealt, entropy(SEED_BYTES))
 
 
-def self_mask(cohort: Cohort, phase: int, owner: int, seed: bytes) -> Mask:
+def self_mask(cohort: Cohort, owner: int, seed: bytes) -> Mask:
     """PRG(b): Bonawitz's second mask, which keeps a late vector hidden from those who took its owner for lost."""
-    return Mask(digest("self mask", cohort.id, bytes([phase]), cohort.members[owner], seed), 1)
+    return Mask(digest("self mask", cohort.id, cohort.members[owner], seed), 1)
 
 
-def pair_mask(cohort: Cohort, phase: int, owner: int, pair: KeyPair, other: int) -> Mask:
+def pair_mask(cohort: Cohort, owner: int, pair: KeyPair, other: int) -> Mask:
     """PRG(s_ij) as `owner` adds it: the two members' signs differ, so a sum over both carries none of it."""
-    info = pair_info(phase, cohort.members[owner], cohort.members[other])
-    key = pair.derive(cohort.readies[other].masks[phase], salt=cohort.id, info=info)
+    info = pair_info(cohort.members[owner], cohort.members[other])
+    key = pair.derive(cohort.readies[other].mask, salt=cohort.id, info=info)
     return Mask(key, 1 if owner < other else -1)
 
 
@@ -248,13 +240,8 @@ def keys_context(commitments: list[tuple[int, bytes]]) -> bytes:
     return digest("keys", *(bytes([index]) + commitment for index, commitment in commitments))
 
 
-def look_context(keys: bytes, total: bytes) -> bytes:
-    """Binds a second phase to what the first one showed: members who saw different sums cannot be in one seal."""
-    return digest("look", keys, total)
-
-
 def vector_hash(context: bytes, owner: bytes, vector: bytes) -> bytes:
-    """16 bytes of the hash of an owner's masked vector under the keys (and the look) that it was masked under.
+    """16 bytes of the hash of an owner's masked vector under the keys that it was masked under.
 
     Nobody else can find another vector for it (a second preimage: 2^128), so an owner who checks its own cannot be made to sign
     for what it never sent. An owner could make two vectors with one hash only by 2^64 tries after the context is

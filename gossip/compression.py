@@ -11,7 +11,7 @@ b-bit ones for the quantised values of the blocks that travel. What decides thei
 unbiased wherever nothing clips (QSGD: Alistarh et al., NIPS 2017); what clips or is rounded off stays in the residual.
 n members' sums fit a lane as signed values when 2 n S + 1 <= 2^b, which the manifest's check asks for.
 
-**Ranges.** A codec that does not look first needs C before anybody encodes (docs/decisions/0002). So every member votes,
+**Ranges.** A codec needs C before anybody encodes (docs/decisions/0002). So every member votes,
 for each tensor, a *range code* 16 (log2 RMS + 32) of its scaled values, in a lane of its own. The sum tells the mean, and
 the cohorts that name this one as parent take C = k RMS, rounded to a power of two, with k = min(S, 8). The mean and not the
 maximum, so that the levels serve the many; of logarithms, so that one large member moves it little. The loop corrects
@@ -36,21 +36,18 @@ publishes it. So its last bits are dice, and every device of the swarm would car
 published as multiples of g, the largest power of two with g^2 <= grain * n, which adds g^2 / 12 at most. It is not fed back to
 anybody, and need not be: the dice that are there dither it, so that on average nothing is lost (Gray and Stockham, "Dithered quantizers", 1993). docs/decisions/0014 has the figures.
 
-**Codecs** are linear, so that masks cancel. One that looks first runs a secure sum of a sketch before the payload's, and
-plans its payload with what that one showed: `Codec` is made for both.
+**Codecs** are linear, so that masks cancel. What travels is a public function of the cohort and of its parents: `dense` sends
+every block, `lowrank` factors. Why none looks first: docs/decisions/0024.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from hashlib import shake_256
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crypto.hashing import digest
 from crypto.masking import Lanes, Vector
 from gossip.aggregate import (
     CODE_OF_ONE,
@@ -68,7 +65,6 @@ from gossip.layout import Integers, Layout
 from gossip.lowrank import BASIS_BITS, Basis, Doubles, Piece, bases, factor, pieces, product
 from gossip.manifest import SEGMENTS_MAX, Compression
 from gossip.residual import Floats, Sent
-from gossip.sketch import densities_of, energies_of, project, projection_codes, rms_codes, sixteenths
 
 ROUNDING_BYTES = 32
 EVERY_SEGMENT = (1 << SEGMENTS_MAX) - 1
@@ -79,22 +75,14 @@ EVERY_SEGMENT = (1 << SEGMENTS_MAX) - 1
 _MARGINS = (0, 16, 25, 32, 37, 41, 45, 48)
 
 
-class Phase(IntEnum):
-    PAYLOAD = 0
-    SKETCH = 1
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class Plan:
-    """What every member of a cohort encodes in one phase: the same for all."""
+    """What every member of a cohort encodes: the same for all."""
 
-    support: Integers  # the blocks that travel, or are looked at, increasing
-    exponents: NDArray[
-        np.int8
-    ]  # e of each of them, -24..0; in a sketch, of their projections; in factors, by tensor
+    support: Integers  # the blocks that travel, increasing
+    exponents: NDArray[np.int8]  # e of each of them, -24..0; in factors, by tensor
     lanes: Lanes
-    ranges: Integers  # the present code of each tensor; none in a sketch
-    cohort: bytes = b""  # whose signs a sketch projects on; none in a payload
+    ranges: Integers  # the present code of each tensor
     basis: bytes = b""  # the aggregate whose factors give the basis of these; none in the first round and without factors
     factors: "Factors | None" = None  # how matrices travel
 
@@ -141,73 +129,31 @@ class Sum(NamedTuple):
     sums: bytes  # little-endian signed lanes, block after block
 
 
-class Codec(Protocol):
-    """`phases` ends with PAYLOAD; a codec that looks has SKETCH before it. `id` is its number on the wire."""
-
-    @property
-    def id(self) -> int: ...
-
-    @property
-    def phases(self) -> tuple[Phase, ...]: ...
-
-    def plan(
-        self,
-        phase: Phase,
-        *,
-        layout: Layout,
-        compression: Compression,
-        cohort: bytes,
-        parents: Sequence[Body],
-        travelling: int,
-        look: bytes | None,
-    ) -> Plan:
-        """Pure and public. `travelling`: bit s tells that segment s travels; `look`: the sum of the phase before.
-
-        PeerViolation for a cohort in which no segment travels: its leader should not have called it.
-        """
-        ...
-
-    def encode(
-        self,
-        phase: Phase,
-        plan: Plan,
-        contribution: Contribution,
-        rounding: bytes,
-        *,
-        layout: Layout,
-        compression: Compression,
-    ) -> Encoded:
-        """`rounding`: 32 random bytes of the member's own, used once. A sketch's `sent` is empty."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class OnePhase:
-    """A codec that does not look: what travels is a public function of the cohort and of its parents."""
+class Codec:
+    """`id` is its number on the wire."""
 
     id: int
     planned: Callable[[int, Layout, Compression, bytes, Sequence[Body]], Plan]  # the first: what travels
     encoded: Callable[[Plan, Contribution, bytes, Layout, Compression], Encoded]
-    phases: tuple[Phase, ...] = (Phase.PAYLOAD,)
 
     def plan(
         self,
-        phase: Phase,
         *,
         layout: Layout,
         compression: Compression,
         cohort: bytes,
         parents: Sequence[Body],
         travelling: int,
-        look: bytes | None,
     ) -> Plan:
-        if phase is not Phase.PAYLOAD or look is not None:
-            raise MisuseError("a codec without a sketch has nothing to look at")
+        """Pure and public. `travelling`: bit s tells that segment s travels.
+
+        PeerViolation for a cohort in which no segment travels: its leader should not have called it.
+        """
         return self.planned(travelling, layout, compression, cohort, parents)
 
     def encode(
         self,
-        phase: Phase,
         plan: Plan,
         contribution: Contribution,
         rounding: bytes,
@@ -215,51 +161,8 @@ class OnePhase:
         layout: Layout,
         compression: Compression,
     ) -> Encoded:
-        if phase is not Phase.PAYLOAD:
-            raise MisuseError("a codec without a sketch has no such phase")
+        """`rounding`: 32 random bytes of the member's own, used once."""
         return self.encoded(plan, contribution, rounding, layout, compression)
-
-
-@dataclass(frozen=True, slots=True)
-class TwoPhase:
-    """A codec that looks: its support and its exponents follow from a sketch of the sum itself (`gossip.sketch`)."""
-
-    id: int
-    phases: tuple[Phase, ...] = (Phase.SKETCH, Phase.PAYLOAD)
-
-    def plan(
-        self,
-        phase: Phase,
-        *,
-        layout: Layout,
-        compression: Compression,
-        cohort: bytes,
-        parents: Sequence[Body],
-        travelling: int,
-        look: bytes | None,
-    ) -> Plan:
-        if (phase is Phase.SKETCH) != (look is None):
-            raise MisuseError("a payload is planned with the look at its sketch, a sketch without any")
-        blocks = travelling_blocks(travelling, layout)
-        ranges = ranges_after(parents, layout, compression)
-        exponents = _nearest_exponents(projection_codes(ranges, blocks, layout), compression.levels)
-        lanes = Lanes(layout.segments, compression.projections * len(blocks), compression.lane_bits)
-        sketch = Plan(blocks, exponents.astype(np.int8), lanes, np.zeros(0, np.int64), cohort)
-        return sketch if look is None else _plan_after(look, sketch, ranges, layout, compression)
-
-    def encode(
-        self,
-        phase: Phase,
-        plan: Plan,
-        contribution: Contribution,
-        rounding: bytes,
-        *,
-        layout: Layout,
-        compression: Compression,
-    ) -> Encoded:
-        if phase is Phase.PAYLOAD:
-            return encode_payload(plan, contribution, rounding, layout, compression)
-        return encode_sketch(plan, contribution, rounding, layout, compression)
 
 
 def travelling_blocks(travelling: int, layout: Layout) -> Integers:
@@ -276,32 +179,6 @@ def all_blocks(
     return payload_plan(travelling_blocks(travelling, layout), layout, compression, parents)
 
 
-def seeded_blocks(
-    travelling: int, layout: Layout, compression: Compression, cohort: bytes, parents: Sequence[Body]
-) -> Plan:
-    """Of each segment its share of the blocks, rounded up, by a seed that nobody chose: the cohort's id.
-
-    The order is by 64-bit keys from SHAKE-256 and not by a library's generator, whose stream may change.
-    """
-    blocks = travelling_blocks(travelling, layout)
-    keys = np.frombuffer(shake_256(digest("support", cohort)).digest(8 * layout.blocks), "<u8")
-    support = blocks[_share_of_each_segment(keys[blocks], blocks, layout, compression)]
-    return payload_plan(support, layout, compression, parents)
-
-
-def _share_of_each_segment(
-    keys: NDArray[np.integer], blocks: Integers, layout: Layout, compression: Compression
-) -> Integers:
-    """The places in `blocks` of the lowest keys, ties by number: of each segment its share, rounded up."""
-    segments = layout.block_segment[blocks]
-    chosen = []
-    for segment in np.unique(segments):
-        own = np.flatnonzero(segments == segment)
-        count = -(-compression.support_permille * len(own) // 1000)
-        chosen.append(own[np.argsort(keys[own], kind="stable")[:count]])
-    return np.sort(np.concatenate(chosen))
-
-
 def payload_plan(
     support: Integers, layout: Layout, compression: Compression, parents: Sequence[Body]
 ) -> Plan:
@@ -310,30 +187,6 @@ def payload_plan(
     exponents = exponents_of(ranges, compression.levels)
     lanes = payload_lanes(support, layout, compression)
     return Plan(support, exponents[layout.block_tensor[support]], lanes, ranges)
-
-
-def _plan_after(
-    look: bytes, sketch: Plan, ranges: Integers, layout: Layout, compression: Compression
-) -> Plan:
-    """The payload's plan from the unmasked sketch; PeerViolation for a look of another size. Integers throughout."""
-    if len(look) != sketch.lanes.size_bytes:
-        raise PeerViolation(f"look: {len(look)} bytes, not {sketch.lanes.size_bytes}")
-    total = np.frombuffer(look, np.uint8)
-    sums = sketch.lanes.narrow_view(total).view(f"<i{compression.lane_bits // 8}").astype(np.int64)
-    energies = energies_of(sums.reshape(compression.projections, -1))
-    densities = densities_of(energies, sketch.exponents, layout.sizes[sketch.support])
-    chosen = _share_of_each_segment(-densities, sketch.support, layout, compression)
-    support = sketch.support[chosen]
-    codes = rms_codes(
-        energies[chosen],
-        sketch.exponents[chosen],
-        layout.sizes[support],
-        sketch.lanes.wide_view(total)[layout.block_segment[support]].astype(np.int64),
-        projections=compression.projections,
-        levels=compression.levels,
-    )
-    exponents = exponents_of(codes, compression.levels)
-    return Plan(support, exponents, payload_lanes(support, layout, compression), ranges)
 
 
 def factors(
@@ -356,7 +209,12 @@ def factors(
 
 
 def _above(piece: Piece) -> int:
-    return (sixteenths(piece.size) - sixteenths(piece.carried)) // 2 if piece.length else 0
+    return (_sixteenths(piece.size) - _sixteenths(piece.carried)) // 2 if piece.length else 0
+
+
+def _sixteenths(number: int) -> int:
+    """The whole part of CODES_PER_OCTAVE log2 of a whole number above 0, without a float."""
+    return int(number**CODES_PER_OCTAVE).bit_length() - 1
 
 
 def payload_lanes(support: Integers, layout: Layout, compression: Compression) -> Lanes:
@@ -381,12 +239,9 @@ def ranges_after(parents: Sequence[Body], layout: Layout, compression: Compressi
 
 def exponents_of(ranges: Integers, levels: int) -> NDArray[np.int8]:
     """E of each code: log2(k RMS) to the nearest whole number, within what an aggregate may carry."""
-    return np.clip(_nearest_exponents(ranges, levels), -EXPONENT_MAX, 0).astype(np.int8)
-
-
-def _nearest_exponents(codes: Integers, levels: int) -> Integers:
-    above_one = codes + _margin(levels) - CODE_OF_ONE
-    return (above_one + CODES_PER_OCTAVE // 2) // CODES_PER_OCTAVE
+    above_one = ranges + _margin(levels) - CODE_OF_ONE
+    nearest = (above_one + CODES_PER_OCTAVE // 2) // CODES_PER_OCTAVE
+    return np.clip(nearest, -EXPONENT_MAX, 0).astype(np.int8)
 
 
 def _margin(levels: int) -> int:
@@ -473,33 +328,6 @@ def _meant(quantised: Floats, units: Doubles, factors: Factors, layout: Layout) 
     return meant
 
 
-def encode_sketch(
-    plan: Plan, contribution: Contribution, rounding: bytes, layout: Layout, compression: Compression
-) -> Encoded:
-    """Project a contribution as `plan` says, and count its member in the segments that it gives.
-
-    MisuseError for what `encode_payload` refuses too, and for the plan of a payload.
-    """
-    if not plan.cohort:
-        raise MisuseError("the plan is none of a sketch: it names no cohort to take signs from")
-    _refuse_unfit(contribution, rounding, layout)
-    segments = layout.block_segment[plan.support]
-    gives = _bits(contribution.trained, layout.segments)
-    gives &= np.bincount(segments, minlength=layout.segments) > 0
-    scale = np.float32(contribution.weight(compression.weight_max) / compression.weight_max)
-    projected = project(
-        contribution.values * scale, plan.support, layout, plan.cohort, compression.projections
-    )
-    limits = np.ldexp(np.float32(1), plan.exponents)
-    steps = np.clip(projected, -limits, limits) * np.where(gives[segments], compression.levels / limits, 0)
-    vector = plan.lanes.zeros()
-    plan.lanes.wide_view(vector)[:] = gives
-    narrow = plan.lanes.narrow_view(vector)
-    quantised = _round_stochastically(steps.ravel(), rounding)
-    narrow[:] = quantised.astype(f"<i{narrow.itemsize}").view(narrow.dtype)
-    return Encoded(vector, Sent(np.zeros(0, np.int64), np.zeros(0, np.float32)))
-
-
 def decode_sum(total: Vector, lanes: Lanes, layout: Layout) -> Sum:
     """Read an unmasked payload sum; exact while 2 n S + 1 <= 2^b."""
     wide = lanes.wide_view(total).tolist()
@@ -570,11 +398,9 @@ def _refuse_unfit(contribution: Contribution, rounding: bytes, layout: Layout) -
         raise MisuseError(f"rounding takes {ROUNDING_BYTES} random bytes, not {len(rounding)}")
 
 
-DENSE = OnePhase(0, all_blocks, encode_payload)
-RANDOM = OnePhase(1, seeded_blocks, encode_payload)
-SKETCH = TwoPhase(2)
-LOWRANK = OnePhase(3, factors, encode_factors)
-_CODECS: Mapping[str, Codec] = {"dense": DENSE, "random": RANDOM, "sketch": SKETCH, "lowrank": LOWRANK}
+DENSE = Codec(0, all_blocks, encode_payload)
+LOWRANK = Codec(1, factors, encode_factors)
+_CODECS: Mapping[str, Codec] = {"dense": DENSE, "lowrank": LOWRANK}
 
 
 def codec_of(compression: Compression) -> Codec:

@@ -1,6 +1,6 @@
 """Dealing a member's secrets to its cohort, and opening them again.
 
-Every member deals, for each phase, Shamir shares of its self mask's seed b and of the seed of its pairwise key M: any t
+Every member deals Shamir shares of its self mask's seed b and of the seed of its pairwise key M: any t
 members can rebuild one, fewer learn nothing. Before anyone masks anything, each member has committed to H(b), and M's public
 key stands in its READY: those two decide whether a rebuilt secret is right, and nothing else is used.
 
@@ -12,8 +12,8 @@ a lie costs the aggregator a few more subsets, and nobody else anything.
 An owner may deal shares that lead nowhere, and then the sum is lost if its secret is needed. No commitment to the shares could
 prevent that, as an owner can commit to garbage as well; so none is made.
 
-H(b) is 16 bytes. Somebody else than the owner would need a second preimage of a hash of 128 unknown bits, for this cohort,
-owner and phase: 2^128. The owner itself could look for two seeds with one hash, which takes 2^64 tries within the seconds between
+H(b) is 16 bytes. Somebody else than the owner would need a second preimage of a hash of 128 unknown bits, for this cohort
+and owner: 2^128. The owner itself could look for two seeds with one hash, which takes 2^64 tries within the seconds between
 the roster and its SHARES; what it could do with them, it can do with its own vector.
 """
 
@@ -29,6 +29,8 @@ from gossip.cohort import Cohort, Secrets
 from gossip.errors import PeerViolation
 from gossip.messages import SHORT_HASH_BYTES, Commitment
 
+ENVELOPE_BYTES = 2 * SEED_BYTES + OVERHEAD_BYTES
+
 
 class Secret(IntEnum):
     SEED = 0  # b
@@ -39,10 +41,10 @@ class Secret(IntEnum):
 class Holding:
     """What one owner dealt to this member."""
 
-    shares: tuple[bytes, ...]  # phase 0: b, M; phase 1: b, M
+    shares: tuple[bytes, ...]  # of b and of M
 
-    def opening(self, phase: int, secret: Secret) -> bytes:
-        return self.shares[2 * phase + secret]
+    def opening(self, secret: Secret) -> bytes:
+        return self.shares[secret]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +57,21 @@ class Deal:
 def deal(cohort: Cohort, owner: int, secrets: Secrets, entropy: Callable[[int], bytes]) -> Deal:
     """Split, commit and seal all of `owner`'s secrets for the members of `cohort`."""
     dealt: list[tuple[bytes, ...]] = [()] * cohort.size
-    for seed, mask_seed in zip(secrets.seeds, secrets.mask_seeds, strict=True):
-        for secret in (seed, mask_seed):
-            shares = split(secret, cohort.size, cohort.threshold, entropy)
-            dealt = [(*held, share) for held, share in zip(dealt, shares, strict=True)]
+    for secret in (secrets.seed, secrets.mask_seed):
+        shares = split(secret, cohort.size, cohort.threshold, entropy)
+        dealt = [(*held, share) for held, share in zip(dealt, shares, strict=True)]
     holdings = [Holding(shares) for shares in dealt]
-    hashes = tuple(seed_hash(cohort, owner, phase, seed) for phase, seed in enumerate(secrets.seeds))
     envelopes = tuple(
         b"" if index == owner else _seal(cohort, owner, index, secrets.channel, holding)
         for index, holding in enumerate(holdings)
     )
-    return Deal(Commitment(hashes), envelopes, holdings[owner])
+    return Deal(Commitment(seed_hash(cohort, owner, secrets.seed)), envelopes, holdings[owner])
 
 
 def receive(cohort: Cohort, receiver: int, channel: KeyPair, owner: int, box: bytes) -> Holding:
     """Open the envelope that `owner` sealed for `receiver`; PeerViolation unless it is one."""
     sender, me = cohort.members[owner], cohort.members[receiver]
-    if len(box) != envelope_bytes(cohort):
+    if len(box) != ENVELOPE_BYTES:
         raise PeerViolation(f"SHARES: an envelope of {len(box)} bytes")
     try:
         key = channel.derive(cohort.readies[owner].channel, salt=cohort.id, info=envelope_info(sender, me))
@@ -81,23 +81,16 @@ def receive(cohort: Cohort, receiver: int, channel: KeyPair, owner: int, box: by
     return Holding(tuple(plain[at : at + SEED_BYTES] for at in range(0, len(plain), SEED_BYTES)))
 
 
-def envelope_bytes(cohort: Cohort) -> int:
-    """The size of every envelope in this cohort."""
-    return SEED_BYTES * 2 * cohort.phases + OVERHEAD_BYTES
-
-
 def rebuild_seed(
     cohort: Cohort,
     owner: int,
     commitment: Commitment,
-    phase: int,
     shares: Mapping[int, bytes],
     doubted: Sequence[int] = (),
 ) -> tuple[bytes, list[int]]:
     """B, and the holders whose shares do not fit; PeerViolation if no t of the shares give what was committed to."""
-    expected = commitment.seeds[phase]
     found = recover(
-        shares, cohort.threshold, lambda seed: seed_hash(cohort, owner, phase, seed) == expected, doubted
+        shares, cohort.threshold, lambda seed: seed_hash(cohort, owner, seed) == commitment.seed, doubted
     )
     if found is None:
         raise PeerViolation(
@@ -107,14 +100,14 @@ def rebuild_seed(
 
 
 def rebuild_key(
-    cohort: Cohort, owner: int, phase: int, shares: Mapping[int, bytes], doubted: Sequence[int] = ()
+    cohort: Cohort, owner: int, shares: Mapping[int, bytes], doubted: Sequence[int] = ()
 ) -> tuple[KeyPair, list[int]]:
     """M, and the holders whose shares do not fit; PeerViolation if no t of the shares give the public key's."""
-    expected, name = cohort.readies[owner].masks[phase], cohort.members[owner]
+    expected, name = cohort.readies[owner].mask, cohort.members[owner]
     found = recover(
         shares,
         cohort.threshold,
-        lambda seed: KeyPair.from_seed(seed, phase, name).public == expected,
+        lambda seed: KeyPair.from_seed(seed, name).public == expected,
         doubted,
     )
     if found is None:
@@ -122,11 +115,11 @@ def rebuild_key(
             f"UNMASK: no {cohort.threshold} of {len(shares)} shares give member {owner}'s key"
         )
     seed, liars = found
-    return KeyPair.from_seed(seed, phase, name), liars
+    return KeyPair.from_seed(seed, name), liars
 
 
-def seed_hash(cohort: Cohort, owner: int, phase: int, seed: bytes) -> bytes:
-    return digest("seed", cohort.id, cohort.members[owner], bytes([phase]), seed)[:SHORT_HASH_BYTES]
+def seed_hash(cohort: Cohort, owner: int, seed: bytes) -> bytes:
+    return digest("seed", cohort.id, cohort.members[owner], seed)[:SHORT_HASH_BYTES]
 
 
 def _seal(cohort: Cohort, owner: int, receiver: int, channel: KeyPair, holding: Holding) -> bytes:

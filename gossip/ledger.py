@@ -5,7 +5,7 @@
     aggregate   aggregate id        the certified aggregate
     residual    (one)               float32 of shape (parameters,)
     debit       cohort id           Debit: the roster, and what left or may have left for its sum
-    vote        cohort id || phase  the hash of the seal that was signed; empty: ABORT was signed
+    vote        cohort id           the hash of the seal that was signed; empty: ABORT was signed
     body        cohort id           the id of the one body that was signed
     presence    peer                its presence frame: whom to dial after a restart
     statement   its slot            a certificate or a revocation (`gossip.admission`)
@@ -33,11 +33,9 @@ from gossip.handshake import BLOCKED_TABLE
 from gossip.layout import Layout
 from gossip.manifest import Hash
 from gossip.residual import Books, Sent
-from gossip.secure_sum import vote_key
 from gossip.wire import Wire, pack, unpack
 
 RECORD_BYTES = 1 << 31
-PHASES_MAX = 2
 RECORDS_KEPT = 32  # encoded aggregates
 
 Read = Callable[[str], Iterable[tuple[bytes, bytes]]]
@@ -90,8 +88,7 @@ def settled(cohort: bytes) -> tuple[Record, ...]:
 
 def closed(cohort: bytes) -> tuple[Record, ...]:
     """The cohort's keys are gone and its account is settled: no vote of this member can ever follow."""
-    votes = (Drop("vote", vote_key(cohort, place)) for place in range(PHASES_MAX))
-    return (Drop("body", cohort), *votes)
+    return (Drop("body", cohort), Drop("vote", cohort))
 
 
 def held(aggregates: Iterable[Verified]) -> tuple[Record, ...]:

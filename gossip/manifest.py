@@ -76,14 +76,12 @@ class Training(Wire, frozen=True):
 
 
 class Compression(Wire, frozen=True):
-    codec: Literal["dense", "random", "sketch", "lowrank"]
+    codec: Literal["dense", "lowrank"]
     block_size: Annotated[int, Meta(ge=1, le=4096)]  # parameters
-    support_permille: Annotated[int, Meta(ge=1, le=1000)]  # share of the blocks that travel; dense: 1000
     levels: Annotated[int, Meta(ge=1, le=32767)]  # S: a contribution's integers lie in [-S, S]
     lane_bits: Literal[8, 16, 32]  # b: sums live in Z_2^b
     first_exponent: Annotated[int, Meta(ge=-24, le=0)]  # C = 2^e before any aggregate has told the range
     weight_max: Annotated[int, Meta(ge=1, le=1 << 10)]  # W_max, examples
-    projections: Annotated[int, Meta(ge=1, le=8)] = 2  # of each block in a sketch
     rank: Annotated[int, Meta(ge=1, le=RANK_MAX)] = 8  # codec lowrank: columns of a factor
     feedback: Annotated[int, Meta(ge=0, le=256)] = (
         256  # 256ths that a member keeps of what a sum did not carry
@@ -194,10 +192,6 @@ def refuse_contradictions(manifest: Manifest) -> None:
         raise ManifestError(
             f"compression: a grain of {compression.grain} rounds the sums of {cohorts.n_min} members of "
             f"{compression.levels} levels to zero; at most n_min * levels^2"
-        )
-    if compression.codec in {"dense", "lowrank"} and compression.support_permille != 1000:
-        raise ManifestError(
-            f"compression: the {compression.codec} codec carries every block; support_permille must be 1000"
         )
     for place, tensor in enumerate(manifest.model.tensors):
         _refuse_unfit_matrix(place, tensor, compression)

@@ -1,7 +1,7 @@
 """Every message, as types with bounds.
 
-One frame carries them all. Its signature covers the swarm, the cohort, the phase, the kind and the hash of the
-body under a domain of its own, so that a message of one swarm, cohort, phase or kind is never one of another, and a
+One frame carries them all. Its signature covers the swarm, the cohort, the kind and the hash of the
+body under a domain of its own, so that a message of one swarm, cohort or kind is never one of another, and a
 message that a third party forwards is as good as one from its author.
 
 What two neighbours tell each other and nobody else is not signed (CHANNEL_KINDS): the Noise channel has authenticated
@@ -13,7 +13,7 @@ collections have bounds, and `gossip.wire` refuses everything that is not the on
 
     rendezvous   READY  ROSTER
     secure sum   SHARES DECLINE KEYS_SET MASKED SEAL_PROPOSAL SEAL_VOTE ABORT_VOTE SEAL_CERTIFICATE ABORT_CERTIFICATE
-                 UNMASK LOOK BODY_PROPOSAL BODY_VOTE RESULT  (COMMITMENT travels inside SHARES and KEYS_SET)
+                 UNMASK BODY_PROPOSAL BODY_VOTE RESULT  (COMMITMENT travels inside SHARES and KEYS_SET)
     history      ANNOUNCE COMPARE HAVE PULL AGGREGATES  CHECKPOINT_REQUEST CHECKPOINT_OFFER CHECKPOINT_PART  (unsigned)
     membership   PRESENCE;  GREETING ALIVE  (unsigned)
     admission    CREDENTIAL DENIED HELD_STATEMENTS STATEMENTS  (unsigned: what they carry is)
@@ -77,26 +77,25 @@ class Kind(IntEnum):
     SEAL_CERTIFICATE = 10
     ABORT_CERTIFICATE = 11
     UNMASK = 12
-    LOOK = 13
-    BODY_PROPOSAL = 14
-    BODY_VOTE = 15
-    RESULT = 16
-    ANNOUNCE = 17
-    COMPARE = 18
-    HAVE = 19
-    PULL = 20
-    AGGREGATES = 21
-    PRESENCE = 22
-    GREETING = 23
-    ALIVE = 24
-    DECLINE = 25
-    CREDENTIAL = 26
-    DENIED = 27
-    HELD_STATEMENTS = 28
-    STATEMENTS = 29
-    CHECKPOINT_REQUEST = 30
-    CHECKPOINT_OFFER = 31
-    CHECKPOINT_PART = 32
+    BODY_PROPOSAL = 13
+    BODY_VOTE = 14
+    RESULT = 15
+    ANNOUNCE = 16
+    COMPARE = 17
+    HAVE = 18
+    PULL = 19
+    AGGREGATES = 20
+    PRESENCE = 21
+    GREETING = 22
+    ALIVE = 23
+    DECLINE = 24
+    CREDENTIAL = 25
+    DENIED = 26
+    HELD_STATEMENTS = 27
+    STATEMENTS = 28
+    CHECKPOINT_REQUEST = 29
+    CHECKPOINT_OFFER = 30
+    CHECKPOINT_PART = 31
 
     __hash__ = int.__hash__  # it is looked up for each message, and Enum's own is written in Python
 
@@ -111,7 +110,7 @@ class Ready(Wire, frozen=True):
     heads: Heads
     trained: Annotated[int, Meta(ge=1, lt=1 << 62)]  # bit s: segment s was trained
     channel: HashOrNone  # X25519, seals the shares
-    masks: Annotated[tuple[Hash, ...], Meta(max_length=2)]  # X25519, one a phase
+    mask: HashOrNone  # X25519, makes the pairwise masks
     hub: bool = False  # well connected: of a cohort's members, those who are add up
 
 
@@ -123,7 +122,7 @@ class Entry(Wire, frozen=True):
     heads: Annotated[int, Meta(ge=0, le=COHORT_MAX)]  # 0: the roster's parents; i: the roster's heads[i - 1]
     trained: Annotated[int, Meta(ge=1, lt=1 << 62)]
     channel: HashOrNone
-    masks: Annotated[tuple[Hash, ...], Meta(max_length=2)]
+    mask: HashOrNone
     hub: bool
     signature: Signature
 
@@ -144,12 +143,12 @@ class Roster(Wire, frozen=True):
 
 
 class Commitment(Wire, frozen=True):
-    """Binds a member to its seeds; as a statement in its cohort, it is also the signature under the roster.
+    """Binds a member to its seed; as a statement in its cohort, it is also the signature under the roster.
 
-    It travels without a frame, in SHARES and KEYS_SET: receivers know all of its statement but the hashes.
+    It travels without a frame, in SHARES and KEYS_SET: receivers know all of its statement but the hash.
     """
 
-    seeds: Annotated[tuple[ShortHash, ...], Meta(min_length=1, max_length=2)]  # H(b), one a phase
+    seed: ShortHash  # H(b)
 
 
 class Committed(Wire, frozen=True):
@@ -179,7 +178,7 @@ class KeysSet(Wire, frozen=True):
 
 
 class Masked(Wire, frozen=True):
-    context: Hash  # of U1 and, in a second phase, of what the first one showed
+    context: Hash  # of U1
     vector: bytes
 
 
@@ -196,7 +195,7 @@ class SealVote(Wire, frozen=True):
 
 
 class AbortVote(Wire, frozen=True):
-    """I will never sign a seal for this phase."""
+    """I will never sign a seal in this cohort."""
 
 
 class SealCertificate(Wire, frozen=True):
@@ -227,17 +226,10 @@ class Unmask(Wire, frozen=True):
     ]  # of U1's owners in order; empty: got none
 
 
-class Look(Wire, frozen=True):
-    """What the first of two phases showed: the unmasked sum, public to the cohort."""
-
-    seal: Hash
-    total: bytes  # coded, as all unmasked sums on the wire (gossip.coding)
-
-
 class BodyProposal(Wire, frozen=True):
     """The three sums: the rest of the aggregate's body follows from the roster, the seal and the plan."""
 
-    sums: bytes  # coded
+    sums: bytes  # coded, as all unmasked sums on the wire (gossip.coding)
     weights: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 32)], ...], Meta(max_length=SEGMENTS_MAX)]
     ranges: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 32)], ...], Meta(max_length=TENSORS_MAX)]
 
@@ -387,7 +379,6 @@ Body = (
     | SealCertificate
     | AbortCertificate
     | Unmask
-    | Look
     | BodyProposal
     | BodyVote
     | Result
@@ -422,7 +413,6 @@ BODY_TYPES: dict[Kind, type[Body]] = {
     Kind.SEAL_CERTIFICATE: SealCertificate,
     Kind.ABORT_CERTIFICATE: AbortCertificate,
     Kind.UNMASK: Unmask,
-    Kind.LOOK: Look,
     Kind.BODY_PROPOSAL: BodyProposal,
     Kind.BODY_VOTE: BodyVote,
     Kind.RESULT: Result,
@@ -476,7 +466,6 @@ class Frame(Wire, frozen=True):
     version: Literal[1]
     kind: Annotated[int, Meta(ge=1, le=int(max(Kind)))]
     cohort: HashOrNone
-    phase: Annotated[int, Meta(ge=0, le=1)]
     sender: HashOrNone  # a peer's key; empty in a frame of CHANNEL_KINDS
     body: Annotated[bytes, Meta(max_length=BODY_BYTES)]
     signature: Annotated[bytes, Meta(max_length=64)]  # the same
@@ -487,26 +476,25 @@ class Message(Struct, frozen=True, gc=False):
 
     kind: Kind
     cohort: bytes
-    phase: int
     sender: bytes
     body: Body
     signature: bytes
     raw: bytes
 
 
-def statement(swarm: bytes, kind: Kind, cohort: bytes, phase: int, body: bytes) -> tuple[str, bytes]:
+def statement(swarm: bytes, kind: Kind, cohort: bytes, body: bytes) -> tuple[str, bytes]:
     """The domain and the message that a frame's signature covers."""
-    return f"message/{kind.name}", pack((swarm, cohort, phase, digest("body", body)))
+    return f"message/{kind.name}", pack((swarm, cohort, digest("body", body)))
 
 
-def sign_frame(identity: Identity, swarm: bytes, body: Body, *, cohort: bytes = b"", phase: int = 0) -> bytes:
+def sign_frame(identity: Identity, swarm: bytes, body: Body, *, cohort: bytes = b"") -> bytes:
     """MisuseError for a kind that is never signed."""
     kind = KIND_OF[type(body)]
     if kind in CHANNEL_KINDS:
         raise MisuseError(f"{kind.name} goes between neighbours and is not signed")
     encoded = pack(body)
-    signature = identity.sign(*statement(swarm, kind, cohort, phase, encoded))
-    return pack(Frame(1, kind, cohort, phase, identity.public_key, encoded, signature))
+    signature = identity.sign(*statement(swarm, kind, cohort, encoded))
+    return pack(Frame(1, kind, cohort, identity.public_key, encoded, signature))
 
 
 def channel_frame(body: Body) -> bytes:
@@ -518,7 +506,7 @@ def _framed(body: Body) -> bytes:
     kind = KIND_OF[type(body)]
     if kind not in CHANNEL_KINDS:
         raise MisuseError(f"{kind.name} has to be signed")
-    return pack(Frame(1, kind, b"", 0, b"", pack(body), b""))
+    return pack(Frame(1, kind, b"", b"", pack(body), b""))
 
 
 def admits(frame: bytes) -> bool:
@@ -541,7 +529,7 @@ def open_frame(swarm: bytes, data: bytes, channel: bytes | None = None) -> Messa
         return message
     if channel is None:
         raise PeerViolation(f"{message.kind.name}: not from its author's own channel")
-    return Message(message.kind, b"", 0, channel, message.body, b"", data)
+    return Message(message.kind, b"", channel, message.body, b"", data)
 
 
 def _opened(swarm: bytes, data: bytes) -> Message:
@@ -551,17 +539,13 @@ def _opened(swarm: bytes, data: bytes) -> Message:
     kind = Kind(frame.kind)
     if len(frame.cohort) != (32 if kind in COHORT_KINDS else 0):
         raise PeerViolation(f"{kind.name}: a cohort id of {len(frame.cohort)} bytes")
-    if frame.phase and kind not in COHORT_KINDS:
-        raise PeerViolation(f"{kind.name}: has no phases")
     if kind in CHANNEL_KINDS:
         if frame.sender or frame.signature:
             raise PeerViolation(f"{kind.name}: names a sender, or is signed")
-    elif not verify(
-        frame.sender, *statement(swarm, kind, frame.cohort, frame.phase, frame.body), frame.signature
-    ):
+    elif not verify(frame.sender, *statement(swarm, kind, frame.cohort, frame.body), frame.signature):
         raise PeerViolation(f"{kind.name}: the signature does not hold in this swarm")
     body = unpack(frame.body, BODY_TYPES[kind], limit_bytes=BODY_BYTES)
-    return Message(kind, frame.cohort, frame.phase, frame.sender, body, frame.signature, data)
+    return Message(kind, frame.cohort, frame.sender, body, frame.signature, data)
 
 
 # Pure: a message is immutable, and what raises is not kept.
@@ -572,4 +556,4 @@ framed_again = Remembered(_framed, FRAMED_KEPT)
 
 def reframe(kind: Kind, body: Body, sender: bytes, signature: bytes) -> bytes:
     """The frame of a message outside cohorts, from what its author said and signed: `open_frame` says whether it did."""
-    return pack(Frame(1, kind, b"", 0, sender, pack(body), signature))
+    return pack(Frame(1, kind, b"", sender, pack(body), signature))

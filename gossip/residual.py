@@ -7,9 +7,9 @@ compressor which on average shrinks what it leaves behind is Karimireddy et al.,
 
     event                                  residual                     frozen             outstanding
     -------------------------------------  ---------------------------  -----------------  -------------------
-    freeze (the first MASKED of a cohort)  0                            residual + delta
-    debit (the payload's MASKED)           += F (frozen - sent)         none               += sent
-    thaw (aborted after the sketch only)   += frozen                    none
+    freeze (for a cohort's MASKED)         0                            residual + delta
+    debit (before MASKED leaves)           += F (frozen - sent)         none               += sent
+    thaw (over before MASKED left)         += frozen                    none
     settle (included, or never known)                                                      forgotten
     refund (excluded, or aborted)          += what was outstanding                         forgotten
 
@@ -46,7 +46,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Sent:
-    """The part of a frozen vector that a payload carries, as the sum's readers will decode it."""
+    """The part of a frozen vector that a masked vector carries, as the sum's readers will decode it."""
 
     support: Integers  # block numbers, increasing
     values: Floats  # one a parameter of these blocks, block after block, in the model's unit

@@ -20,10 +20,9 @@ t = ceil(3n/4) colluding members, aggregators included, learn nothing but the su
                   TimerFired "abort"                  votes ABORT (durable), if nothing else
                   SEAL_CERTIFICATE                    UNMASK                                  AwaitSum
                   ABORT_CERTIFICATE, t ABORT_VOTEs    refunded                                Over
-    AwaitSum      LOOK (of a first phase)             encodes the next phase                  Preparing
-                  BODY_PROPOSAL                       signs one body (durable)
+    AwaitSum      BODY_PROPOSAL                       signs one body (durable)
                   RESULT                              the signed body is certified            Over
-    any           TimerFired "turn", first one lost   says all of this phase to the second
+    any           TimerFired "turn", first one lost   says it all to the second
                   TimerFired "end"                    settles what is known                   Over
 
 In a swarm without masks (`cohorts.masks` in its manifest; nobody founds one by accident) everybody is in U1 from the roster
@@ -32,14 +31,14 @@ is left to take off. All else is the same, so that the two differ by what hiding
 
 What a member says goes to the first aggregator alone. It is kept, and the same frames (Ed25519 is deterministic) go to the
 second one when its turn has come: when the first's connection broke, or SECOND_AGGREGATOR_STEPS after the roster, the
-keys, the look or the seal, so that the second can take over at every step. ABORT goes to all.
+keys or the seal, so that the second can take over at every step. ABORT goes to all.
 
 What is never bent (design, section 4; each is an invariant of tests/simulation):
- 1. Of one member, and for one phase, only one of its two secrets is opened, and only under a seal that t members signed.
- 2. For one phase a vote is SEAL of one content, or ABORT, and durable before it is sent.
+ 1. Of one member only one of its two secrets is opened, and only under a seal that t members signed.
+ 2. A vote is SEAL of one content, or ABORT, and durable before it is sent.
  3. The debit is durable before the first byte of MASKED leaves; only a certificate that the vector is in no sum refunds it.
- 4. A second phase's contributors are exactly the first one's.
  5. A sum covers only segments that enough of its contributors trained to hide each of them.
+Rule 4 was about a second phase, and went with it (docs/decisions/0024); the others keep their numbers.
 """
 
 from collections.abc import Callable, Hashable
@@ -71,13 +70,12 @@ from gossip.cohort import (
     Secrets,
     commitment_hash,
     keys_context,
-    look_context,
     pair_mask,
     seal_hash,
     self_mask,
     vector_hash,
 )
-from gossip.compression import Codec, Contribution, Encoded, Phase, Plan
+from gossip.compression import Codec, Contribution, Encoded, Plan
 from gossip.dealing import Deal, Holding, Secret, deal, receive
 from gossip.errors import PeerViolation
 from gossip.events import (
@@ -104,7 +102,6 @@ from gossip.messages import (
     Committed,
     KeysSet,
     Kind,
-    Look,
     Masked,
     Message,
     Result,
@@ -119,7 +116,7 @@ from gossip.messages import (
 from gossip.messages import Body as MessageBody
 from gossip.wire import pack
 
-# In units of the manifest's step time, counted from the moment a phase began here (its keys or its look arrived).
+# In units of the manifest's step time, counted from the moment its keys arrived here.
 # From then on only the second aggregator's proposal can be signed, and it is spoken to as well.
 SECOND_AGGREGATOR_STEPS = 2.0
 ABORT_STEPS = 4.0
@@ -192,7 +189,7 @@ Action: TypeAlias = (
 CohortEvent: TypeAlias = Message | Contributed | Computed | Persisted | PersistFailed | TimerFired
 
 
-NOTHING_DEALT = Commitment(())
+NOTHING_DEALT = Commitment(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +223,7 @@ class State(Enum):
 
 @dataclass(slots=True)
 class Ballot:
-    """One phase's votes as this member knows them."""
+    """The votes as this member knows them."""
 
     vote: bytes | None = None  # a seal's hash, b"" for ABORT
     durable: bool = False
@@ -247,7 +244,6 @@ class MaskJob:
     codec: Codec
     layout: Layout
     plan: Plan
-    phase: Phase
     contribution: Contribution
     cohort: Cohort
     owner: int
@@ -257,7 +253,6 @@ class MaskJob:
 
     def run(self) -> Encoded:
         encoded = self.codec.encode(
-            self.phase,
             self.plan,
             self.contribution,
             self.rounding,
@@ -266,17 +261,11 @@ class MaskJob:
         )
         if self.secrets is None:
             return encoded
-        place = phase_place(self.codec, self.phase)
-        pair = self.secrets.masks[place]
-        masks = [self_mask(self.cohort, place, self.owner, self.secrets.seeds[place])]
-        masks += [pair_mask(self.cohort, place, self.owner, pair, j) for j in self.members if j != self.owner]
+        pair = self.secrets.mask
+        masks = [self_mask(self.cohort, self.owner, self.secrets.seed)]
+        masks += [pair_mask(self.cohort, self.owner, pair, j) for j in self.members if j != self.owner]
         apply_masks(encoded.vector, self.plan.lanes, masks)
         return encoded
-
-
-def phase_place(codec: Codec, phase: Phase) -> int:
-    """Where a phase's keys stand among a member's: codecs differ in their phases."""
-    return codec.phases.index(phase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,15 +276,13 @@ class Terms:
     layout: Layout
     parents: tuple[Body, ...]
 
-    def plan(self, cohort: Cohort, phase: Phase, look: bytes | None) -> Plan:
+    def plan(self, cohort: Cohort) -> Plan:
         return self.codec.plan(
-            phase,
             layout=self.layout,
             compression=cohort.swarm.manifest.compression,
             cohort=cohort.id,
             parents=self.parents,
             travelling=cohort.travelling,
-            look=look,
         )
 
 
@@ -316,10 +303,8 @@ class Member:
         self.index = cohort.index(identity.public_key)
         self.state = State.AWAIT_KEYS
         self.keys: Keys | None = None
-        self.place = 0  # of the current phase among the codec's
-        self.look: bytes | None = None
         self.context = b""
-        self.ballots = [Ballot() for _ in terms.codec.phases]
+        self.ballot = Ballot()
         self.outcome: Outcome | None = None
         self.body: SignedBody | None = None  # the one body this member signs
         self._identity = identity
@@ -328,41 +313,26 @@ class Member:
         self._deal: Deal | None = None
         self._committed: Committed | None = None
         self._contribution: Contribution | None = None
-        self._vector: bytes | None = None  # the one masked vector of the current phase
-        self._phase_began = 0.0
+        self._vector: bytes | None = None  # the one masked vector
+        self._keys_at = 0.0  # when they arrived
         self.first_gone = False
         self._turned = False  # the second aggregator is spoken to as well
-        self._said: list[
-            tuple[int, MessageBody]
-        ] = []  # in this phase: SHARES, MASKED, a vote, UNMASK, a signature
+        self._said: list[MessageBody] = []  # SHARES, MASKED, a vote, UNMASK, a signature
         self._retold = 0  # so many of them the second aggregator has, too
         self._spent = False  # the debit was asked for
-        self._left = False  # the payload's vector left, or may have left
-        self._early_look: Message | None = None  # that came before its seal; the latest
+        self._left = False  # the vector left, or may have left
 
     # --- what the aggregator beside it and the node read -----------------------------------------------------
-
-    @property
-    def phase(self) -> Phase:
-        return self.terms.codec.phases[self.place]
-
-    @property
-    def last_phase(self) -> bool:
-        return self.place == len(self.terms.codec.phases) - 1
-
-    @property
-    def ballot(self) -> Ballot:
-        return self.ballots[self.place]
 
     @property
     def step_s(self) -> float:
         return self.cohort.swarm.manifest.cohorts.step_ms / 1000
 
     def plan(self) -> Plan:
-        return self.terms.plan(self.cohort, self.phase, self.look)
+        return self.terms.plan(self.cohort)
 
     def contributors(self) -> list[int] | None:
-        """U2 of the current phase, once it is certified."""
+        """U2, once it is certified."""
         sealed = self.ballot.sealed
         return None if sealed is None else unpack_members(sealed.contributors, self.cohort.size)
 
@@ -388,13 +358,12 @@ class Member:
         self.context = keys_context([])
         self.keys = Keys(commitments, {}, self.context)
         self.state = State.PREPARING
-        return [*self._begin_phase(now), Contribute(self.cohort.id), self.report("MASKS_OFF")]
+        return [*self._begin(now), Contribute(self.cohort.id), self.report("MASKS_OFF")]
 
     def resume(self, vote: bytes | None) -> list[Action]:
         """After a restart: if the ledger holds no seal, ABORT, which is also the question how it ended."""
         self.state = State.OVER
         self._spent = self._left = True
-        self.place = len(self.ballots) - 1
         if vote:
             self.ballot.vote, self.ballot.durable = vote, True
             return self._settle(Outcome.UNKNOWN, "restarted after voting for a seal")
@@ -409,10 +378,10 @@ class Member:
 
     def remind(self, peer: bytes) -> list[Action]:
         """A member came back into reach: it may know how a cohort ended that is open here."""
-        ballot = self.ballots[-1]
+        ballot = self.ballot
         if self.outcome is not Outcome.UNKNOWN or ballot.vote != b"" or not ballot.durable:
             return []
-        return [self._answer(peer, AbortVote(), len(self.ballots) - 1)] if peer in self.cohort.members else []
+        return [self._answer(peer, AbortVote())] if peer in self.cohort.members else []
 
     def handle(self, event: CohortEvent, now: float) -> list[Action]:
         match event:
@@ -422,16 +391,16 @@ class Member:
                 return self._on_contributed(contribution)
             case Computed(_, Encoded() as encoded):
                 return self._on_encoded(encoded)
-            case Persisted((_, _, "debit", place)):
-                return self._on_debited() if place == self.place else []
-            case Persisted((_, _, "vote", place)):
-                return self._on_voted(place)  # type: ignore[arg-type]
+            case Persisted((_, _, "debit")):
+                return self._on_debited()
+            case Persisted((_, _, "vote")):
+                return self._on_voted()
             case Persisted((_, _, "body")):
                 return self._on_body_signed()
             case PersistFailed(tuple() as tag, reason):
                 return self._on_persist_failed(tag, reason)
-            case TimerFired((_, _, "abort", place)):
-                return self._on_abort_due() if place == self.place else []
+            case TimerFired((_, _, "abort")):
+                return self._on_abort_due()
             case TimerFired((_, _, "turn")):
                 return self._turn()
             case TimerFired((_, _, "end")):
@@ -454,9 +423,7 @@ class Member:
             case AbortVote():
                 return self._on_abort_vote(message, sender)
             case AbortCertificate() as certificate:
-                return self._on_abort(message.phase, certificate)
-            case Look() as look:
-                return self._on_look(message, look, now)
+                return self._on_abort(certificate)
             case BodyProposal(sums, weights, ranges):
                 return self._on_body(message.sender, sums, weights, ranges)
         return []
@@ -474,7 +441,7 @@ class Member:
         self.keys = keys
         self.context = keys.context
         self.state = State.PREPARING
-        return [*faults, *self._begin_phase(now), *self._encode(), self.report("KEYS_SET")]
+        return [*faults, *self._begin(now), *self._encode(), self.report("KEYS_SET")]
 
     def _open_keys(self, keys_set: KeysSet) -> tuple[Keys, list[Action]]:
         """Raises PeerViolation if the set is not fit to mask under; a single liar only loses its share here."""
@@ -510,14 +477,11 @@ class Member:
 
     # --- the contribution ------------------------------------------------------------------------------------
 
-    def _begin_phase(self, now: float) -> list[Action]:
-        self._phase_began = now
-        if self.place:
-            self._said.clear()  # the second phase needs nothing of the first; the first still needs SHARES
-            self._retold = 0
+    def _begin(self, now: float) -> list[Action]:
+        self._keys_at = now
         return [
             *self._await_turn(now),
-            self._timer("abort", now + ABORT_STEPS * self.step_s, self.place),
+            self._timer("abort", now + ABORT_STEPS * self.step_s),
             self._timer("end", now + END_STEPS * self.step_s),
         ]
 
@@ -534,7 +498,6 @@ class Member:
             self.terms.codec,
             self.terms.layout,
             self.plan(),
-            self.phase,
             self._contribution,
             self.cohort,
             self.index,
@@ -542,25 +505,20 @@ class Member:
             self._open_secrets if self.cohort.masked else None,
             self._entropy(32),
         )
-        return [Compute(self._tag("mask", self.place), job)]
+        return [Compute(self._tag("mask"), job)]
 
     def _on_encoded(self, encoded: Encoded) -> list[Action]:
         if self.state is not State.PREPARING or self._vector is not None or self.outcome is not None:
             return []
         self._vector = encoded.vector.tobytes()
-        if not self.last_phase:
-            return self._send_masked()
         self._spent = True
-        return [Spend(self.cohort.id, encoded, self._tag("debit", self.place))]
+        return [Spend(self.cohort.id, encoded, self._tag("debit"))]
 
     def _on_debited(self) -> list[Action]:
         """Design, rule 3: only now may the vector leave, and only where it can still be summed."""
         if self.state is not State.PREPARING or self.ballot.vote is not None:
             return []
         self._left = True
-        return self._send_masked()
-
-    def _send_masked(self) -> list[Action]:
         if self._vector is None:
             return []
         self.state = State.AWAIT_SEAL
@@ -570,7 +528,7 @@ class Member:
 
     def _on_proposal(self, message: Message, proposal: SealProposal, now: float) -> list[Action]:
         self._from_aggregator(message.sender)
-        if message.phase != self.place or self.state not in {State.PREPARING, State.AWAIT_SEAL}:
+        if self.state not in {State.PREPARING, State.AWAIT_SEAL}:
             return []
         ballot = self.ballot
         content = seal_hash(pack(proposal))
@@ -593,8 +551,6 @@ class Member:
             raise PeerViolation("SEAL: names members who dealt no keys")
         if not self.cohort.hides(contributors):
             raise PeerViolation(f"SEAL: {len(contributors)} contributors hide nobody well enough")
-        if not self.continues(contributors):
-            raise PeerViolation("SEAL: contributors differ from the first phase's")
         if self.index in contributors:
             mine = proposal.vectors[contributors.index(self.index)]
             if self._vector is None or mine != self.vector_hash(self.index, self._vector):
@@ -603,15 +559,8 @@ class Member:
     def vector_hash(self, owner: int, vector: bytes) -> bytes:
         return vector_hash(self.context, self.cohort.members[owner], vector)
 
-    def continues(self, contributors: list[int]) -> bool:
-        """Design, rule 4: with other contributors than the first phase's, the two sums would isolate somebody."""
-        if not self.place:
-            return True
-        before = self.ballots[self.place - 1].sealed
-        return before is not None and contributors == unpack_members(before.contributors, self.cohort.size)
-
     def _first_is_late(self, now: float) -> bool:
-        return self.first_gone or now >= self._phase_began + SECOND_AGGREGATOR_STEPS * self.step_s
+        return self.first_gone or now >= self._keys_at + SECOND_AGGREGATOR_STEPS * self.step_s
 
     def _on_abort_due(self) -> list[Action]:
         if self.ballot.vote is not None or self.ballot.certificate is not None or self.state is State.OVER:
@@ -621,25 +570,24 @@ class Member:
     def _vote(self, content: bytes) -> list[Action]:
         """Design, rule 2: one content, or ABORT, and durable before anybody hears of it."""
         self.ballot.vote = content
-        record = Put("vote", vote_key(self.cohort.id, self.place), content)
-        return [Persist(self._tag("vote", self.place), (record,))]
+        record = Put("vote", self.cohort.id, content)
+        return [Persist(self._tag("vote"), (record,))]
 
-    def _on_voted(self, place: int) -> list[Action]:
-        self.ballots[place].durable = True
+    def _on_voted(self) -> list[Action]:
+        self.ballot.durable = True
         decided = self.state is State.OVER and self.outcome is not Outcome.UNKNOWN
-        return [] if decided else self._cast(place)
+        return [] if decided else self._cast()
 
-    def _cast(self, place: int) -> list[Action]:
-        vote = self.ballots[place].vote
+    def _cast(self) -> list[Action]:
+        vote = self.ballot.vote
         if vote is None:
             return []
         if vote:
-            return [*self._to_aggregator(SealVote(vote), place), self.report("SEAL")]
-        return [*self._to_all(AbortVote(), place), self.report("ABORT")]
+            return [*self._to_aggregator(SealVote(vote)), self.report("SEAL")]
+        return [*self._to_all(AbortVote()), self.report("ABORT")]
 
     def _on_seal(self, message: Message, certificate: SealCertificate, now: float) -> list[Action]:
-        place = message.phase
-        ballot = self._ballot_of(place)
+        ballot = self.ballot
         if ballot.certificate is not None or ballot.abort_certificate is not None:
             return []
         proposal = certificate.proposal
@@ -649,13 +597,13 @@ class Member:
             return []  # after a restart, say: the aggregate will tell
         if seal_hash(pack(proposal)) != certificate.seal:
             raise PeerViolation("SEAL_CERTIFICATE: the proposal is not the one that was signed")
-        self._check_quorum(Kind.SEAL_VOTE, place, SealVote(certificate.seal), certificate)
+        self._check_quorum(Kind.SEAL_VOTE, SealVote(certificate.seal), certificate)
         contributors = unpack_members(proposal.contributors, self.cohort.size)
         ballot.certificate = structs.replace(certificate, proposal=proposal)
         actions: list[Action] = []
         if self.index not in contributors:
             actions += self._conclude(contributors, "the seal leaves this member out", over=False)
-        if proposal.context != self.context or place != self.place or self.state is State.OVER:
+        if proposal.context != self.context or self.state is State.OVER:
             return actions
         self.state = State.AWAIT_SUM
         self._follow(message.sender)
@@ -664,7 +612,6 @@ class Member:
             *self._await_turn(now),
             *self._open_shares(certificate.seal, contributors),
             self.report("UNMASK"),
-            *self._take_early_look(now),
         ]
 
     def _open_shares(self, seal: bytes, contributors: list[int]) -> list[Action]:
@@ -673,83 +620,51 @@ class Member:
             return []
         holdings = self.keys.holdings
         shares = tuple(
-            holdings[owner].opening(self.place, Secret.SEED if owner in contributors else Secret.KEY)
+            holdings[owner].opening(Secret.SEED if owner in contributors else Secret.KEY)
             if owner in holdings
             else b""
             for owner in self.keys.members
         )
-        return self._to_aggregator(Unmask(seal, shares), self.place)
+        return self._to_aggregator(Unmask(seal, shares))
 
     # --- aborts ----------------------------------------------------------------------------------------------
 
     def _on_abort_vote(self, message: Message, sender: int) -> list[Action]:
-        ballot = self._ballot_of(message.phase)
+        ballot = self.ballot
         if ballot.certificate is not None:
-            return [self._answer(message.sender, ballot.certificate, message.phase)]
+            return [self._answer(message.sender, ballot.certificate)]
         if ballot.abort_certificate is not None:
-            return [self._answer(message.sender, ballot.abort_certificate, message.phase)]
+            return [self._answer(message.sender, ballot.abort_certificate)]
         if not summable(message.sender, message.signature):
             raise PeerViolation("ABORT_VOTE: a signature that no certificate can hold")
         ballot.aborts[sender] = message.signature
         if len(ballot.aborts) < self.cohort.threshold:
             return []
-        half = certify(
-            *self.stated(Kind.ABORT_VOTE, message.phase, AbortVote()), self.cohort.members, ballot.aborts
-        )
+        half = certify(*self.stated(Kind.ABORT_VOTE, AbortVote()), self.cohort.members, ballot.aborts)
         certificate = AbortCertificate(pack_members(sorted(ballot.aborts), self.cohort.size), *half)
         # Where nobody knows all, a vote may have reached the hubs only: what they make of it, they tell everybody.
         is_hub = self.cohort.members[self.index] in self.cohort.hubs
         others = [
             i for i in range(self.cohort.size) if i not in ballot.aborts or (is_hub and i != self.index)
         ]
-        told = [self._answer(self.cohort.members[i], certificate, message.phase) for i in others]
-        return [*told, *self._on_abort(message.phase, certificate)]
+        told = [self._answer(self.cohort.members[i], certificate) for i in others]
+        return [*told, *self._on_abort(certificate)]
 
-    def _on_abort(self, place: int, certificate: AbortCertificate) -> list[Action]:
-        ballot = self._ballot_of(place)
+    def _on_abort(self, certificate: AbortCertificate) -> list[Action]:
+        ballot = self.ballot
         if ballot.certificate is not None or ballot.abort_certificate is not None:
             return []
-        self._check_quorum(Kind.ABORT_VOTE, place, AbortVote(), certificate)
+        self._check_quorum(Kind.ABORT_VOTE, AbortVote(), certificate)
         ballot.abort_certificate = certificate
         return self._conclude([], "the cohort aborted")
 
     # --- the sum ---------------------------------------------------------------------------------------------
 
-    def _on_look(self, message: Message, look: Look, now: float) -> list[Action]:
-        self._from_aggregator(message.sender)
-        certificate = self.ballot.certificate
-        if self.state is State.AWAIT_SEAL and message.phase == self.place:
-            self._early_look = message  # it has overtaken its seal: t others have opened their shares already
-        if self.state is not State.AWAIT_SUM or self.last_phase or certificate is None or self.keys is None:
-            return []
-        if message.phase != self.place or look.seal != certificate.seal:
-            raise PeerViolation("LOOK: of another seal")
-        total = unsqueeze(look.total, self.plan().lanes)
-        if self.index not in (self.contributors() or ()):
-            return []
-        self._follow(message.sender)
-        self.look = total
-        self.context = look_context(self.keys.context, total)
-        self.place += 1
-        self.state = State.PREPARING
-        self._vector = None
-        return [*self._begin_phase(now), *self._encode()]
-
-    def _take_early_look(self, now: float) -> list[Action]:
-        """Its fault is its sender's, and none of the seal that it waited for."""
-        early, self._early_look = self._early_look, None
-        if early is None:
-            return []
-        try:
-            return self._on_message(early, now)
-        except PeerViolation as violation:
-            return [self.report("LOOK_REFUSED", reason=str(violation))]
-
     def _on_body(
         self, sender: bytes, coded: bytes, weights: tuple[int, ...], ranges: tuple[int, ...]
     ) -> list[Action]:
         self._from_aggregator(sender)
-        if self.state is not State.AWAIT_SUM or not self.last_phase:
+        if self.state is not State.AWAIT_SUM:
             return []
         lanes = self.plan().lanes
         sums = unsqueeze(coded, Lanes(0, lanes.narrow, lanes.narrow_bits))
@@ -840,7 +755,7 @@ class Member:
         self.state = State.OVER
         self._secrets = self._deal = self._contribution = self._vector = self.keys = None
         self._said.clear()
-        tags = (self._tag("end"), self._tag("turn"), self._tag("abort", self.place))
+        tags = (self._tag("end"), self._tag("turn"), self._tag("abort"))
         return [*map(CancelTimer, tags), Closed(self.cohort.id)]
 
     # --- small words -----------------------------------------------------------------------------------------
@@ -849,34 +764,29 @@ class Member:
         if sender not in self.cohort.aggregators:
             raise PeerViolation("speaks as an aggregator and is none")
 
-    def _ballot_of(self, place: int) -> Ballot:
-        if place >= len(self.ballots):
-            raise PeerViolation("a phase that this codec does not have")
-        return self.ballots[place]
-
     def _check_quorum(
-        self, kind: Kind, place: int, vote: SealVote | AbortVote, proof: SealCertificate | AbortCertificate
+        self, kind: Kind, vote: SealVote | AbortVote, proof: SealCertificate | AbortCertificate
     ) -> None:
         signers = unpack_members(proof.signers, self.cohort.size)
         if len(signers) * COMMITMENT_BYTES != len(proof.commitments):
             raise PeerViolation(f"{kind.name}: signers and commitments differ in number")
         half = HalfAggregate(proof.commitments, proof.scalar)
-        stated = self.stated(kind, place, vote)
+        stated = self.stated(kind, vote)
         if not statement_holds(*stated, self.cohort.members, signers, half, self.cohort.threshold):
             raise PeerViolation(
                 f"{kind.name}: a certificate without {self.cohort.threshold} valid signatures"
             )
 
-    def stated(self, kind: Kind, place: int, vote: SealVote | AbortVote) -> tuple[str, bytes]:
+    def stated(self, kind: Kind, vote: SealVote | AbortVote) -> tuple[str, bytes]:
         """The domain and the message that a member's vote in this cohort signs."""
-        return statement(self.cohort.swarm.id, kind, self.cohort.id, place, pack(vote))
+        return statement(self.cohort.swarm.id, kind, self.cohort.id, pack(vote))
 
     def _commit(self, commitment: Commitment) -> Committed:
-        domain, stated = statement(self.cohort.swarm.id, Kind.COMMITMENT, self.cohort.id, 0, pack(commitment))
+        domain, stated = statement(self.cohort.swarm.id, Kind.COMMITMENT, self.cohort.id, pack(commitment))
         return Committed(commitment, self._identity.sign(domain, stated))
 
-    def _frame(self, body: MessageBody, place: int) -> bytes:
-        return sign_frame(self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id, phase=place)
+    def _frame(self, body: MessageBody) -> bytes:
+        return sign_frame(self._identity, self.cohort.swarm.id, body, cohort=self.cohort.id)
 
     # --- whose turn it is ------------------------------------------------------------------------------------
 
@@ -907,44 +817,41 @@ class Member:
         if (
             self.outcome is not None
         ):  # sealed without this member: its debit is taken back, so its vector stays here
-            untold = [(place, body) for place, body in untold if not isinstance(body, Masked)]
-        return [Send(self.cohort.aggregators[1], self._frame(body, place)) for place, body in untold]
+            untold = [body for body in untold if not isinstance(body, Masked)]
+        return [Send(self.cohort.aggregators[1], self._frame(body)) for body in untold]
 
-    def _to_aggregator(self, body: MessageBody, place: int | None = None) -> list[Action]:
+    def _to_aggregator(self, body: MessageBody) -> list[Action]:
         """To the first; in its turn to the second too, for a connection that broke here may be in order elsewhere."""
-        at = self.place if place is None else place
-        self._said.append((at, body))
+        self._said.append(body)
         first, second = self.cohort.aggregators
-        told: list[Action] = [Send(first, self._frame(body, at))]
+        told: list[Action] = [Send(first, self._frame(body))]
         if self._turned:
             return [*told, *self._retell()]
         # The first one's own are in the keys and seals that it offers, and must not be gone with it.
         is_needed = isinstance(body, Shares | Masked) and self._leads
-        return [*told, Send(second, self._frame(body, at))] if is_needed else told
+        return [*told, Send(second, self._frame(body))] if is_needed else told
 
     @property
     def _leads(self) -> bool:
         return self.cohort.members[self.index] == self.cohort.aggregators[0]
 
     def _repeat(self, aggregator: bytes, kind: type[MessageBody]) -> list[Action]:
-        return [
-            Send(aggregator, self._frame(body, place)) for place, body in self._said if isinstance(body, kind)
-        ]
+        return [Send(aggregator, self._frame(body)) for body in self._said if isinstance(body, kind)]
 
     # --- frames and reports ----------------------------------------------------------------------------------
 
-    def _to_all(self, body: MessageBody, place: int) -> list[Action]:
-        frame = self._frame(body, place)
+    def _to_all(self, body: MessageBody) -> list[Action]:
+        frame = self._frame(body)
         return [Send(peer, frame) for peer in self.cohort.members]
 
-    def _answer(self, peer: bytes, body: MessageBody, place: int) -> Action:
-        return Send(peer, self._frame(body, place))
+    def _answer(self, peer: bytes, body: MessageBody) -> Action:
+        return Send(peer, self._frame(body))
 
     def _tag(self, *name: Hashable) -> Tag:
         return ("sum", self.cohort.id, *name)
 
-    def _timer(self, name: str, at: float, *more: Hashable) -> Action:
-        return SetTimer(self._tag(name, *more), at)
+    def _timer(self, name: str, at: float) -> Action:
+        return SetTimer(self._tag(name), at)
 
     def report(self, name: str, **fields: object) -> Action:
         me = self.cohort.members[self.index]
@@ -964,13 +871,7 @@ class Member:
 def open_commitment(cohort: Cohort, owner: int, committed: Committed) -> Commitment:
     """What this member committed to in this cohort; raises PeerViolation if it did not sign it."""
     commitment = committed.commitment
-    if len(commitment.seeds) != cohort.phases:
-        raise PeerViolation("COMMITMENT: of other phases than its owner announced")
-    stated = statement(cohort.swarm.id, Kind.COMMITMENT, cohort.id, 0, pack(commitment))
+    stated = statement(cohort.swarm.id, Kind.COMMITMENT, cohort.id, pack(commitment))
     if not verify(cohort.members[owner], *stated, committed.signature):
         raise PeerViolation("COMMITMENT: the signature does not hold in this cohort")
     return commitment
-
-
-def vote_key(cohort: bytes, place: int) -> bytes:
-    return cohort + bytes([place])

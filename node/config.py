@@ -216,14 +216,12 @@ class TrainingSettings(Section, frozen=True):
 
 
 class CompressionSettings(Section, frozen=True):
-    codec: Literal["dense", "random", "sketch", "lowrank"] = "dense"
+    codec: Literal["dense", "lowrank"] = "dense"
     block_size: Annotated[int, Meta(ge=1, le=4096)] = 32
-    support_permille: Annotated[int, Meta(ge=1, le=1000)] = 1000
     levels: Annotated[int, Meta(ge=1, le=32767)] = 7
     lane_bits: Literal[8, 16, 32] = 8
     first_exponent: Annotated[int, Meta(ge=-24, le=0)] = -5
     weight_max: Annotated[int, Meta(ge=1, le=1 << 10)] = 512
-    projections: Annotated[int, Meta(ge=1, le=8)] = 2
     rank: Annotated[int, Meta(ge=1, le=RANK_MAX)] = 8
     feedback: Annotated[int, Meta(ge=0, le=256)] = 256
     grain: Annotated[int, Meta(ge=0, le=GRAIN_MAX)] = 0
@@ -296,12 +294,10 @@ class SwarmSettings(Section, frozen=True):
             compression=Compression(
                 codec=compression.codec,
                 block_size=compression.block_size,
-                support_permille=compression.support_permille,
                 levels=compression.levels,
                 lane_bits=compression.lane_bits,
                 first_exponent=compression.first_exponent,
                 weight_max=compression.weight_max,
-                projections=compression.projections,
                 rank=compression.rank,
                 feedback=compression.feedback,
                 grain=compression.grain,
@@ -414,14 +410,12 @@ COMMENTS = {
     "swarm.training.rounds_ahead": "Rounds before the lottery draws a device in which it trains already; until then it rests.",
     "swarm.training.foresight": "256ths of a round that training stands ahead of the model, where the momentum will have led it.",
     "swarm.compression": "How a delta travels.",
-    "swarm.compression.codec": '"dense": every block. "random": a share, by lot. "sketch": a look finds it. "lowrank": factors.',
+    "swarm.compression.codec": '"dense": every block. "lowrank": factors.',
     "swarm.compression.block_size": "Parameters that share one exponent.",
-    "swarm.compression.support_permille": "Blocks that travel, in thousandths; 1000 for the dense codec and for lowrank.",
     "swarm.compression.levels": "A parameter travels as a whole number from -levels to levels.",
     "swarm.compression.lane_bits": "Bits of a sum: 8, 16 or 32; 2 * n_max * levels + 1 must fit.",
     "swarm.compression.first_exponent": "The first sum carries changes up to 2^first_exponent.",
     "swarm.compression.weight_max": "Examples beyond which a device counts no more.",
-    "swarm.compression.projections": "Numbers that a sketch takes of each block; other codecs take none.",
     "swarm.compression.feedback": "How much of what a sum did not carry its member keeps for the next one, in 256ths.",
     "swarm.compression.grain": "Sums are published in steps of a power of two g, g^2 at most this times their contributors; 0: exact.",
     "swarm.compression.newton_schulz": "Steps that bring a factor's singular values nearer to one another, for the lowrank codec.",

@@ -120,7 +120,6 @@ from gossip.secure_sum import (
     Spend,
     State,
     Terms,
-    vote_key,
 )
 from gossip.sync import Learned, Opener, Plain, Sync, Uncertified
 from gossip.turns import Turns
@@ -566,13 +565,13 @@ class NodeCore:
         if waits is not None:
             return [waits]
         if self._swarm.manifest.cohorts.masks:
-            self._secrets = Secrets.fresh(len(self._codec.phases), self._me, self._entropy)
+            self._secrets = Secrets.fresh(self._me, self._entropy)
         ready = Ready(
             self._history.round + 1,
             self._history.parents_for_next(),
             (1 << self._layout.segments) - 1,
             self._secrets.channel.public if self._secrets else b"",
-            tuple(pair.public for pair in self._secrets.masks) if self._secrets else (),
+            self._secrets.mask.public if self._secrets else b"",
             self._membership.is_hub(self._me),
         )
         frame = sign_frame(self._identity, self._swarm.id, ready)
@@ -732,12 +731,9 @@ class NodeCore:
 
     def _check_ready(self, ready: Ready) -> None:
         """Before it gets into a bag: with a READY that does not fit, the whole roster would fail."""
-        masks = self._swarm.manifest.cohorts.masks
-        if masks and len(ready.masks) != len(self._codec.phases):
-            raise PeerViolation(f"READY: keys for {len(ready.masks)} phases, not {len(self._codec.phases)}")
         if ready.trained >> self._layout.segments:
             raise PeerViolation("READY: trained segments that the model does not have")
-        refuse_unfit_keys(ready, masks=masks)
+        refuse_unfit_keys(ready, masks=self._swarm.manifest.cohorts.masks)
 
     def _check_place(self, roster: Roster) -> bool:
         """False where this device cannot tell; PeerViolation for a false one."""
@@ -1049,7 +1045,7 @@ class NodeCore:
             cohort = open_roster(self._swarm, open_frame(self._swarm.id, frame))
             member = Member(cohort, self._identity, None, Terms(self._codec, self._layout, ()), self._entropy)
             self._remember_cohort(Running(member, None))
-            vote = remembered.votes.get(vote_key(cohort_id, len(self._codec.phases) - 1))
+            vote = remembered.votes.get(cohort_id)
             actions += member.resume(vote)
         for round_ in range(1, self._history.round + 1):
             for known in self._history.counted(round_):
