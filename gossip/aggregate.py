@@ -62,7 +62,7 @@ Commitments = Annotated[
     bytes, Meta(min_length=2 * COMMITMENT_BYTES, max_length=COHORT_MAX * COMMITMENT_BYTES)
 ]
 Scalar = Annotated[bytes, Meta(min_length=SCALAR_BYTES, max_length=SCALAR_BYTES)]
-Weight = Annotated[int, Meta(ge=0, le=CONTRIBUTORS_MAX << 10)]
+Weight = Annotated[int, Meta(ge=0, le=CONTRIBUTORS_MAX)]
 Range = Annotated[int, Meta(ge=0, le=CONTRIBUTORS_MAX * RANGE_MAX)]
 
 
@@ -90,7 +90,7 @@ class Body(Wire, frozen=True):
     sums: LaneBytes  # Q, little-endian signed lanes of the manifest's lane_bits, block after block
     weights: Annotated[
         tuple[Weight, ...], Meta(min_length=1, max_length=SEGMENTS_MAX)
-    ]  # W, examples by segment
+    ]  # W, by segment: how many of the contributors trained it, 0 where it does not travel
     ranges: Annotated[tuple[Range, ...], Meta(min_length=1, max_length=TENSORS_MAX)]  # range codes by tensor
     state: HashOrNone  # every STATE_EVERY rounds: the root of the ancestors' checkpoint
 
@@ -347,8 +347,10 @@ def _check_sum(body: Body, contributors: int, manifest: Manifest, layout: Layout
         raise PeerViolation(f"aggregate: a sum that is no multiple of {grain}")
     if len(body.weights) != layout.segments:
         raise PeerViolation(f"aggregate: {len(body.weights)} weights for {layout.segments} segments")
-    if max(body.weights) > contributors * compression.weight_max:
-        raise PeerViolation(f"aggregate: a weight above {contributors * compression.weight_max}")
+    if max(body.weights) > contributors:
+        raise PeerViolation(f"aggregate: a weight above its {contributors} contributors")
+    if any(0 < weight < manifest.cohorts.n_min for weight in body.weights):
+        raise PeerViolation("aggregate: a segment of fewer devices than hide one another")
     if len(body.ranges) != len(layout.tensor_ends):
         raise PeerViolation(f"aggregate: {len(body.ranges)} ranges for {len(layout.tensor_ends)} tensors")
     if max(body.ranges) > contributors * RANGE_MAX:

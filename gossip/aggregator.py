@@ -13,7 +13,7 @@ the body follows from the roster and the seal; so it does not matter whose body 
     MASKED of the same context        all of U1, or time and as many  SEAL_PROPOSAL
     SEAL_VOTE                         t                               SEAL_CERTIFICATE
     UNMASK                            t true shares of every owner    (UnmaskJob) BODY_PROPOSAL
-    BODY_VOTE                         t                               RESULT
+    BODY_VOTE                         t                               RESULT, also of what this aggregator itself refuses
 
 Without masks it begins at MASKED, and adds up as soon as a seal is certified.
 """
@@ -28,7 +28,7 @@ from crypto.certificates import certify
 from crypto.half_aggregation import summable
 from crypto.identity import Identity, verify
 from crypto.masking import Lanes, Mask, add_vectors, apply_masks
-from gossip.aggregate import Aggregate, Signatures, body_statement, pack_members
+from gossip.aggregate import Aggregate, Signatures, aggregate_id, body_statement, pack_members
 from gossip.coding import squeeze
 from gossip.cohort import Cohort, pair_mask, seal_hash, self_mask
 from gossip.compression import decode_sum, publish
@@ -60,6 +60,7 @@ from gossip.secure_sum import (
     Certified,
     CohortEvent,
     Member,
+    SignedBody,
     State,
     open_commitment,
 )
@@ -144,6 +145,7 @@ class Aggregator:
         self._keys_sent = False
         self._body_votes: dict[int, BodyVote] = {}  # at most one a member
         self._first_spoke = False  # the first aggregator has shown the sum
+        self._offered: SignedBody | None = None  # what this aggregator has added up
         self._done = False
 
     def start(self, now: float) -> list[Action]:
@@ -397,7 +399,13 @@ class Aggregator:
         if sender in self._gathered.unmasks:
             return []
         self._gathered.unmasks[sender] = unmask
+        if len(self._gathered.unmasks) > self.cohort.size - self.cohort.threshold:
+            return [*self._relieve(), *self._add_up()]
         return self._add_up()
+
+    def _relieve(self) -> list[Action]:
+        """So many members have turned to the second that the first cannot end this sum without them."""
+        return [] if self.rank == 0 or self._speaks else [*self.member.turn(), *self._take_over()]
 
     def _opened(self, seal: bytes, owners: list[int]) -> dict[int, dict[int, bytes]]:
         """Holder -> owner -> share, as far as they are under this seal. Which are true shows when secrets are rebuilt."""
@@ -461,16 +469,14 @@ class Aggregator:
             self.member.report("SHARE_REFUSED", holder=holder) for holder in total.doubted
         ]
         lanes = self.member.plan().lanes
-        weights, ranges, sums = decode_sum(vector, lanes, self.member.terms.layout)
-        contributors = self.member.contributors() or []
-        sums = publish(sums, len(contributors), self.cohort.swarm.manifest.compression)
-        body = self.member.compose_body(sums, weights, ranges)
-        try:
-            self.member.refuse_invalid(body)
-        except PeerViolation as violation:
-            return [*refused, self.member.report("SUM_LOST", reason=str(violation))]
+        contributors = len(self.member.contributors() or [])
+        ranges, exact = decode_sum(vector, lanes, contributors)
+        # Within its bounds whatever a member has put into its lanes, so that the body is valid: what it does, all look at.
+        sums = publish(exact, contributors, self.cohort.swarm.manifest.compression)
+        body = self.member.compose_body(sums, ranges)
+        self._offered = SignedBody(aggregate_id(body), body)
         coded = squeeze(sums, Lanes(0, lanes.narrow, lanes.narrow_bits))
-        return [*refused, *self._to_all(BodyProposal(coded, weights, ranges))]
+        return [*refused, *self._to_all(BodyProposal(coded, ranges))]
 
     # --- BODY_VOTE -> RESULT ---------------------------------------------------------------------------------
 
@@ -484,7 +490,7 @@ class Aggregator:
         return self._finish()
 
     def _finish(self) -> list[Action]:
-        body = self.member.body
+        body = self._offered or self.member.body
         if body is None:
             return []
         signed = {

@@ -108,6 +108,16 @@ class Cohort:
         n_min = self.swarm.manifest.cohorts.n_min
         return not self.travelling & ~self._trained_by_at_least(n_min, contributors)
 
+    def weights(self, contributors: list[int]) -> tuple[int, ...]:
+        """By segment: how many of these members trained it, 0 where it does not travel."""
+        segments = 1 + max(tensor.segment for tensor in self.swarm.manifest.model.tensors)
+        return tuple(
+            sum(self.readies[i].trained >> segment & 1 for i in contributors)
+            if self.travelling >> segment & 1
+            else 0
+            for segment in range(segments)
+        )
+
     def _trained_by_at_least(self, count: int, members: range | list[int]) -> int:
         bits = 0
         for segment in {tensor.segment: None for tensor in self.swarm.manifest.model.tensors}:

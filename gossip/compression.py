@@ -1,12 +1,12 @@
 """How a contribution becomes integers that can be summed under masks, and how their sum is read.
 
-A masked vector is two runs of lanes: 32-bit ones for the weights (one a segment) and the ranges (one a tensor), then
+A masked vector is two runs of lanes: 32-bit ones for the ranges (one a tensor), then
 b-bit ones for the quantised values of the blocks that travel. What decides their number and their meaning is the
 *plan*, a pure function of public data that every member of a cohort computes alike.
 
-**Fixed point** (design, section 4). With w = examples * (1 + age)^-1/2, a value v becomes
+**Fixed point** (design, section 4). With w = (1 + age)^-1/2, a value v becomes
 
-    q = clip(stochastic_round(clip(v w / W_max, +-C) S / C), +-S),    C = 2^e per block,
+    q = clip(stochastic_round(clip(v w, +-C) S / C), +-S),    C = 2^e per block,
 
 unbiased wherever nothing clips (QSGD: Alistarh et al., NIPS 2017); what clips or is rounded off stays in the residual.
 n members' sums fit a lane as signed values when 2 n S + 1 <= 2^b, which the manifest's check asks for.
@@ -22,8 +22,12 @@ present code, which is public. Such a vote pulls nowhere, and a range that nobod
 would drag C towards 2^-32 for those who did train.
 
 What the votes reveal is one sum over the cohort, in which at least n_min members measured: the mean of their log-RMS, and
-nothing about one of them. It is bounded, not trusted: one dishonest member can put a range anywhere in 0..1023. That
-costs a round of noise or of clipping, within the fold's cap, until honest votes bring it back.
+nothing about one of them. It is bounded, not trusted: one dishonest member can put a range anywhere in 0..1023. So no member signs
+a sum whose range is more than RANGE_SLACK from what it has measured itself (`strange_ranges`): as long as t need an honest one, a
+range is never further off than that, and what it costs is noise or clipping by so many octaves, until honest votes bring it back.
+
+**Every device weighs the same.** How many examples it has is nobody's business, and a lane for it could be used to take the
+others' weight away (docs/decisions/0025). A sum counts as many devices as contributed, which is public.
 
 **Factors.** Codec `lowrank` sends thin factors of matrices (`gossip.lowrank`), one side in one round and the other in the next,
 and all other tensors as they are. A matrix's range code is that of the energy that its factor has, over all parameters of the
@@ -59,6 +63,7 @@ from gossip.aggregate import (
     basis_after,
     count_contributors,
     grain_of,
+    is_lowrank,
 )
 from gossip.errors import MisuseError, PeerViolation
 from gossip.layout import Integers, Layout
@@ -67,6 +72,7 @@ from gossip.manifest import SEGMENTS_MAX, Compression
 from gossip.residual import Floats, Sent
 
 ROUNDING_BYTES = 32
+RANGE_SLACK = 3 * CODES_PER_OCTAVE  # by which an honest member's range may differ from its cohort's
 EVERY_SEGMENT = (1 << SEGMENTS_MAX) - 1
 
 # 16 log2 k for k = 1 to 8, where k = min(S, 8). A step C / S is then at most one RMS, or sqrt 2 of it after C is rounded to
@@ -106,13 +112,13 @@ class Contribution:
     """A frozen local phase: what there is to give, and what it is worth."""
 
     values: Floats  # shape (parameters,), finite: the books see to it
-    examples: int  # at least 1; counts up to W_max
     age: int  # rounds since the phase began, at least 0
     trained: int = EVERY_SEGMENT  # bit s: segment s was trained; the others give nothing and weigh nothing
 
-    def weight(self, weight_max: int) -> float:
-        """In examples: w of the formula. A stale delta counts for less, as its cohort's step should be smaller."""
-        return min(self.examples, weight_max) / math.sqrt(1 + self.age)
+    @property
+    def weight(self) -> float:
+        """W of the formula. A stale delta counts for less, as its cohort's step should be smaller."""
+        return 1 / math.sqrt(1 + self.age)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -121,10 +127,10 @@ class Encoded:
 
     vector: Vector
     sent: Sent
+    ranges: Integers  # this member's own votes, by tensor
 
 
 class Sum(NamedTuple):
-    weights: tuple[int, ...]  # examples by segment
     ranges: tuple[int, ...]  # sum of the votes by tensor
     sums: bytes  # little-endian signed lanes, block after block
 
@@ -185,7 +191,7 @@ def payload_plan(
     """The plan of a payload that carries these blocks, given as increasing numbers."""
     ranges = ranges_after(parents, layout, compression)
     exponents = exponents_of(ranges, compression.levels)
-    lanes = payload_lanes(support, layout, compression)
+    lanes = Lanes(len(layout.tensor_ends), layout.values_in(support), compression.lane_bits)
     return Plan(support, exponents[layout.block_tensor[support]], lanes, ranges)
 
 
@@ -198,14 +204,36 @@ def factors(
     basis = basis_after(((body.round, identity) for identity, body in by_id.items()), cohort)
     round_ = 1 + (by_id[basis].round if basis else 0)
     made = pieces(layout, compression.rank, round_)
-    # By how much the code of a tensor's numbers is above its range code: of none but factors.
-    above = np.array([_above(piece) for piece in made], np.int64)
-    ranges = ranges_after(parents, layout, compression) - (0 if parents else above)
-    exponents = exponents_of(ranges + above, compression.levels)
-    lanes = Lanes(layout.segments + len(made), made[-1].last, compression.lane_bits)
+    ranges, exponents = _factored_ranges(made, layout, compression, parents)
+    lanes = Lanes(len(made), made[-1].last, compression.lane_bits)
     shared = bases(basis or cohort, by_id.get(basis), round_, layout, compression)
     everything = np.arange(layout.blocks, dtype=np.int64)
     return Plan(everything, exponents, lanes, ranges, basis=basis, factors=Factors(made, shared, travelling))
+
+
+def _factored_ranges(
+    made: Sequence[Piece], layout: Layout, compression: Compression, parents: Sequence[Body]
+) -> tuple[Integers, NDArray[np.int8]]:
+    # By how much the code of a tensor's numbers is above its range code: of none but factors.
+    above = np.array([_above(piece) for piece in made], np.int64)
+    ranges = ranges_after(parents, layout, compression) - (0 if parents else above)
+    return ranges, exponents_of(ranges + above, compression.levels)
+
+
+def exponents_after(body: Body, parents: Sequence[Body], layout: Layout, compression: Compression) -> bytes:
+    """The exponents that a body must carry, as the votes in its parents say; all of these are given."""
+    if is_lowrank(body):
+        made = pieces(layout, compression.rank, body.round)
+        _, exponents = _factored_ranges(made, layout, compression, parents)
+        return (-exponents).astype(np.uint8).tobytes()
+    plan = payload_plan(layout.unpack_blocks(body.blocks), layout, compression, parents)
+    return plan.exponent_bytes
+
+
+def strange_ranges(ranges: Sequence[int], contributors: int, own: Integers) -> bool:
+    """Whether the mean vote on a tensor is further than RANGE_SLACK from one's own, int64[tensors]."""
+    means = np.array(ranges, np.int64) // contributors
+    return bool((np.abs(means - own) > RANGE_SLACK).any())
 
 
 def _above(piece: Piece) -> int:
@@ -215,11 +243,6 @@ def _above(piece: Piece) -> int:
 def _sixteenths(number: int) -> int:
     """The whole part of CODES_PER_OCTAVE log2 of a whole number above 0, without a float."""
     return int(number**CODES_PER_OCTAVE).bit_length() - 1
-
-
-def payload_lanes(support: Integers, layout: Layout, compression: Compression) -> Lanes:
-    wide = layout.segments + len(layout.tensor_ends)
-    return Lanes(wide, layout.values_in(support), compression.lane_bits)
 
 
 def ranges_after(parents: Sequence[Body], layout: Layout, compression: Compression) -> Integers:
@@ -253,7 +276,7 @@ def encode_payload(
 ) -> Encoded:
     """Quantise and lay out what `plan` carries of a contribution; unbiased but not bit-stable between numpy versions.
 
-    MisuseError for what cannot be one: another size, values that are not finite, no examples, an age below 0.
+    MisuseError for what cannot be one: another size, values that are not finite, an age below 0.
     """
     if len(plan.ranges) != len(layout.tensor_ends):
         raise MisuseError("the plan is none of a payload: it has no range for each tensor")
@@ -261,7 +284,7 @@ def encode_payload(
     carried_segments = layout.block_segment[plan.support]
     gives = _bits(contribution.trained, layout.segments)
     gives &= np.bincount(carried_segments, minlength=layout.segments) > 0
-    scale = np.float32(contribution.weight(compression.weight_max) / compression.weight_max)
+    scale = np.float32(contribution.weight)
     scales = np.where(gives[carried_segments], scale, np.float32(0))
     values = contribution.values[layout.indices(plan.support)] * layout.expand(scales, plan.support)
     # C is a power of two and S has at most 15 bits, so that C S / C is exactly S in float32 and nothing steps over it.
@@ -270,13 +293,12 @@ def encode_payload(
     quantised = _round_stochastically(steps, rounding)
 
     vector = plan.lanes.zeros()
-    wide = plan.lanes.wide_view(vector)
-    wide[: layout.segments] = gives * min(contribution.examples, compression.weight_max)
-    wide[layout.segments :] = _votes(contribution.values, float(scale), gives, plan.ranges, layout)
+    votes = _votes(contribution.values, float(scale), gives, plan.ranges, layout)
+    plan.lanes.wide_view(vector)[:] = votes
     narrow = plan.lanes.narrow_view(vector)
     narrow[:] = quantised.astype(f"<i{narrow.itemsize}").view(narrow.dtype)
     sent = (quantised * (limits / compression.levels) / scale).astype(np.float32, copy=False)
-    return Encoded(vector, Sent(plan.support, sent))
+    return Encoded(vector, Sent(plan.support, sent), votes)
 
 
 def encode_factors(
@@ -290,7 +312,7 @@ def encode_factors(
         raise MisuseError("the plan is none of factors")
     _refuse_unfit(contribution, rounding, layout)
     gives = _bits(contribution.trained & plan.factors.travelling, layout.segments)
-    scale = contribution.weight(compression.weight_max) / compression.weight_max
+    scale = contribution.weight
     limits = np.ldexp(1.0, plan.exponents.astype(np.int64))
     steps = np.zeros(plan.lanes.narrow, np.float32)
     votes = plan.ranges.copy()
@@ -307,13 +329,11 @@ def encode_factors(
     quantised = _round_stochastically(steps, rounding)
 
     vector = plan.lanes.zeros()
-    wide = plan.lanes.wide_view(vector)
-    wide[: layout.segments] = gives * min(contribution.examples, compression.weight_max)
-    wide[layout.segments :] = votes
+    plan.lanes.wide_view(vector)[:] = votes
     narrow = plan.lanes.narrow_view(vector)
     narrow[:] = quantised.astype(f"<i{narrow.itemsize}").view(narrow.dtype)
     units = limits / (compression.levels * scale)
-    return Encoded(vector, Sent(plan.support, _meant(quantised, units, plan.factors, layout)))
+    return Encoded(vector, Sent(plan.support, _meant(quantised, units, plan.factors, layout)), votes)
 
 
 def _meant(quantised: Floats, units: Doubles, factors: Factors, layout: Layout) -> Floats:
@@ -328,12 +348,13 @@ def _meant(quantised: Floats, units: Doubles, factors: Factors, layout: Layout) 
     return meant
 
 
-def decode_sum(total: Vector, lanes: Lanes, layout: Layout) -> Sum:
-    """Read an unmasked payload sum; exact while 2 n S + 1 <= 2^b."""
-    wide = lanes.wide_view(total).tolist()
-    return Sum(
-        tuple(wide[: layout.segments]), tuple(wide[layout.segments :]), lanes.narrow_view(total).tobytes()
-    )
+def decode_sum(total: Vector, lanes: Lanes, contributors: int) -> Sum:
+    """Read an unmasked payload sum; exact while 2 n S + 1 <= 2^b.
+
+    What a dishonest member has voted beyond its bounds is cut off, so that it cannot make the body invalid for all.
+    """
+    votes = np.minimum(lanes.wide_view(total), contributors * RANGE_MAX).tolist()
+    return Sum(tuple(votes), lanes.narrow_view(total).tobytes())
 
 
 def publish(sums: bytes, contributors: int, compression: Compression) -> bytes:
@@ -390,10 +411,8 @@ def _refuse_unfit(contribution: Contribution, rounding: bytes, layout: Layout) -
     finite = np.isfinite(values)
     if not finite.all():
         raise MisuseError(f"a contribution is finite, but parameter {int(np.argmin(finite))} is not")
-    if contribution.examples < 1 or contribution.age < 0:
-        raise MisuseError(
-            f"a contribution of {contribution.examples} examples, {contribution.age} rounds old"
-        )
+    if contribution.age < 0:
+        raise MisuseError(f"a contribution of {contribution.age} rounds ago")
     if len(rounding) != ROUNDING_BYTES:
         raise MisuseError(f"rounding takes {ROUNDING_BYTES} random bytes, not {len(rounding)}")
 

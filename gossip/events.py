@@ -104,6 +104,13 @@ class Computed(Word, frozen=True):
     result: object
 
 
+class Looked(Word, frozen=True):
+    """The answer to Look: by how much the loss of this device's examples would rise, in nats; not a number if it is lost."""
+
+    tag: Tag
+    rise: float
+
+
 class TrainerReady(Word, frozen=True):
     """A trainer process is up and idle: the first one, or a fresh one after a crash."""
 
@@ -196,6 +203,7 @@ Event: TypeAlias = (
     | Persisted
     | PersistFailed
     | Computed
+    | Looked
     | TrainerReady
     | Eligible
     | Frozen
@@ -294,6 +302,14 @@ class Evaluate(Word, frozen=True):
     model: Floats
 
 
+class Look(Word, frozen=True):
+    """Compare two models, float32 of shape (parameters,), on a few examples of this device's own. Answered by Looked."""
+
+    tag: Tag
+    before: Floats
+    after: Floats
+
+
 class Report(Word, frozen=True):
     """Something worth a line in the log; `fields` are plain values."""
 
@@ -324,6 +340,7 @@ Action: TypeAlias = (
     | Freeze
     | Abandon
     | Evaluate
+    | Look
     | Report
     | Answered
 )

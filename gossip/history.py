@@ -33,7 +33,9 @@ from dataclasses import dataclass, replace
 
 from crypto.hashing import digest
 from gossip.aggregate import PARENTS_MAX, Verified, basis_after, count_contributors
+from gossip.compression import exponents_after
 from gossip.errors import MisuseError, PeerViolation
+from gossip.layout import Layout
 from gossip.manifest import Manifest
 
 HEADS_MAX = 256  # told to a peer at once
@@ -89,6 +91,8 @@ class History:
     def __init__(self, manifest: Manifest, swarm: bytes, base: Base = NO_BASE) -> None:
         """Empty, or grown from a base that `gossip.checkpoint` has authenticated."""
         self._swarm = swarm
+        self._compression = manifest.compression
+        self._layout = Layout.of(manifest.model, manifest.compression.block_size)
         self._on_bases = manifest.compression.codec == "lowrank"
         self._n_max = manifest.cohorts.n_max
         self._base = base
@@ -318,6 +322,11 @@ class History:
             return f"aggregate: round {body.round} does not follow its parents' rounds"
         if self._on_bases and body.basis != basis_after(parents, body.parts[0].roster):
             return "aggregate: another basis than that of the newest parent which its cohort drew"
+        held = [self._held[parent].body for parent in body.parents if parent in self._held]
+        if len(held) == len(body.parents) and body.exponents != exponents_after(
+            body, held, self._layout, self._compression
+        ):
+            return "aggregate: other exponents than its parents lead to"
         return ""
 
     def _insert(self, aggregate: Verified, before: dict[int, tuple[Verified, ...]]) -> None:

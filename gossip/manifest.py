@@ -81,7 +81,6 @@ class Compression(Wire, frozen=True):
     levels: Annotated[int, Meta(ge=1, le=32767)]  # S: a contribution's integers lie in [-S, S]
     lane_bits: Literal[8, 16, 32]  # b: sums live in Z_2^b
     first_exponent: Annotated[int, Meta(ge=-24, le=0)]  # C = 2^e before any aggregate has told the range
-    weight_max: Annotated[int, Meta(ge=1, le=1 << 10)]  # W_max, examples
     rank: Annotated[int, Meta(ge=1, le=RANK_MAX)] = 8  # codec lowrank: columns of a factor
     feedback: Annotated[int, Meta(ge=0, le=256)] = (
         256  # 256ths that a member keeps of what a sum did not carry

@@ -13,7 +13,7 @@ collections have bounds, and `gossip.wire` refuses everything that is not the on
 
     rendezvous   READY  ROSTER
     secure sum   SHARES DECLINE KEYS_SET MASKED SEAL_PROPOSAL SEAL_VOTE ABORT_VOTE SEAL_CERTIFICATE ABORT_CERTIFICATE
-                 UNMASK BODY_PROPOSAL BODY_VOTE RESULT  (COMMITMENT travels inside SHARES and KEYS_SET)
+                 UNMASK BODY_PROPOSAL BODY_VOTE REJECT_VOTE REJECT_CERTIFICATE RESULT  (COMMITMENT travels inside SHARES and KEYS_SET)
     history      ANNOUNCE COMPARE HAVE PULL AGGREGATES  CHECKPOINT_REQUEST CHECKPOINT_OFFER CHECKPOINT_PART  (unsigned)
     membership   PRESENCE;  GREETING ALIVE  (unsigned)
     admission    CREDENTIAL DENIED HELD_STATEMENTS STATEMENTS  (unsigned: what they carry is)
@@ -96,6 +96,8 @@ class Kind(IntEnum):
     CHECKPOINT_REQUEST = 29
     CHECKPOINT_OFFER = 30
     CHECKPOINT_PART = 31
+    REJECT_VOTE = 32
+    REJECT_CERTIFICATE = 33
 
     __hash__ = int.__hash__  # it is looked up for each message, and Enum's own is written in Python
 
@@ -227,16 +229,27 @@ class Unmask(Wire, frozen=True):
 
 
 class BodyProposal(Wire, frozen=True):
-    """The three sums: the rest of the aggregate's body follows from the roster, the seal and the plan."""
+    """The two sums: the rest of the aggregate's body follows from the roster, the seal and the plan."""
 
     sums: bytes  # coded, as all unmasked sums on the wire (gossip.coding)
-    weights: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 32)], ...], Meta(max_length=SEGMENTS_MAX)]
     ranges: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 32)], ...], Meta(max_length=TENSORS_MAX)]
 
 
 class BodyVote(Wire, frozen=True):
     aggregate: Hash
     signature: Signature  # over gossip.aggregate.body_statement: it outlives the cohort
+
+
+class RejectVote(Wire, frozen=True):
+    """I will never sign a sum of this cohort: what I was shown does harm, or there is none."""
+
+
+class RejectCertificate(Wire, frozen=True):
+    """No sum of this cohort will ever have t signatures."""
+
+    signers: Bitmap
+    commitments: Commitments
+    scalar: Scalar
 
 
 class Result(Wire, frozen=True):
@@ -381,6 +394,8 @@ Body = (
     | Unmask
     | BodyProposal
     | BodyVote
+    | RejectVote
+    | RejectCertificate
     | Result
     | Announce
     | Compare
@@ -415,6 +430,8 @@ BODY_TYPES: dict[Kind, type[Body]] = {
     Kind.UNMASK: Unmask,
     Kind.BODY_PROPOSAL: BodyProposal,
     Kind.BODY_VOTE: BodyVote,
+    Kind.REJECT_VOTE: RejectVote,
+    Kind.REJECT_CERTIFICATE: RejectCertificate,
     Kind.RESULT: Result,
     Kind.ANNOUNCE: Announce,
     Kind.COMPARE: Compare,
@@ -435,7 +452,12 @@ BODY_TYPES: dict[Kind, type[Body]] = {
 KIND_OF = {body: kind for kind, body in BODY_TYPES.items()}
 NUMBERS = frozenset(int(kind) for kind in Kind)
 
-COHORT_KINDS = frozenset({Kind.DECLINE, *(kind for kind in Kind if Kind.COMMITMENT <= kind <= Kind.RESULT)})
+COHORT_KINDS = frozenset(
+    {
+        *(kind for kind in Kind if Kind.COMMITMENT <= kind <= Kind.RESULT),
+        *(Kind.DECLINE, Kind.REJECT_VOTE, Kind.REJECT_CERTIFICATE),
+    }
+)
 
 
 ADMISSION_KINDS = frozenset({Kind.CREDENTIAL, Kind.DENIED, Kind.HELD_STATEMENTS, Kind.STATEMENTS})

@@ -31,6 +31,10 @@ class Pace:
         if self._tokens is None:
             self._tokens, self._at = float(BURST), now
 
+    def unbind(self) -> None:
+        """There is everything to catch up with again."""
+        self._tokens = None
+
     def allows(self, rounds: int, now: float) -> bool:
         """Whether an aggregate may come that is so many rounds above all that are held."""
         return self._tokens is None or rounds <= max(0.0, self._now(now))

@@ -14,13 +14,19 @@ itself, and ignorance of another's word only ever ranks that other one too late:
 the true ranking than who handed it on, so that handing on ends as without hubs. (Who takes another for a hub that is one no more
 may be wrong the other way, until it connects to it: a greeting brings the other's newest word.)
 
-Where a lottery decides who may say READY, who does not win draws again in the next round, as does whoever won and found no cohort
-in its round: its READY is withdrawn. Without one, READYs are kept. Devices that come all at once know too little of the swarm to draw
+A READY is for one round. When that has come without it, its sender takes it back and says another one, with fresh keys, so that an
+old one is worth nothing to whoever kept it: a leader takes READYs for its next round, and for the one before it only from their own
+senders, who may not have heard yet; none that it has seen in a roster, and none that is above its own round by more than one. Where a
+lottery decides who may say READY, who does not win draws again in the next round. Devices that come all at once know too little of the swarm to draw
 well, so the leaders are a bound as well: together they make no more cohorts in a round than are aimed at, unless so many members of
 one ask again that it must have failed. That too many are ready still shows, as full cohorts are more than the lottery aims at.
 
 When the history grows, all ranks change at once: whoever waits asks the new first candidate, and a leader that is no longer
 the first forgets its bag.
+
+Of the READYs in its bag a leader draws those of devices that were in refused sums, or left sums, more rarely (`gossip.suspicion`),
+and whoever is shunned is asked to lead last of all; both are one device's own opinions, and a device whom another leaves out is taken
+by the next.
 
 A leader has no power but to leave somebody out: the roster holds the members' own signed READYs, and a member signs one
 roster for each READY. Two leaders who hold the same READY therefore cost a DECLINE at the first step, and nothing else.
@@ -35,12 +41,14 @@ from gossip.aggregate import threshold
 from gossip.events import CancelTimer, Report, Send, SetTimer, TimerFired
 from gossip.manifest import Cohorts
 from gossip.messages import Message, Ready
+from gossip.suspicion import Suspicion
 from gossip.turns import ranking, whole_sum_s
 
 BAG_MAX = 256  # READYs held while gathering
 # A READY goes to the next candidate after this many gathering times without a roster. Who cannot be reached is passed over at
 # once, so this is for those who are silent; asking another one costs a connection, and may split a cohort.
 PATIENCE_GATHERS = 4.0
+USED_MAX = 1024  # READYs that were in rosters
 READY_TTL_GATHERS = 12.0  # older READYs are dropped: their sender has long renewed or gone
 
 
@@ -106,6 +114,7 @@ class Rendezvous:
         candidates: Callable[[], list[bytes]] = list,
         is_hub: Callable[[bytes], bool] = lambda _: False,
         has_link: Callable[[bytes], bool] = lambda _: False,
+        suspicion: Suspicion | None = None,
     ) -> None:
         self._swarm = swarm
         self._me = me
@@ -114,6 +123,9 @@ class Rendezvous:
         self._candidates = candidates
         self._is_hub = is_hub
         self._has_link = has_link
+        self._suspicion = suspicion or Suspicion(swarm, me)
+        self._used: dict[bytes, None] = {}  # READYs' hashes, USED_MAX
+        self._closed = 0  # bags
         self._gather_s = cohorts.gather_ms / 1000
         self._round = 0  # that READYs are for
         self._drawn = False  # for each round anew, by the lottery
@@ -149,18 +161,14 @@ class Rendezvous:
         self._drawn = drawn
         if round_ > self._round:
             self._round, self._made = round_, []
-            if drawn and self._bag:
-                self._bag = {peer: held for peer, held in self._bag.items() if held.ready.round >= round_}
-            if drawn and self.asked is not None and round_ > self.asked.round:
+            oldest = round_ if drawn else round_ - 1
+            self._bag = {peer: held for peer, held in self._bag.items() if held.ready.round >= oldest}
+            if self.asked is not None and round_ > self.asked.round:
                 actions += self.withdraw()
         if self._closing_at is not None and (not self._bag or not self.leads(round_)):
             self._bag.clear()
             self._closing_at = None
             actions.append(CancelTimer(("rendezvous", "gather")))
-        if self.asked is not None and round_ > self.asked.round:
-            self.asked.round = round_
-            self.asked.tried.clear()
-            actions += self._ask_next(now)
         return actions
 
     def failed(self, peer: bytes, now: float) -> list[Action]:
@@ -195,18 +203,21 @@ class Rendezvous:
 
     # --- a device that leads ---------------------------------------------------------------------------------
 
-    def handle(self, event: Message | TimerFired, now: float) -> list[Action]:
+    def handle(self, event: Message | TimerFired, now: float, peer: bytes = b"") -> list[Action]:
+        """`peer` is the neighbour that a READY comes from, if it is not its sender."""
         match event:
             case Message(body=Ready() as ready):
-                return self._on_ready(event, ready, now)
+                return self._on_ready(event, ready, now, is_own=peer in {b"", event.sender})
             case TimerFired(("rendezvous", "asked")):
                 return self._ask_next(now)
             case TimerFired(("rendezvous", "gather")):
                 return self._on_gathered(now)
         return []
 
-    def _on_ready(self, message: Message, ready: Ready, now: float) -> list[Action]:
+    def _on_ready(self, message: Message, ready: Ready, now: float, *, is_own: bool) -> list[Action]:
         held = self._bag.get(message.sender)
+        if ready.round < self._round - is_own or digest("ready", message.raw) in self._used:
+            return []
         if held is None and len(self._bag) >= BAG_MAX:
             return []
         if held is not None and ready.round < held.ready.round:
@@ -255,7 +266,7 @@ class Rendezvous:
         # This device first, as whoever leads adds up, too; then those who wait longest. Ties by key, so that equal bags make
         # equal rosters.
         ranked = sorted(self._bag, key=lambda peer: (peer != self._me, self._bag[peer].at, peer))
-        chosen = ranked[: self._cohorts.n_max]
+        chosen = self._drawn_of(ranked)[: self._cohorts.n_max]
         frames = tuple(self._bag.pop(peer).frame for peer in sorted(chosen))
         if self._candidates():
             needed = max(self._cohorts.n_min, threshold(len(chosen)))
@@ -263,6 +274,13 @@ class Rendezvous:
         self._closing_at = None
         again = self._wait(now) if self._bag else [CancelTimer(("rendezvous", "gather"))]
         return [Close(frames), *again]
+
+    def _drawn_of(self, ranked: list[bytes]) -> list[bytes]:
+        """Without most of those who were in bad sums of late; too few, and the least suspected of them after all."""
+        self._closed += 1
+        taken = [peer for peer in ranked if self._suspicion.takes(peer, self._round, self._closed)]
+        left = sorted((peer for peer in ranked if peer not in taken), key=self._suspicion.streak)
+        return [*taken, *left[: max(0, self._cohorts.n_min - len(taken))]]
 
     def _hand_on(self, now: float) -> list[Action]:
         """To a live candidate strictly lower under the highest round in the bag: that can only happen finitely often."""
@@ -310,7 +328,9 @@ class Rendezvous:
         return self._rank(round_, {*(self._candidates() or self._live()), self._me})
 
     def _rank(self, round_: int, peers: Iterable[bytes]) -> list[bytes]:
-        return ranking(self._swarm, round_, peers, self._is_hub)
+        """Who is shunned comes last, so a bag is never handed to one; all others rank as everywhere."""
+        ranked = ranking(self._swarm, round_, peers, self._is_hub)
+        return sorted(ranked, key=lambda peer: self._suspicion.shuns(peer, round_))
 
     def _wait(self, now: float) -> list[Action]:
         self._closing_at = now + self._gather_s
@@ -320,6 +340,9 @@ class Rendezvous:
         """A roster elsewhere has taken these READYs: in another one they would be dropouts from the start."""
         for peer in [peer for peer, bagged in self._bag.items() if bagged.frame in readies]:
             del self._bag[peer]
+        self._used |= dict.fromkeys(digest("ready", frame) for frame in readies)
+        while len(self._used) > USED_MAX:
+            del self._used[next(iter(self._used))]
 
     def ended(self, members: Iterable[bytes]) -> None:
         """A cohort that this device was in has come to nothing: if it led it, it need not wait until its members ask again."""

@@ -188,6 +188,14 @@ class Sync:
         self._comparing.clear()
         return [*self.pull(giver, history.wanted(), now), self._begin_comparing(giver, history.round, now)]
 
+    def begin_anew(self, history: History) -> list[Action]:
+        """Go on from another history; the neighbours' heartbeats tell what it lacks."""
+        self._history = history
+        self._pulling.clear()
+        self._comparing.clear()
+        self._pace.unbind()
+        return []
+
     def certified(self, aggregate: Aggregate, now: float) -> list[Action]:
         """This node's own aggregator role made it: hold it, and tell the neighbours."""
         verified = self._check(aggregate)

@@ -221,7 +221,6 @@ class CompressionSettings(Section, frozen=True):
     levels: Annotated[int, Meta(ge=1, le=32767)] = 7
     lane_bits: Literal[8, 16, 32] = 8
     first_exponent: Annotated[int, Meta(ge=-24, le=0)] = -5
-    weight_max: Annotated[int, Meta(ge=1, le=1 << 10)] = 512
     rank: Annotated[int, Meta(ge=1, le=RANK_MAX)] = 8
     feedback: Annotated[int, Meta(ge=0, le=256)] = 256
     grain: Annotated[int, Meta(ge=0, le=GRAIN_MAX)] = 0
@@ -297,7 +296,6 @@ class SwarmSettings(Section, frozen=True):
                 levels=compression.levels,
                 lane_bits=compression.lane_bits,
                 first_exponent=compression.first_exponent,
-                weight_max=compression.weight_max,
                 rank=compression.rank,
                 feedback=compression.feedback,
                 grain=compression.grain,
@@ -415,7 +413,6 @@ COMMENTS = {
     "swarm.compression.levels": "A parameter travels as a whole number from -levels to levels.",
     "swarm.compression.lane_bits": "Bits of a sum: 8, 16 or 32; 2 * n_max * levels + 1 must fit.",
     "swarm.compression.first_exponent": "The first sum carries changes up to 2^first_exponent.",
-    "swarm.compression.weight_max": "Examples beyond which a device counts no more.",
     "swarm.compression.feedback": "How much of what a sum did not carry its member keeps for the next one, in 256ths.",
     "swarm.compression.grain": "Sums are published in steps of a power of two g, g^2 at most this times their contributors; 0: exact.",
     "swarm.compression.newton_schulz": "Steps that bring a factor's singular values nearer to one another, for the lowrank codec.",

@@ -30,14 +30,16 @@ from gossip import checkpoint, ledger, public
 from gossip.admission import Crowd, crowd
 from gossip.aggregate import (
     STATE_EVERY,
+    Aggregate,
     Verified,
     check,
+    contributors_of,
     read_members,
     unpack_members,
     write,
 )
 from gossip.aggregator import Aggregator
-from gossip.catching_up import Adopted, CatchUp
+from gossip.catching_up import Adopted, CatchUp, Doubt
 from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_unfit_keys, write_roster
 from gossip.compression import Contribution, codec_of
 from gossip.errors import PeerViolation
@@ -52,6 +54,7 @@ from gossip.events import (
     Computed,
     Dial,
     Disconnect,
+    Drop,
     Eligible,
     Evaluate,
     Evaluated,
@@ -60,6 +63,8 @@ from gossip.events import (
     Frozen,
     Heard,
     Kept,
+    Look,
+    Looked,
     PeerDown,
     PeerUp,
     Persist,
@@ -80,7 +85,7 @@ from gossip.events import (
     TrainerReady,
     Woke,
 )
-from gossip.fold import Replica
+from gossip.fold import UNIT, Replica, increment
 from gossip.handshake import Changed, Expelled, Handshake, Proven
 from gossip.history import Added, History, Waiting
 from gossip.layout import Layout
@@ -114,13 +119,17 @@ from gossip.secure_sum import (
     CohortEvent,
     Contribute,
     Contributed,
+    Inspect,
     Member,
     Outcome,
+    Refused,
+    Rejected,
     Settled,
     Spend,
     State,
     Terms,
 )
+from gossip.suspicion import Suspicion
 from gossip.sync import Learned, Opener, Plain, Sync, Uncertified
 from gossip.turns import Turns
 from gossip.wire import pack
@@ -133,6 +142,7 @@ EARLY_BYTES = 1 << 16  # no vector: before its roster has come, a member is wait
 COHORTS_MAX = 16  # remembered, the running one among them, to answer members who were away
 VIOLATIONS_MAX = 16  # of one peer, until it is disconnected
 OFFENDERS_MAX = 1024
+OFFERS_MAX = 2  # READYs whose secrets are kept
 EVALUATE_S = 2.0  # between two evaluations
 
 SYNC_KINDS = CHECKPOINT_KINDS | {
@@ -144,7 +154,7 @@ SYNC_KINDS = CHECKPOINT_KINDS | {
     Kind.ANNOUNCE,
 }
 # A short cut for those that never stay inside. By type: to ask isinstance() whether a msgspec struct is what it is not takes long.
-OUTSIDE = {SetTimer, CancelTimer, Report, Persist, Rebase, Answered, Train, Evaluate}
+OUTSIDE = {SetTimer, CancelTimer, Report, Persist, Rebase, Answered, Train, Evaluate, Look}
 MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING}
 
 
@@ -204,7 +214,11 @@ class NodeCore:
         layout = Layout.of(manifest.model, manifest.compression.block_size)
         self._layout = dataclasses.replace(layout, prior=prior(initial, layout, manifest.compression))
         self._history = History(manifest, swarm.id)
-        self._replica: Replica = (opener or Plain()).replica(manifest, self._layout, initial)
+        self._opener: Opener = opener or Plain()
+        self._initial = initial
+        self._doubt: Doubt | None = None  # of the checkpoint that this history began from
+        self._checkpoints_refuted = 0
+        self._replica: Replica = self._opener.replica(manifest, self._layout, initial)
         self._codec = codec_of(manifest.compression)
         remembered = ledger.remember(read, self._layout)
         self._books: Books = remembered.books
@@ -221,6 +235,7 @@ class NodeCore:
             self._handshake.belongs if certifies else None,
         )
         self._turns = Turns(swarm, self._me, self._membership, lambda: self._history)
+        self._catch_up = CatchUp(swarm, self._layout, initial, self._take_checkpoint, certified)
         self._sync = Sync(
             swarm,
             self._layout,
@@ -229,25 +244,28 @@ class NodeCore:
             self._guides_of,
             opener,
             certified,
-            CatchUp(swarm, self._layout, initial, self._take_checkpoint, certified),
+            self._catch_up,
         )
+        self._suspicion = Suspicion(swarm.id, self._me)
         self._rendezvous = Rendezvous(
             swarm.id,
             self._me,
             manifest.cohorts,
             lambda: self._membership.live(self._clock),
             self._turns.candidates,
-            self._membership.is_hub,
+            lambda peer: self._membership.is_hub(peer) and not self._shuns(peer),
             self._membership.neighbours.__contains__,
+            self._suspicion,
         )
         self._grown_at = 0.0  # when the history's round became what it is
         self._model = self._replica.model()
         self._cohorts: dict[bytes, Running] = {}  # by id, oldest first, at most COHORTS_MAX
         self._waiting: dict[bytes, deque[bytes]] = {}  # by peer, WAITING_MAX of them, as many messages each
         self._early: deque[Message] = deque(maxlen=EARLY_MAX)
-        self._secrets: Secrets | None = None  # of the READY that is out
+        # By READY: its secrets, none without masks. Of the last two: a roster may be on its way with the one before.
+        self._offers: dict[bytes, Secrets | None] = {}
         self._frozen_for: bytes | None = None  # whose contribution the books hold frozen
-        self._examples = 0
+        self._examples = 0  # on this device
         self._pending: PendingRoster | None = None
         self._phase: LocalPhase | None = None
         self._phases = 0
@@ -337,6 +355,12 @@ class NodeCore:
                 return self._settle(cohort, outcome, reason)
             case Closed(cohort):
                 return self._close(cohort)
+            case Inspect():
+                return self._inspect(action)
+            case Refused():
+                return self._note_refusal(action)
+            case Rejected(cohort, contributors):
+                return self._note_rejection(cohort, contributors)
             case Certified(aggregate):
                 return list(self._sync.certified(aggregate, now))
             case Learned():
@@ -388,7 +412,7 @@ class NodeCore:
             case SendFailed(peer, _, reason):
                 failed = self._rendezvous.failed(peer, now)
                 return [Report("send_failed", {"peer": peer.hex()[:16], "reason": reason}), *failed]
-            case Computed(("sum", cohort, *_)):
+            case Computed(("sum", cohort, *_)) | Looked(("sum", cohort, *_)):
                 return self._to_cohort(cohort, event, now)
             case Readdressed() | Kept():
                 return [*self._membership.handle(event, now)]
@@ -481,7 +505,7 @@ class NodeCore:
             case Ready() as ready:
                 self._check_ready(ready)
                 pulls = self._sync.pull(peer, ready.heads, now)
-                return [*pulls, *self._rendezvous.handle(message, now)]
+                return [*pulls, *self._rendezvous.handle(message, now, peer)]
             case Roster():
                 return self._on_roster(message, now)
             case Result() as result:
@@ -564,17 +588,17 @@ class NodeCore:
         waits = self._draw(now, phase)
         if waits is not None:
             return [waits]
-        if self._swarm.manifest.cohorts.masks:
-            self._secrets = Secrets.fresh(self._me, self._entropy)
+        secrets = Secrets.fresh(self._me, self._entropy) if self._swarm.manifest.cohorts.masks else None
         ready = Ready(
             self._history.round + 1,
             self._history.parents_for_next(),
             (1 << self._layout.segments) - 1,
-            self._secrets.channel.public if self._secrets else b"",
-            self._secrets.mask.public if self._secrets else b"",
+            secrets.channel.public if secrets else b"",
+            secrets.mask.public if secrets else b"",
             self._membership.is_hub(self._me),
         )
         frame = sign_frame(self._identity, self._swarm.id, ready)
+        self._offers = dict([*self._offers.items(), (frame, secrets)][-OFFERS_MAX:])
         return [*self._rendezvous.ask(frame, ready.round, now), self._report("READY", ready.round)]
 
     def _draw(self, now: float, phase: LocalPhase) -> SetTimer | None:
@@ -625,18 +649,37 @@ class NodeCore:
                 )
             ]
         said = [open_frame(self._swarm.id, ready) for ready in readies]
+        # Whoever knows of later rounds does not sum in an earlier one; it will ask again.
+        said = [each for each in said if isinstance(each.body, Ready) and each.body.round <= round_ + 1]
         if self._swarm.manifest.certifies:
             said = self._without_crowd(said)
-        if not said:
+        frame = b""
+        while len(said) >= self._swarm.manifest.cohorts.n_min:
+            roster = write_roster(self._swarm, round_, parents, state, said)
+            frame = sign_frame(self._identity, self._swarm.id, roster)
+            everything = (1 << self._layout.segments) - 1
+            if self._travelling(frame) == everything:
+                break
+            # Who trained least of the model keeps the others' segments from travelling, or all of them.
+            least = min(said, key=lambda each: (_trained(each).bit_count(), each.sender))
+            if _trained(least) == everything:
+                break
+            said.remove(least)
+        else:
             return []
-        roster = write_roster(self._swarm, round_, parents, state, said)
-        frame = sign_frame(self._identity, self._swarm.id, roster)
         members = [ready.sender for ready in said]
         return [
             *self._tell_members(frame, members),
             *(Send(peer, frame) for peer in members),
             self._report("ROSTER", roster.round, ("leader",)),
         ]
+
+    def _travelling(self, frame: bytes) -> int:
+        """Bit s: segment s travels in the cohort of this roster; 0 where it would be no cohort."""
+        try:
+            return open_roster(self._swarm, open_frame(self._swarm.id, frame)).travelling
+        except PeerViolation:
+            return 0
 
     def _tell_members(self, frame: bytes, members: Sequence[bytes]) -> list[object]:
         """Where nobody knows all, a cohort's members are told where those are to whom they will speak, and its sum's guides.
@@ -665,14 +708,14 @@ class NodeCore:
         return checkpoint.take(self._history, self._replica, parents, self._swarm.id)
 
     def _on_roster(self, message: Message, now: float) -> list[object]:
-        roster, asked = message.body, self._rendezvous.asked
+        roster = message.body
         if not isinstance(roster, Roster):
             return []
         readies = ready_frames(self._swarm, roster)
         self._rendezvous.taken(readies)
-        if asked is None or asked.frame not in readies or self._finished:
+        if self._busy is not None or self._finished or not any(frame in readies for frame in self._offers):
             return self._decline(message)
-        objection = self._objects(roster)
+        objection = self._objects(roster, message.sender)
         if objection:
             return [*self._decline(message), Report("declined", {"reason": objection})]
         missing = [parent for parent in roster.parents if self._history.get(parent) is None]
@@ -688,8 +731,12 @@ class NodeCore:
             return self._decline(message)
         return [CancelTimer(("roster",)), *self._join(open_roster(self._swarm, message), now)]
 
-    def _objects(self, roster: Roster) -> str:
-        """Why this device sums with no such members, where certificates say who belongs; nothing if it does."""
+    def _objects(self, roster: Roster, leader: bytes) -> str:
+        """Why this device does not sum in this cohort; nothing if it does."""
+        if self._shuns(leader) and leader != self._me:
+            return "a leader whose sums this device has refused"
+        if roster.round < self._history.round:
+            return "a round that is long over"
         members = read_members([entry.member for entry in roster.readies], self._swarm.manifest)
         if any(member in self._handshake.blocked for member in members):
             return "a member whom this device blocks"
@@ -747,7 +794,9 @@ class NodeCore:
 
     def _join(self, cohort: Cohort, now: float) -> list[object]:
         """One roster a READY: the keys go into this cohort and can go into no other."""
-        secrets, self._secrets = self._secrets, None
+        ready = next(each for each in ready_frames(self._swarm, cohort.roster) if each in self._offers)
+        secrets = self._offers[ready]
+        self._offers.clear()
         withdrawn = self._rendezvous.withdraw()
         parents = tuple(known.body for known in map(self._history.get, cohort.roster.parents) if known)
         member = Member(
@@ -799,6 +848,42 @@ class NodeCore:
         for sent in gone:
             change[self._layout.places(sent.support)] -= sent.values
         return [Rebase(change)]
+
+    # --- what a sum does -------------------------------------------------------------------------------------
+
+    def _inspect(self, inspect: Inspect) -> list[object]:
+        """The model with this sum alone, before any bound that the fold has: what is bounded looks harmless."""
+        if self._trainer_fault:
+            return []  # nobody can look, so this member signs nothing
+        body = inspect.body
+        origin = self._history.get(body.basis) if body.basis else None
+        manifest = self._swarm.manifest
+        sum_ = Verified(
+            b"", Aggregate(body, ()), contributors_of(body, manifest), origin.body if origin else None
+        )
+        change = increment([sum_], body.round, self._layout, manifest)
+        after = ((self._replica.x + change) * UNIT).astype(np.float32)
+        return [Look(inspect.tag, self._model, after)]
+
+    def _shuns(self, peer: bytes) -> bool:
+        return self._suspicion.shuns(peer, self._turns.next_round)
+
+    def _note_refusal(self, refused: Refused) -> list[object]:
+        running = self._cohorts[refused.cohort]
+        round_ = running.member.cohort.roster.round
+        self._suspicion.offended(refused.aggregator, round_, certain=refused.certain)
+        facts: dict[str, object] = {
+            "cohort": refused.cohort.hex()[:16],
+            "peer": refused.aggregator.hex()[:16],
+            "reason": refused.reason,
+        }
+        return [Report("shunned" if refused.certain else "sum_refused", facts)]
+
+    def _note_rejection(self, cohort: bytes, contributors: list[int]) -> list[object]:
+        members = self._cohorts[cohort].member.cohort.members
+        self._suspicion.rejected(members, [members[index] for index in contributors])
+        facts: dict[str, object] = {"cohort": cohort.hex()[:16], "contributors": len(contributors)}
+        return [Report("sum_rejected", facts)]
 
     def _settle(self, cohort: bytes, outcome: Outcome, reason: str) -> list[object]:
         shown: list[object] = []
@@ -930,7 +1015,7 @@ class NodeCore:
             return [*actions, *self._hurry(), *self._consider(now)]
         self._frozen_for = cohort
         age = max(0, running.member.cohort.roster.round - 1 - phase.began_round)
-        contribution = Contribution(self._books.to_give, self._examples, age)
+        contribution = Contribution(self._books.to_give, age)
         return [*actions, *self._to_cohort(cohort, Contributed(contribution), now)]
 
     def _on_trainer_failed(self, reason: str) -> list[object]:
@@ -964,7 +1049,8 @@ class NodeCore:
             except PeerViolation as violation:
                 self._pending = None
                 actions += self._blame(leader, str(violation))
-        return [*actions, *self._grown(now)]
+        judged = self._judge_checkpoint(learned.aggregates, now)
+        return [*actions, *judged, *self._grown(now)]
 
     def _adopt(self, adopted: Adopted, now: float) -> list[object]:
         """Go on from a checkpoint, with all that this device knew besides."""
@@ -982,7 +1068,38 @@ class NodeCore:
         ]
         if self._phase is not None:
             actions.append(Rebase(self._stand - before))
+        self._doubt = Doubt(adopted.signed, self._swarm.manifest)
         return [*actions, *self._sync.adopt(self._history, adopted.giver, now), *self._grown(now)]
+
+    def _judge_checkpoint(self, learned: Sequence[Verified], now: float) -> list[object]:
+        """Compare what later cohorts signed as state with what this device folds from the checkpoint that it adopted."""
+        for known in learned:
+            state = self._state_due(known.body.round, known.body.parents) if self._doubt else None
+            if self._doubt is None or not state:
+                continue
+            holds = self._doubt.judge(known, state)
+            if holds is not None:
+                self._doubt = None
+                return [] if holds else self._give_up_checkpoint(now)
+        return []
+
+    def _give_up_checkpoint(self, now: float) -> list[object]:
+        """Somebody lied about the model: fold everything from the first round, and take nobody's word for it."""
+        before, held = self._stand, self._history.held()
+        manifest = self._swarm.manifest
+        self._history = History(manifest, self._swarm.id)
+        self._replica = self._opener.replica(manifest, self._layout, self._initial)
+        self._catch_up.refuse(now)
+        self._add(held)
+        self._model = self._replica.model()
+        self._checkpoints_refuted += 1
+        actions: list[object] = [
+            Persist(None, (Drop("checkpoint", b""),)),
+            Report("checkpoint_false", {"next": "everything is folded again from the first round"}),
+        ]
+        if self._phase is not None:
+            actions.append(Rebase(self._stand - before))
+        return [*actions, *self._sync.begin_anew(self._history), *self._grown(now)]
 
     def _grown(self, now: float) -> list[object]:
         """The history has reached another round, or may have."""
@@ -1007,6 +1124,9 @@ class NodeCore:
             running = self._cohorts.get(part.roster)
             # Others can name this cohort in a body of their own, but not with its members: those would have to sign.
             if running is not None and part.members == running.member.cohort.names:
+                cohort = running.member.cohort
+                self._suspicion.held(cohort.members, known.contributors)
+                self._suspicion.added_up(cohort.aggregators[0])
                 actions += running.member.learned(unpack_members(part.contributors, len(part.members)))
         return actions
 
@@ -1027,6 +1147,7 @@ class NodeCore:
             taken = checkpoint.parse(base.checkpoint, manifest, self._layout)
             [signed] = [known for known in held if known.id == base.signed]
             self._history, self._replica = checkpoint.restore(taken, signed, manifest, self._layout, initial)
+            self._doubt = Doubt(signed, manifest)
         self._add(held)
         self._model = self._replica.model()
 
@@ -1090,6 +1211,8 @@ class NodeCore:
             "neighbours": [peer_id(peer) for peer in sorted(self._membership.neighbours)],
             "contributions": self._contributions,
             "cohorts_aborted": self._aborted,
+            "sums_refused": self._suspicion.refused,
+            "checkpoints_refuted": self._checkpoints_refuted,
             "accuracy": accuracy,
             "accuracy_round": accuracy_round,
             "steps": self._steps + (self._phase.steps if self._phase else 0),
@@ -1150,3 +1273,8 @@ class NodeCore:
 
     def _report(self, phase: str, round_: int, roles: tuple[str, ...] = ()) -> Report:
         return Report("phase", {"phase": phase, "cohort": "", "round": round_, "roles": list(roles)})
+
+
+def _trained(ready: Message) -> int:
+    """The segments that a READY's sender has trained, as bits."""
+    return ready.body.trained if isinstance(ready.body, Ready) else 0

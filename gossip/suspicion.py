@@ -1,0 +1,121 @@
+"""Whom this device would rather not sum with, by what came of the sums it was in.
+
+Masks hide who spoiled a sum, so no single device can be found guilty by one. But devices are in many sums, each time with others,
+which makes every sum a *group test* (Dorfman, "The detection of defective members of large populations", 1943): a refused sum
+counts against all of its contributors, and one that holds clears all of them. Who spoils every sum that it is in is never
+cleared; the others soon are.
+
+    what came of a sum                             what is noted
+    ---------------------------------------------  ------------------------------------------------------------
+    REJECT was certified                           its contributors: one more refusal in a row
+    it holds                                       its contributors: no refusal, no absence
+    it holds, or was refused or lost               members that were not in it: one more absence in a row
+    this member refused what an aggregator showed  that aggregator: it is *shunned* for 2^k rounds, k the times in a row
+    and signed another one's sum of this cohort    the same, with SHUNNED_MAX rounds at once: one of the two lied
+
+A leader draws for each device that has r refusals and absences in a row, in each round anew: it takes it with a chance of
+2^-min(r, DOUBLINGS_MAX), else leaves it for a later cohort. Nobody is shut out for ever, and an honest device that was in bad
+company is back after its first sum that holds. Who is shunned is asked to lead or to add up last of all.
+
+These are one device's own opinions. They decide whom it meets, never what it folds, so replicas cannot differ by them. What can
+be gained: bad devices that refuse honest sums, or leave them, can make honest ones look bad to each other, as long as they are
+more than a quarter of the cohorts they are in.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from crypto.hashing import digest
+
+DOUBLINGS_MAX = 6  # one in 64 rounds is left to whoever never was in a sum that holds
+ABSENCES_FREE = 1  # in a row: connections break, and phones sleep
+SHUNNED_MAX = 64  # rounds
+KNOWN_MAX = 1024  # devices of which anything is noted; the oldest note goes
+
+
+@dataclass(slots=True)
+class Record:
+    refused: int = 0  # sums in a row
+    absent: int = 0  # sums in a row
+    offended: int = 0  # in a row, as aggregator
+    shunned_until: int = 0  # round
+
+    @property
+    def streak(self) -> int:
+        return min(DOUBLINGS_MAX, self.refused + max(0, self.absent - ABSENCES_FREE))
+
+
+class Suspicion:
+    def __init__(self, swarm: bytes, me: bytes) -> None:
+        self._swarm = swarm
+        self._me = me
+        self._records: dict[bytes, Record] = {}  # at most KNOWN_MAX
+        self.refused = 0  # sums, since the start
+
+    # --- what happened ----------------------------------------------------------------------------------------
+
+    def held(self, members: Iterable[bytes], contributors: Sequence[bytes]) -> None:
+        for peer in contributors:
+            record = self._records.get(peer)
+            if record is not None:
+                record.refused = record.absent = 0
+        self._missed(members, contributors)
+
+    def rejected(self, members: Iterable[bytes], contributors: Sequence[bytes]) -> None:
+        self.refused += 1
+        for peer in contributors:
+            if peer != self._me:
+                self._of(peer).refused += 1
+        self._missed(members, contributors)
+
+    def offended(self, aggregator: bytes, round_: int, *, certain: bool) -> None:
+        """It showed a sum that this device refused; `certain`: while another one of the same cohort was signed."""
+        if aggregator == self._me:
+            return
+        record = self._of(aggregator)
+        record.offended += 1
+        rounds = SHUNNED_MAX if certain else min(SHUNNED_MAX, 1 << record.offended)
+        record.shunned_until = max(record.shunned_until, round_ + rounds)
+
+    def added_up(self, aggregator: bytes) -> None:
+        """A sum that it led holds."""
+        record = self._records.get(aggregator)
+        if record is not None:
+            record.offended = 0
+
+    def _missed(self, members: Iterable[bytes], contributors: Sequence[bytes]) -> None:
+        there = set(contributors)
+        for peer in members:
+            if peer not in there and peer != self._me:
+                self._of(peer).absent += 1
+
+    def _of(self, peer: bytes) -> Record:
+        record = self._records.pop(peer, None) or Record()
+        self._records[peer] = record
+        while len(self._records) > KNOWN_MAX:
+            del self._records[next(iter(self._records))]
+        return record
+
+    # --- what follows -----------------------------------------------------------------------------------------
+
+    def takes(self, peer: bytes, round_: int, attempt: int) -> bool:
+        """Whether a leader takes this device into a cohort now: drawn for each cohort that it makes."""
+        record = self._records.get(peer)
+        if record is None or not record.streak:
+            return True
+        number = round_.to_bytes(8, "big") + attempt.to_bytes(4, "big")
+        drawn = digest("suspicion", self._swarm, self._me, number, peer)[0]
+        return drawn < 256 >> record.streak
+
+    def streak(self, peer: bytes) -> int:
+        record = self._records.get(peer)
+        return 0 if record is None else record.streak
+
+    def shuns(self, peer: bytes, round_: int) -> bool:
+        """Whether this device would rather not be led by it."""
+        record = self._records.get(peer)
+        return record is not None and round_ < record.shunned_until
+
+    def doubted(self) -> dict[bytes, int]:
+        """Refusals and absences in a row, of all that have some."""
+        return {peer: record.streak for peer, record in self._records.items() if record.streak}
