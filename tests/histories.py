@@ -90,7 +90,7 @@ def setting(
     n_max: int = 8,
     admit: str = "open",
     members: tuple[bytes, ...] = (),
-    codec: str = "random",
+    codec: str = "dense",
     rank: int = 2,
     grain: int = 0,
 ) -> Setting:
@@ -108,7 +108,7 @@ def setting(
             initial=hashlib.sha256(initial.astype("<i8").tobytes()).digest(),
         ),
         training=Training(1, 2, 0, schedule, cap),
-        compression=Compression(codec, block_size, 1000, levels, lane_bits, 0, 100, rank=rank, grain=grain),
+        compression=Compression(codec, block_size, levels, lane_bits, 0, 100, rank=rank, grain=grain),
         cohorts=Cohorts(3, n_max, 1000, 1000),
         admit=admit,
         members=members,

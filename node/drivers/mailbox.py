@@ -19,13 +19,13 @@ from gossip.messages import Kind
 PEER_MESSAGES = 2048  # of one neighbour, waiting for the core
 PEER_BYTES = 32 << 20  # the same; two of the largest messages fit
 
-_FRAME_OF_SEVEN = 0x97  # msgpack: gossip.messages.Frame is an array of seven, the second its kind
+_FRAME_OF_SIX = 0x96  # msgpack: gossip.messages.Frame is an array of six, the second its kind
 _NAMES = {int(kind): kind.name for kind in Kind}
 
 
 def kind_of(frame: bytes) -> str:
     """The name of a frame's kind, from its third byte; "UNKNOWN" for what is no frame. Nothing is verified."""
-    if len(frame) > 2 and frame[0] == _FRAME_OF_SEVEN:
+    if len(frame) > 2 and frame[0] == _FRAME_OF_SIX:
         return _NAMES.get(frame[2], "UNKNOWN")
     return "UNKNOWN"
 

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 
 from crypto.masking import add_vectors
 from gossip.aggregate import RANGE_MAX
-from gossip.compression import RANDOM, Contribution, Phase, decode_sum, encode_payload
+from gossip.compression import DENSE, Contribution, decode_sum, encode_payload
 from gossip.layout import Layout
 from gossip.manifest import Compression, Model, Tensor
 from gossip.residual import Books
@@ -38,20 +38,16 @@ def settings_for(draw, members: int):
     bits = draw(st.sampled_from([8, 16, 32]))
     most = min(32767, ((1 << bits) - 1) // (2 * members))
     levels = draw(st.sampled_from([1, most]) | st.integers(1, most))
-    return Compression(
-        "random", 4, draw(st.integers(1, 1000)), levels, bits, draw(st.integers(-24, 0)), 1 << 10
-    )
+    return Compression("dense", 4, levels, bits, draw(st.integers(-24, 0)), 1 << 10)
 
 
 def plan_of(compression, cohort):
-    return RANDOM.plan(
-        Phase.PAYLOAD,
+    return DENSE.plan(
         layout=LAYOUT,
         compression=compression,
         cohort=cohort,
         parents=(),
         travelling=0b111,
-        look=None,
     )
 
 
@@ -95,7 +91,7 @@ def test_members_who_all_give_their_most_fill_the_lane_and_no_more():
     for bits in (8, 16, 32):
         for members in range(3, 17):
             levels = min(32767, ((1 << bits) - 1) // (2 * members))
-            compression = Compression("random", 4, 1000, levels, bits, 0, 1)
+            compression = Compression("dense", 4, levels, bits, 0, 1)
             plan = plan_of(compression, bytes(32))
             for sign in (1, -1):
                 values = np.full(LAYOUT.parameters, sign * 9.0, np.float32)

@@ -93,9 +93,9 @@ def test_a_message_survives_the_wire_and_nothing_near_it_does(kind, data):
 @settings(max_examples=5, deadline=None)
 def test_only_what_the_channel_proves_goes_without_a_signature(kind, data):
     frame = unpack(framed(kind, data.draw(bodies(kind))), Frame, limit_bytes=FRAME_BYTES)
-    named = pack(Frame(1, kind, frame.cohort, 0, ALICE.public_key, frame.body, frame.signature))
-    bare = pack(Frame(1, kind, frame.cohort, 0, b"", frame.body, b""))
-    signed = pack(Frame(1, kind, frame.cohort, 0, ALICE.public_key, frame.body, bytes(64)))
+    named = pack(Frame(1, kind, frame.cohort, ALICE.public_key, frame.body, frame.signature))
+    bare = pack(Frame(1, kind, frame.cohort, b"", frame.body, b""))
+    signed = pack(Frame(1, kind, frame.cohort, ALICE.public_key, frame.body, bytes(64)))
     wrong = [named, signed] if kind in CHANNEL_KINDS else [bare, signed]
     for each in wrong:
         with pytest.raises(PeerViolation):
@@ -153,7 +153,7 @@ def test_a_tall_array_header_allocates_nothing():
 
 def test_a_longer_spelling_of_the_same_number_is_refused():
     frame = unpack(framed(Kind.ABORT_VOTE, BODY_TYPES[Kind.ABORT_VOTE]()), Frame, limit_bytes=FRAME_BYTES)
-    spelt = pack(frame).replace(b"\x97\x01", b"\x97\xcc\x01", 1)
+    spelt = pack(frame).replace(b"\x96\x01", b"\x96\xcc\x01", 1)
     with pytest.raises(PeerViolation, match="canonical"):
         open_frame(SWARM, spelt)
 
@@ -162,6 +162,6 @@ def test_a_kind_cannot_be_relabelled():
     frame = unpack(framed(Kind.ABORT_VOTE, BODY_TYPES[Kind.ABORT_VOTE]()), Frame, limit_bytes=FRAME_BYTES)
     for kind in KINDS:
         if kind is not Kind.ABORT_VOTE:
-            relabelled = Frame(1, kind, frame.cohort, 0, frame.sender, frame.body, frame.signature)
+            relabelled = Frame(1, kind, frame.cohort, frame.sender, frame.body, frame.signature)
             with pytest.raises(PeerViolation):
                 open_frame(SWARM, pack(relabelled))

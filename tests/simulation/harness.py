@@ -74,7 +74,7 @@ from gossip.messages import (
     open_frame,
     sign_frame,
 )
-from gossip.secure_sum import MaskJob, phase_place, vote_key
+from gossip.secure_sum import MaskJob
 from gossip.wire import pack
 from node import core as node_core
 
@@ -144,9 +144,7 @@ def tiny_swarm(
                 hashlib.sha256(initial.tobytes()).digest(),
             ),
             training=Training(1, 10, 0, (Step(1, 256, 64),), 1 << 24),
-            compression=Compression(
-                codec, 4, 1000 if codec in {"dense", "lowrank"} else 500, 7, 8, -2, 64, rank=2
-            ),
+            compression=Compression(codec, 4, 7, 8, -2, 64, rank=2),
             cohorts=Cohorts(n_min, n_max, int(GATHER_S * 1000), int(STEP_S * 1000), sums),
             admit=admit,
             members=tuple(sorted(members)) if admit == "members" else (),
@@ -462,7 +460,7 @@ class World:
             return data
         shares = tuple(bytes([share[0] ^ 1]) + share[1:] if share else share for share in message.body.shares)
         lie = Unmask(message.body.seal, shares)
-        return sign_frame(device.identity, self.swarm.id, lie, cohort=message.cohort, phase=message.phase)
+        return sign_frame(device.identity, self.swarm.id, lie, cohort=message.cohort)
 
     def _tell(self, device: Device, delay: float, event: object) -> None:
         self._later(delay, self._deliver, device, device.incarnation, event)
@@ -509,15 +507,13 @@ class Observer:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.plain: dict[tuple[bytes, int, int], np.ndarray] = {}  # (cohort, place, index) -> lanes unmasked
-        self.masked: dict[tuple[bytes, int, bytes], bytes] = {}
-        self.masks: dict[bytes, tuple[bytes, int, bytes]] = {}
-        self.keys: dict[
-            tuple[bytes, int, bytes], tuple[int, ...]
-        ] = {}  # U1 as a vector's sender masked under it
-        self.proposals: dict[tuple[bytes, int, bytes], SealProposal] = {}
-        self.votes: dict[tuple[bytes, int, bytes], bytes] = {}
-        self.openings: dict[tuple[bytes, int, bytes, int], bytes] = {}
+        self.plain: dict[tuple[bytes, int], np.ndarray] = {}  # (cohort, index) -> lanes unmasked
+        self.masked: dict[tuple[bytes, bytes], bytes] = {}
+        self.masks: dict[bytes, tuple[bytes, bytes]] = {}
+        self.keys: dict[tuple[bytes, bytes], tuple[int, ...]] = {}  # U1 as a vector's sender masked under it
+        self.proposals: dict[tuple[bytes, bytes], SealProposal] = {}
+        self.votes: dict[tuple[bytes, bytes], bytes] = {}
+        self.openings: dict[tuple[bytes, bytes, int], bytes] = {}
         self.used_ready: dict[bytes, bytes] = {}
         self.rosters: dict[bytes, tuple[bytes, ...]] = {}
         self.refunded: set[tuple[bytes, bytes]] = set()
@@ -544,23 +540,21 @@ class Observer:
             folds = device.core._replica._layout
             self.require(job.layout.prior == folds.prior, "a sum on another first basis than its fold's")
             encoded = job.codec.encode(
-                job.phase,
                 job.plan,
                 job.contribution,
                 job.rounding,
                 layout=job.layout,
                 compression=job.cohort.swarm.manifest.compression,
             )
-            place = phase_place(job.codec, job.phase)
-            self.plain[job.cohort.id, place, job.owner] = encoded.vector
+            self.plain[job.cohort.id, job.owner] = encoded.vector
             self.rosters[job.cohort.id] = job.cohort.members
-            self.keys[job.cohort.id, place, device.key] = tuple(job.members)
+            self.keys[job.cohort.id, device.key] = tuple(job.members)
 
     # --- the wire --------------------------------------------------------------------------------------------
 
     def on_wire(self, sender: Device, receiver: Device, data: bytes) -> None:
         message = open_frame(self.world.swarm.id, data, sender.key)
-        place = (message.cohort, message.phase, sender.key)
+        place = (message.cohort, sender.key)
         match message.body:
             case Masked(_, vector):
                 self._on_masked(sender, message, vector)
@@ -573,32 +567,30 @@ class Observer:
                     known = self.openings.setdefault((*place, owner), share)
                     self.require(known == share, "rule 1: both shares of one owner were opened")
             case SealProposal() as proposal:
-                self.proposals[message.cohort, message.phase, seal_hash(pack(proposal))] = proposal
+                self.proposals[message.cohort, seal_hash(pack(proposal))] = proposal
             case SealCertificate(seal):
                 members = self.rosters.get(message.cohort)
-                proposal = self.proposals.get((message.cohort, message.phase, seal))
+                proposal = self.proposals.get((message.cohort, seal))
                 if members and proposal is not None:
                     contributors = unpack_members(proposal.contributors, len(members))
-                    keys = {self.keys.get((message.cohort, message.phase, members[i])) for i in contributors}
+                    keys = {self.keys.get((message.cohort, members[i])) for i in contributors}
                     self.require(len(keys) == 1, "U1: sealed over vectors of different keys")
         if message.kind in {Kind.SEAL_VOTE, Kind.ABORT_VOTE}:
             content = message.body.seal if message.kind is Kind.SEAL_VOTE else b""
             known = self.votes.setdefault(place, content)
-            self.require(known == content, "rule 2: two votes in one phase")
-            stored = sender.disk["vote"].get(vote_key(message.cohort, message.phase))
+            self.require(known == content, "rule 2: two votes in one cohort")
+            stored = sender.disk["vote"].get(message.cohort)
             self.require(stored == content, "rule 2: a vote was sent before it was durable")
 
     def _on_masked(self, sender: Device, message: object, vector: bytes) -> None:
-        place = (message.cohort, message.phase, sender.key)
+        place = (message.cohort, sender.key)
         known = self.masked.setdefault(place, vector)
-        self.require(known == vector, "I1: two masked vectors in one phase")
+        self.require(known == vector, "I1: two masked vectors in one cohort")
         members = self.rosters[message.cohort]
-        plain = self.plain[message.cohort, message.phase, members.index(sender.key)]
-        last = message.phase == len(sender.core._codec.phases) - 1
-        if last:
-            self.require(
-                message.cohort in sender.disk["debit"], "rule 3: a vector left before its debit was durable"
-            )
+        plain = self.plain[message.cohort, members.index(sender.key)]
+        self.require(
+            message.cohort in sender.disk["debit"], "rule 3: a vector left before its debit was durable"
+        )
         mask = hashlib.sha256((np.frombuffer(vector, np.uint8) - plain).tobytes()).digest()
         self.require(self.masks.setdefault(mask, place) == place, "rule 6: a mask was used twice")
         self.require(vector != plain.tobytes(), "a vector left without a mask")
@@ -652,9 +644,8 @@ class Observer:
         wide_total = np.zeros(layout.segments + len(layout.tensor_ends), np.int64)
         narrow_total: np.ndarray | None = None
         for part in body.parts:
-            place = max(p for c, p, _ in self.plain if c == part.roster)
             for index in unpack_members(part.contributors, len(part.members)):
-                vector = self.plain[part.roster, place, index]
+                vector = self.plain[part.roster, index]
                 wide_bytes = 4 * len(wide_total)
                 wide_total += vector[:wide_bytes].view("<u4")
                 narrow = vector[wide_bytes:].view("<i1").astype(np.int64)

@@ -45,7 +45,7 @@ def test_a_stranger_changes_nothing_and_is_disconnected(world):
     actions = []
     for _ in range(2):
         for message in recorded.values():
-            own = spoken(STRANGER, world.swarm.id, message.body, cohort=message.cohort, phase=message.phase)
+            own = spoken(STRANGER, world.swarm.id, message.body, cohort=message.cohort)
             for event in (Received(STRANGER.public_key, own), Heard(STRANGER.public_key, own)):
                 actions += core.handle(event, world.now)
     assert snapshot(core) == before

@@ -105,8 +105,7 @@ def test_who_does_not_belong_changes_nothing_and_is_told_why_once(world, place):
     }
     assert len(recorded) >= 15, "a run of the protocol has shown most kinds of messages"
     frames = [
-        spoken(INTRUDER, world.swarm.id, message.body, cohort=message.cohort, phase=message.phase)
-        for message in recorded.values()
+        spoken(INTRUDER, world.swarm.id, message.body, cohort=message.cohort) for message in recorded.values()
     ]
     before, known = snapshot(core), admission(world.devices[0]).digest()
 

@@ -50,7 +50,6 @@ def test_without_a_plant_nothing_is_caught():
 def test_a_reused_mask(monkeypatch):
     def run(job):
         encoded = job.codec.encode(
-            job.phase,
             job.plan,
             job.contribution,
             job.rounding,
@@ -145,19 +144,19 @@ def test_a_replay_into_another_cohort(monkeypatch):
         sign_frame(identity, swarm, AbortVote(), cohort=b"a" * 32), messages.Frame, limit_bytes=999
     )
     elsewhere = messages.pack(
-        messages.Frame(1, frame.kind, b"b" * 32, 0, frame.sender, frame.body, frame.signature)
+        messages.Frame(1, frame.kind, b"b" * 32, frame.sender, frame.body, frame.signature)
     )
     with pytest.raises(PeerViolation):
         open_frame(swarm, elsewhere)
     honest = messages.statement
     monkeypatch.setattr(
-        messages, "statement", lambda swarm, kind, cohort, phase, body: honest(swarm, kind, b"", phase, body)
+        messages, "statement", lambda swarm, kind, cohort, body: honest(swarm, kind, b"", body)
     )
     frame = messages.unpack(
         sign_frame(identity, swarm, AbortVote(), cohort=b"a" * 32), messages.Frame, limit_bytes=999
     )
     elsewhere = messages.pack(
-        messages.Frame(1, frame.kind, b"b" * 32, 0, frame.sender, frame.body, frame.signature)
+        messages.Frame(1, frame.kind, b"b" * 32, frame.sender, frame.body, frame.signature)
     )
     assert open_frame(swarm, elsewhere).cohort == b"b" * 32, "the plant must make the replay acceptable"
 
@@ -199,7 +198,9 @@ def test_seal_and_abort_both_signed(monkeypatch):
         return self._vote(b"")
 
     monkeypatch.setattr(Member, "_on_abort_due", fickle)
-    run_until_caught("rule 2: two votes in one phase", faults=Faults(until=60, drop=0.3, latency=(0.01, 0.5)))
+    run_until_caught(
+        "rule 2: two votes in one cohort", faults=Faults(until=60, drop=0.3, latency=(0.01, 0.5))
+    )
 
 
 def test_a_refund_by_timeout(monkeypatch):

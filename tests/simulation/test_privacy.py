@@ -60,9 +60,9 @@ def complete_cohorts(world: World, loot: Loot, least: int):
 def strip(world: World, loot: Loot, cohort, victim: int, colluders: list[int]) -> np.ndarray:
     """The victim's vector without its self mask (opened under the seal) and without all masks that colluders know."""
     vector = np.frombuffer(loot.vectors[cohort.id, victim], np.uint8).copy()
-    known = [self_mask(cohort, 0, victim, loot.secrets[cohort.id, victim].seeds[0])]
+    known = [self_mask(cohort, victim, loot.secrets[cohort.id, victim].seed)]
     for colluder in colluders:
-        theirs = pair_mask(cohort, 0, colluder, loot.secrets[cohort.id, colluder].masks[0], victim)
+        theirs = pair_mask(cohort, colluder, loot.secrets[cohort.id, colluder].mask, victim)
         known.append(Mask(theirs.key, -theirs.sign))
     apply_masks(vector, lanes_of(world), [Mask(mask.key, -mask.sign) for mask in known])
     return vector
@@ -112,10 +112,10 @@ def test_fewer_than_t_shares_of_a_key_are_worth_nothing_and_t_are_the_key(loot):
         too_few = dict(list(shares.items())[: t - 1])
         with pytest.raises(ValueError):
             combine(too_few, t)
-        name, public = cohort.members[victim], cohort.readies[victim].masks[0]
-        assert KeyPair.from_seed(combine(too_few, t - 1), 0, name).public != public
+        name, public = cohort.members[victim], cohort.readies[victim].mask
+        assert KeyPair.from_seed(combine(too_few, t - 1), name).public != public
         if len(shares) >= t:
-            assert KeyPair.from_seed(combine(shares, t), 0, name).public == public
+            assert KeyPair.from_seed(combine(shares, t), name).public == public
 
 
 def test_if_all_but_one_collude_the_last_one_is_read():

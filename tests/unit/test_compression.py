@@ -1,17 +1,12 @@
 """From a contribution to integers and back: supports, ranges, stochastic rounding, and lanes of exact size."""
 
-import hashlib
-
 import numpy as np
 import pytest
 
 from crypto.masking import add_vectors
 from gossip.aggregate import Body, Part, pack_members
 from gossip.compression import (
-    DENSE,
-    RANDOM,
     Contribution,
-    Phase,
     Plan,
     codec_of,
     decode_sum,
@@ -36,19 +31,17 @@ def layout_of(*tensors: tuple[int, int], block_size: int = 8) -> Layout:
     )
 
 
-def settings(codec="dense", *, permille=1000, levels=7, bits=8, first=-4, weight_max=64) -> Compression:
-    return Compression(codec, 8, permille, levels, bits, first, weight_max)
+def settings(codec="dense", *, levels=7, bits=8, first=-4, weight_max=64) -> Compression:
+    return Compression(codec, 8, levels, bits, first, weight_max)
 
 
 def plan_of(layout, compression, *, cohort=COHORT, parents=(), travelling=EVERY) -> Plan:
     return codec_of(compression).plan(
-        Phase.PAYLOAD,
         layout=layout,
         compression=compression,
         cohort=cohort,
         parents=parents,
         travelling=travelling,
-        look=None,
     )
 
 
@@ -78,57 +71,10 @@ def test_dense_carries_every_block_of_the_segments_that_travel():
     assert plan_of(layout, settings(), travelling=0b01).support.tolist() == [0, 1, 2, 5]
 
 
-def test_random_carries_of_each_segment_its_share_and_at_least_one_block():
-    layout = layout_of((8000, 0), (40, 1), (3, 2))
-    support = plan_of(layout, settings("random", permille=31)).support
-    assert np.bincount(layout.block_segment[support]).tolist() == [31, 1, 1]
-    assert (np.diff(support) > 0).all()
-    without_the_first = plan_of(layout, settings("random", permille=31), travelling=0b110).support
-    assert np.bincount(layout.block_segment[without_the_first]).tolist() == [0, 1, 1]
-
-
-def test_random_draws_the_same_blocks_on_every_machine():
-    layout = layout_of((160, 0), (80, 1), (1600, 0))
-    support = plan_of(layout, settings("random", permille=100)).support
-    assert support.dtype == np.int64
-    assert support.tolist()[:7] == [12, 22, 34, 41, 44, 87, 91]
-    assert (
-        hashlib.sha256(support.astype("<i8").tobytes()).hexdigest()
-        == "fbcce4698520f7dc502ab3d766012cba876be31e6085ed8ce3a8311f91512029"
-    )
-
-
-def test_random_gives_every_block_its_turn():
-    layout = layout_of((800, 0))
-    compression = settings("random", permille=100)
-    turns = np.zeros(layout.blocks, int)
-    for cohort in range(400):
-        turns[plan_of(layout, compression, cohort=cohort.to_bytes(32)).support] += 1
-    # 400 draws of a tenth: 40 on average, standard deviation 6.
-    assert turns.sum() == 400 * 10
-    assert turns.min() >= 40 - 5 * 6
-    assert turns.max() <= 40 + 5 * 6
-
-
-@pytest.mark.parametrize("codec", ["dense", "random"])
+@pytest.mark.parametrize("codec", ["dense", "lowrank"])
 def test_a_cohort_in_which_nothing_can_travel_is_refused(codec):
     with pytest.raises(PeerViolation, match="too few members trained"):
         plan_of(layout_of((20, 0), (9, 1)), settings(codec), travelling=0b100)
-
-
-def test_codecs_that_do_not_look_have_one_phase():
-    layout, compression = layout_of((20, 0)), settings()
-    public = {"layout": layout, "compression": compression, "cohort": COHORT, "parents": (), "travelling": 1}
-    assert (DENSE.id, RANDOM.id) == (0, 1)
-    assert DENSE.phases == RANDOM.phases == (Phase.PAYLOAD,)
-    with pytest.raises(MisuseError):
-        DENSE.plan(Phase.SKETCH, look=None, **public)
-    with pytest.raises(MisuseError):
-        DENSE.plan(Phase.PAYLOAD, look=b"seen", **public)
-    contribution = Contribution(np.zeros(20, np.float32), 1, 0)
-    plan = plan_of(layout, compression)
-    with pytest.raises(MisuseError):
-        DENSE.encode(Phase.SKETCH, plan, contribution, ROUNDING, layout=layout, compression=compression)
 
 
 # --- the exponents --------------------------------------------------------------------------------------------
@@ -288,8 +234,8 @@ def test_nothing_steps_over_the_highest_level(levels):
 @pytest.mark.parametrize("bits", [8, 16, 32])
 def test_sizes_are_known_before_anything_is_allocated(bits):
     layout = layout_of((8000, 0), (40, 1), (3, 2))
-    compression = settings("random", permille=31, bits=bits)
-    plan = plan_of(layout, compression)
+    compression = settings(bits=bits)
+    plan = plan_of(layout, compression, travelling=0b101)
     values = int(layout.sizes[plan.support].sum())
     assert plan.lanes.size_bytes == 4 * (3 + 3) + values * bits // 8
     contribution = Contribution(np.ones(8043, np.float32), 1, 0)
@@ -317,20 +263,20 @@ def test_what_is_not_finite_is_refused_and_its_place_is_named(poison):
 def test_a_contribution_that_cannot_be_one_is_refused():
     layout, compression = layout_of((20, 0)), settings()
     plan, fit = plan_of(layout, compression), np.zeros(20, np.float32)
-    sketch = Plan(plan.support, plan.exponents, plan.lanes, np.zeros(0, np.int64))
+    factored = Plan(plan.support, plan.exponents, plan.lanes, np.zeros(0, np.int64))
     for unfit_plan, contribution, rounding in [
         (plan, Contribution(fit[1:], 1, 0), ROUNDING),
         (plan, Contribution(fit.astype(np.float64), 1, 0), ROUNDING),
         (plan, Contribution(fit, 0, 0), ROUNDING),
         (plan, Contribution(fit, 1, -1), ROUNDING),
         (plan, Contribution(fit, 1, 0), ROUNDING[1:]),
-        (sketch, Contribution(fit, 1, 0), ROUNDING),
+        (factored, Contribution(fit, 1, 0), ROUNDING),
     ]:
         with pytest.raises(MisuseError):
             encode_payload(unfit_plan, contribution, rounding, layout, compression)
 
 
-def test_a_codec_that_looked_plans_its_payload_with_any_support():
+def test_a_payload_is_planned_with_any_support():
     layout, compression = layout_of((20, 0), (9, 1)), settings()
     plan = payload_plan(np.array([1, 4]), layout, compression, [])
     encoded = encode_payload(

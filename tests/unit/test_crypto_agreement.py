@@ -126,16 +126,12 @@ def test_a_private_key_is_never_printed():
     assert repr(KeyPair(ALICE)) == f"KeyPair(public={ALICE_PUBLIC.hex()})"
 
 
-def test_a_pair_has_one_info_from_both_sides_and_another_in_every_phase():
+def test_a_pair_has_one_info_from_both_sides():
     low, high = b"\1" * 32, b"\2" * 32
-    assert pair_info(1, low, high) == pair_info(1, high, low) == b"gossamer/1/pair\x01" + low + high
-    assert pair_info(0, low, high) != pair_info(1, low, high)
-    for phase in (-1, 256):
-        with pytest.raises(ValueError, match="phase"):
-            pair_info(phase, low, high)
+    assert pair_info(low, high) == pair_info(high, low) == b"gossamer/1/pair" + low + high
     for one, other in ((low[:-1], high), (low, high + b"\0")):
         with pytest.raises(ValueError, match="32 bytes"):
-            pair_info(1, one, other)
+            pair_info(one, other)
 
 
 @pytest.mark.parametrize("weak", [bytes(32), bytes([1]) + bytes(31), b"short", b"\x00" * 33])
@@ -147,19 +143,19 @@ def test_weak_public_keys_are_recognised(weak):
 # --- a pair from what is dealt --------------------------------------------------------------------------------
 
 
-def test_a_mask_key_is_another_for_each_seed_phase_and_owner():
+def test_a_mask_key_is_another_for_each_seed_and_owner():
     seeds, owners = (bytes(16), b"\1" * 16), (bytes(32), b"\1" * 32)
-    pairs = [KeyPair.from_seed(seed, phase, owner) for seed in seeds for phase in (0, 1) for owner in owners]
-    assert len({pair.public for pair in pairs}) == 8
-    assert KeyPair.from_seed(bytes(16), 0, bytes(32)).private == _hkdf(
-        bytes(16), b"", b"gossamer/1/mask key" + bytes(33), 32
+    pairs = [KeyPair.from_seed(seed, owner) for seed in seeds for owner in owners]
+    assert len({pair.public for pair in pairs}) == 4
+    assert KeyPair.from_seed(bytes(16), bytes(32)).private == _hkdf(
+        bytes(16), b"", b"gossamer/1/mask key" + bytes(32), 32
     )
 
 
 @pytest.mark.parametrize(
-    ("seed", "phase", "owner"),
-    [(bytes(15), 0, bytes(32)), (bytes(16), 256, bytes(32)), (bytes(16), 0, bytes(31))],
+    ("seed", "owner"),
+    [(bytes(15), bytes(32)), (bytes(17), bytes(32)), (bytes(16), bytes(31))],
 )
-def test_a_seed_of_another_shape_makes_no_key(seed, phase, owner):
+def test_a_seed_of_another_shape_makes_no_key(seed, owner):
     with pytest.raises(ValueError, match="is"):
-        KeyPair.from_seed(seed, phase, owner)
+        KeyPair.from_seed(seed, owner)

@@ -96,7 +96,7 @@ def test_bytes_are_counted_by_kind():
 
 @given(st.binary(max_size=300))
 def test_any_bytes_have_a_kind(data):
-    assert kind_of(data) == "UNKNOWN" or (data[0] == 0x97 and len(data) > 2)
+    assert kind_of(data) == "UNKNOWN" or (data[0] == 0x96 and len(data) > 2)
 
 
 # --- alarms -----------------------------------------------------------------------------------------------------

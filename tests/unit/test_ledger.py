@@ -15,7 +15,7 @@ from gossip.layout import Layout
 from gossip.membership import Settings
 from gossip.messages import AbortVote, open_frame
 from gossip.residual import Books, Sent
-from gossip.secure_sum import Outcome, vote_key
+from gossip.secure_sum import Outcome
 from node.core import NodeCore
 from tests.histories import body, setting, signed
 from tests.simulation.harness import Faults, World, tiny_initial
@@ -88,11 +88,12 @@ def test_a_debit_comes_back_with_the_residual_that_it_left(blocks):
 def test_votes_aggregates_and_presences_come_back():
     disk = Disk()
     one = Verified.of(signed(body(SETTING, [])), SETTING.manifest)
-    disk.commit(Put("vote", vote_key(COHORT, 0), b"\x01" * 32), Put("vote", vote_key(COHORT, 1), b""))
+    other = digest("cohort", b"another")
+    disk.commit(Put("vote", COHORT, b"\x01" * 32), Put("vote", other, b""))
     disk.commit(*ledger.held([one]))
     disk.commit(Put("presence", b"p" * 32, b"frame"))
     remembered = ledger.remember(disk.read(), LAYOUT)
-    assert remembered.votes == {vote_key(COHORT, 0): b"\x01" * 32, vote_key(COHORT, 1): b""}
+    assert remembered.votes == {COHORT: b"\x01" * 32, other: b""}
     assert remembered.aggregates == (one.aggregate,)
     assert remembered.presences == (b"frame",)
 
@@ -102,13 +103,13 @@ def test_what_is_settled_and_closed_is_gone_and_nothing_else_is():
     books = frozen_books().debit(COHORT, sent([0]))
     disk.commit(*ledger.debited(COHORT, b"roster", books))
     for cohort in (COHORT, other):
-        disk.commit(Put("vote", vote_key(cohort, 0), b"v"), Put("vote", vote_key(cohort, 1), b"v"))
+        disk.commit(Put("vote", cohort, b"v"))
         disk.commit(Put("body", cohort, b"b"))
     disk.commit(*ledger.settled(COHORT))
-    assert set(disk.after(99)["vote"]) == {vote_key(c, p) for c in (COHORT, other) for p in (0, 1)}
+    assert set(disk.after(99)["vote"]) == {COHORT, other}
     disk.commit(*ledger.closed(COHORT))
     left = disk.after(99)
-    assert set(left["vote"]) == {vote_key(other, 0), vote_key(other, 1)}
+    assert set(left["vote"]) == {other}
     assert set(left["body"]) == {other}
     assert left["debit"] == {}
     assert set(left["residual"]) == {b""}
@@ -139,7 +140,7 @@ def test_at_every_crash_point_of_one_cohort_a_delta_is_here_or_out_and_never_bot
     books = whole.debit(COHORT, sent([0, 2]))
     disk.commit(*ledger.residual(whole.thaw()))
     disk.commit(*ledger.debited(COHORT, b"roster", books))
-    disk.commit(Put("vote", vote_key(COHORT, 0), b"seal"))
+    disk.commit(Put("vote", COHORT, b"seal"))
     disk.commit(*ledger.settled(COHORT), *ledger.residual(books.refund(COHORT)))
     disk.commit(*ledger.closed(COHORT))
     for count in range(1, len(disk.transactions) + 1):
@@ -195,10 +196,10 @@ def test_a_node_starts_at_every_crash_point_and_knows_what_is_open(lives):
             for cohort, running in core._cohorts.items():
                 assert running.member.outcome is not None, "unknown, unless an aggregate has told it"
                 told = [a for a in persisted if a.tag[1] == cohort]
-                if tables.get("vote", {}).get(vote_key(cohort, 0)):
+                if tables.get("vote", {}).get(cohort):
                     assert not told, "who signed a seal never signs ABORT"
                     continue
-                assert told[0].records == (Put("vote", vote_key(cohort, 0), b""),)
+                assert told[0].records == (Put("vote", cohort, b""),)
                 core.handle(Persisted(told[0].tag), 0.0)
                 waiting = [frame for queue in core._waiting.values() for frame in queue]
                 opened = [open_frame(world.swarm.id, frame) for frame in waiting]

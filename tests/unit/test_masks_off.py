@@ -34,7 +34,7 @@ def bare_swarm(*arguments, **named) -> Swarm:
 
 class BareTable(Table):
     def ready_of(self, person, _secrets, trained):
-        return open_frame(self.swarm.id, sign_frame(person, self.swarm.id, Ready(1, (), trained, b"", ())))
+        return open_frame(self.swarm.id, sign_frame(person, self.swarm.id, Ready(1, (), trained, b"", b"")))
 
 
 @pytest.fixture

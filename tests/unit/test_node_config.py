@@ -53,9 +53,7 @@ def test_settings_that_are_not_the_default_survive_the_file_too(tmp_path):
             rounds_ahead=7,
             foresight=manifest.FORESIGHT_MAX,
         ),
-        compression=config.CompressionSettings(
-            codec="random", support_permille=100, lane_bits=16, newton_schulz=3
-        ),
+        compression=config.CompressionSettings(codec="lowrank", lane_bits=16, newton_schulz=3),
         cohorts=config.CohortSettings(n_min=4, n_max=manifest.COHORT_MAX, gather_s=0.25),
     )
     odd = structs.replace(
@@ -148,7 +146,7 @@ WRONG = {
     "not a number": ("gather_s = 2.0", "gather_s = nan", "gather_s: nan does not fit; expected a number from 0.01 to"),
     "endless": ("step_s = 5.0", "step_s = inf", "swarm.cohorts.step_s: inf does not fit; expected a number from"),
     "a date": ("step_s = 5.0", "step_s = 2024-01-01", "swarm.cohorts.step_s: 2024-01-01 does not fit"),
-    "unknown choice": ('"dense"\n', '"denes"\n', 'codec: "denes" does not fit; expected one of "dense", "lowrank", "random", "sketch"; did you'),
+    "unknown choice": ('"dense"\n', '"denes"\n', 'codec: "denes" does not fit; expected one of "dense", "lowrank"; did you'),
     "unknown width": ("lane_bits = 8", "lane_bits = 9", "lane_bits: 9 does not fit; expected one of 8, 16, 32"),
     "table for a list": ("bootstrap = []", "bootstrap = {}", "network.bootstrap: a table does not fit; expected a list of"),
     "bad item": ("bootstrap = []", "bootstrap = [3]", "network.bootstrap[0]: 3 does not fit; expected a text in quotes"),

@@ -29,8 +29,8 @@ ASKED, GATHER = ("rendezvous", "asked"), ("rendezvous", "gather")
 
 
 def ready(who: Identity, round_: int = 1, *, seed: int = 0) -> Message:
-    secrets = Secrets.fresh(1, who.public_key, random.Random(f"{who.peer_id}/{seed}").randbytes)
-    body = Ready(round_, (), 1, secrets.channel.public, (secrets.masks[0].public,))
+    secrets = Secrets.fresh(who.public_key, random.Random(f"{who.peer_id}/{seed}").randbytes)
+    body = Ready(round_, (), 1, secrets.channel.public, secrets.mask.public)
     return open_frame(SWARM, sign_frame(who, SWARM, body))
 
 
