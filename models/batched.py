@@ -29,7 +29,7 @@ from models import messages
 from models.datasets import Dataset
 from models.parameters import initial, schema_hash, schema_of
 from models.tasks import Task
-from models.training import Diverged, LocalTrainer, PhaseError
+from models.training import LOOK_EXAMPLES, Diverged, LocalTrainer, PhaseError
 
 # Parameters in a group: more rows do not fit a core's cache, and each step waits for memory. CPU ms of one device's step
 # of 16 examples by LocalTrainer, and here in groups of 1 / 2 / 4 / 8 / 16 / 32:
@@ -93,6 +93,8 @@ class _Device:
         self.part = part
         self.batch = min(batch, len(part))
         self.phase: _Phase | None = None
+        self.seed = seed
+        self.looked_at: tuple[Tensor, Tensor] | None = None  # the examples by which it judges a sum
         self._generator = torch.Generator().manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.int64)
 
@@ -224,6 +226,15 @@ class BatchedTrainer:
         """Accuracy and mean loss on the test set. Raises PhaseError as `begin`, Diverged for a loss that is not finite."""
         score = self._judge.evaluate(model, *self._test)
         return score.accuracy, score.loss
+
+    def look(self, device: int, before: Floats, after: Floats) -> float:
+        """As `LocalTrainer.look`, on this device's examples."""
+        mine = self._devices[device]
+        if mine.looked_at is None:
+            chosen = torch.randperm(len(mine.part), generator=torch.Generator().manual_seed(mine.seed))
+            inputs, labels = self._dataset.take(mine.part[chosen[:LOOK_EXAMPLES].numpy()])
+            mine.looked_at = torch.from_numpy(inputs), torch.from_numpy(labels)
+        return self._judge.rise(before, after, *mine.looked_at)
 
     def flush(self) -> None:
         """Compute all that is owed."""

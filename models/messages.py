@@ -8,7 +8,7 @@ The daemon commands and the trainer answers. `Open` comes first and once. Then p
     Begin -> (training; Eligible once min_steps are done) -> at max_steps it idles -> Freeze -> Frozen -> idle
                                                                               -> Abandon -> idle
 
-Freeze and Abandon may come at any time of a phase and Rebase too; outside one they are answered by Failed. Evaluate, Alone,
+Freeze and Abandon may come at any time of a phase and Rebase too; outside one they are answered by Failed. Evaluate, Look, Alone,
 Pause and Resume may come at any time after Open and disturb no phase. A command that is refused changes
 nothing and is answered by Failed with its name and number; Failed with `fatal` is the trainer's last word.
 """
@@ -79,6 +79,14 @@ class Evaluate(Message, frozen=True):
     model: bytes
 
 
+class Look(Message, frozen=True):
+    """Compare two models on a few of this device's own examples (`models.training.LocalTrainer.look`)."""
+
+    id: Number
+    before: bytes
+    after: bytes
+
+
 class Alone(Message, frozen=True):
     """Train from `base` on this device's own data only, then evaluate: what the device could reach by itself."""
 
@@ -128,6 +136,11 @@ class Evaluated(Message, frozen=True):
     count: int
 
 
+class Looked(Message, frozen=True):
+    id: int
+    rise: float  # nats; infinite if the loss is lost
+
+
 class AloneDone(Message, frozen=True):
     id: int
     accuracy: float
@@ -140,8 +153,8 @@ class Failed(Message, frozen=True):
     number: int | None  # the phase or id in it, if it has one
 
 
-Command = Open | Begin | Rebase | Freeze | Abandon | Evaluate | Alone | Pause | Resume | Close
-Answer = Opened | Eligible | Frozen | Evaluated | AloneDone | Failed
+Command = Open | Begin | Rebase | Freeze | Abandon | Evaluate | Look | Alone | Pause | Resume | Close
+Answer = Opened | Eligible | Frozen | Evaluated | Looked | AloneDone | Failed
 
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)

@@ -114,6 +114,9 @@ class Session:
             case messages.Evaluate():
                 score = self._trainer.evaluate(_vector(command.model), self._test.inputs, self._test.labels)
                 return [messages.Evaluated(command.id, score.accuracy, score.loss, score.count)]
+            case messages.Look():
+                rise = self._trainer.look(_vector(command.before), _vector(command.after))
+                return [messages.Looked(command.id, rise)]
             case messages.Alone():
                 if self._lone is not None:
                     raise PhaseError(f"lone training {self._lone.command.id} is not finished")

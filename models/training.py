@@ -18,6 +18,8 @@ from models.parameters import bind
 from models.tasks import Task
 
 EVALUATION_BATCH = 256
+LOOK_EXAMPLES = 16  # of this device's own, the same each time, by which it judges what a sum does
+LOSS_MAX = 3.0  # nats that one of them counts at most, so that one odd example decides nothing
 
 
 class Diverged(ArithmeticError):
@@ -47,7 +49,7 @@ class LocalTrainer:
     """inputs (n, ...) float32 and labels (n,) int64 are this device's part; `seed` orders its minibatches."""
 
     def __init__(self, task: Task, inputs: Tensor, labels: Tensor, seed: int) -> None:
-        self._task, self._inputs, self._labels = task, inputs, labels
+        self._task, self._inputs, self._labels, self._seed = task, inputs, labels, seed
         self._model = task.model()
         self._y, self._gradient = bind(self._model)
         self._velocity = torch.zeros_like(self._y)
@@ -131,6 +133,39 @@ class LocalTrainer:
         if not math.isfinite(loss):
             raise Diverged("the loss on the test set is not finite")
         return Score(correct / len(labels), loss / len(labels), len(labels))
+
+    def look(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+        """By how much the mean loss of LOOK_EXAMPLES of this device's own examples rises from one model to the other.
+
+        In nats. A loss that is not a number counts LOSS_MAX. Raises PhaseError for a vector that does not fit.
+        """
+        chosen = torch.randperm(len(self._labels), generator=torch.Generator().manual_seed(self._seed))
+        few = chosen[:LOOK_EXAMPLES]
+        return self.rise(before, after, self._inputs[few], self._labels[few])
+
+    def rise(
+        self, before: NDArray[np.float32], after: NDArray[np.float32], inputs: Tensor, labels: Tensor
+    ) -> float:
+        """The same on any examples."""
+        if not np.isfinite(after).all():
+            return math.inf
+        losses = [self._clipped_loss(self._checked(model), inputs, labels) for model in (before, after)]
+        return losses[1] - losses[0]
+
+    def _clipped_loss(self, model: Tensor, inputs: Tensor, labels: Tensor) -> float:
+        mine = self._y.clone()
+        self._model.eval()
+        try:
+            self._y.copy_(model)
+            with torch.no_grad():
+                outputs = self._model(inputs)
+                each = [
+                    self._task.loss(outputs[i : i + 1], labels[i : i + 1]).item() for i in range(len(labels))
+                ]
+        finally:
+            self._y.copy_(mine)
+            self._model.train()
+        return sum(min(loss, LOSS_MAX) if loss == loss else LOSS_MAX for loss in each) / len(each)
 
     def _checked(self, vector: NDArray[np.float32]) -> Tensor:
         if vector.shape != (len(self._y),) or not np.isfinite(vector).all():

@@ -1215,6 +1215,7 @@ class NodeCore:
             "checkpoints_refuted": self._checkpoints_refuted,
             "accuracy": accuracy,
             "accuracy_round": accuracy_round,
+            "examples": self._examples,
             "steps": self._steps + (self._phase.steps if self._phase else 0),
             "settled": self._finished and self._busy is None,
         }

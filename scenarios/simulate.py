@@ -111,6 +111,10 @@ class TimedTraining:
         with self._timed():
             return self._trainer.freeze(device)
 
+    def look(self, device: int, before: Floats, after: Floats) -> float:
+        with self._timed():
+            return self._trainer.look(device, before, after)
+
     def accuracy(self, model: Floats) -> float:
         """A model that has left the finite numbers is right about nothing."""
         try:

@@ -31,6 +31,7 @@ from gossip.events import (
     Disconnect,
     Evaluate,
     Freeze,
+    Look,
     Persist,
     Persisted,
     PersistFailed,
@@ -63,7 +64,7 @@ SLEPT_S = 8.0  # more than meant; below the core's shortest patience with a neig
 
 QUIET = {"phase", "send_failed"}  # reports that are only for debugging
 ALARMING = {
-    "masks_off", "violation", "persist_failed", "trainer_failed", "delta_dropped", "denied", "refused", "declined",
+    "masks_off", "violation", "sum_refused", "sum_rejected", "shunned", "checkpoint_refused", "checkpoint_false", "persist_failed", "trainer_failed", "delta_dropped", "denied", "refused", "declined",
 }  # fmt: skip
 
 
@@ -85,7 +86,7 @@ class Transport(Protocol):
 
 
 class Trainer(Protocol):
-    def apply(self, action: Train | Rebase | Freeze | Abandon | Evaluate) -> None: ...
+    def apply(self, action: Train | Rebase | Freeze | Abandon | Evaluate | Look) -> None: ...
 
 
 class Daemon:
@@ -189,7 +190,7 @@ class Daemon:
                     await self._to_persist.send(action)
                 case Compute():
                     await self._to_compute.send(action)
-                case Train() | Rebase() | Freeze() | Abandon() | Evaluate():
+                case Train() | Rebase() | Freeze() | Abandon() | Evaluate() | Look():
                     self._trainer.apply(action)
                 case Report():
                     await self._report(action)

@@ -31,7 +31,10 @@ from gossip.events import (
     Floats,
     Freeze,
     Frozen,
+    Look,
+    Looked,
     Rebase,
+    Tag,
     Train,
     TrainerFailed,
     TrainerReady,
@@ -96,6 +99,7 @@ class Trainer:
         self._more = trio.Event()
         self._expected: dict[str, trio.Event] = {}
         self._rounds: dict[int, int] = {}  # of the core's evaluations under way
+        self._looks: dict[int, Tag] = {}  # whose they are: the same
         self._verdict = ""  # why we ended it
         self._last_word = ""  # why it ended itself
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
@@ -134,7 +138,7 @@ class Trainer:
 
     # --- what the core wants ----------------------------------------------------------------------------------
 
-    def apply(self, action: Train | Rebase | Freeze | Abandon | Evaluate) -> None:
+    def apply(self, action: Train | Rebase | Freeze | Abandon | Evaluate | Look) -> None:
         if not self._up:
             return
         match action:
@@ -158,6 +162,11 @@ class Trainer:
                 self._rounds[number] = round_
                 self._say(messages.Evaluate(number, _bytes(model)))
                 self._expect(f"evaluate {number}", ANSWER_S)
+            case Look(tag, before, after):
+                number = next(self._ids)
+                self._looks[number] = tag
+                self._say(messages.Look(number, _bytes(before), _bytes(after)))
+                self._expect(f"look {number}", ANSWER_S)
 
     def _rebase(self, change: Floats) -> None:
         if self._outbox and isinstance(waiting := self._outbox[-1], messages.Rebase):
@@ -225,6 +234,7 @@ class Trainer:
         self._outbox.clear()
         self._expected.clear()
         self._rounds.clear()
+        self._looks.clear()
         for question in self._questions.values():
             question.answered.set()
 
@@ -303,6 +313,9 @@ class Trainer:
             case messages.Evaluated(number, accuracy, loss, _) if number in self._rounds:
                 self._answered(f"evaluate {number}")
                 self._tell(Evaluated(self._rounds.pop(number), accuracy, loss))
+            case messages.Looked(number, rise) if number in self._looks:
+                self._answered(f"look {number}")
+                self._tell(Looked(self._looks.pop(number), rise))
             case messages.Evaluated(number) | messages.AloneDone(number):
                 self._on_reply(number, answer)
             case messages.Failed():
@@ -332,6 +345,10 @@ class Trainer:
             self._log.warning("evaluation_failed", reason=failed.reason)
             self._answered(f"evaluate {failed.number}")
             self._tell(Evaluated(self._rounds.pop(failed.number), 0.0, math.inf))
+        elif failed.command == "look" and failed.number in self._looks:
+            self._log.warning("look_failed", reason=failed.reason)
+            self._answered(f"look {failed.number}")
+            self._tell(Looked(self._looks.pop(failed.number), math.nan))
         else:
             self._kill(f"refused to {failed.command}: {failed.reason}")
 

@@ -56,6 +56,8 @@ from gossip.events import (
     Freeze,
     Frozen,
     Heard,
+    Look,
+    Looked,
     PeerDown,
     PeerUp,
     Persist,
@@ -107,6 +109,7 @@ CLOCK_S: Final = 60.0  # as node.drivers.boot tells it
 BOOT_SHIFT: Final = 32  # as node.drivers.boot counts
 TRAINER_S: Final = 1.0  # for a trainer to start, and to come back after a failure
 CATCH_UP_S: Final = 1.0  # local steps that are owed for longer are asked for with the next result
+LOOK_STEPS: Final = 2 / 3  # of a local step, to compare two models on as many examples as a minibatch has
 NEARLY: Final = 1e-6  # of a local step: times are floats
 BOOTSTRAP_ONE: Final = 24  # so many first devices join through the very first, as in a small swarm
 BOOTSTRAP: Final = 3  # devices that each later one is told of
@@ -156,6 +159,9 @@ class Phases(Protocol):
 
     def drop(self, device: int) -> None:
         """End the phase, and compute nothing more of it."""
+
+    def look(self, device: int, before: Floats, after: Floats) -> float:
+        """By how much the loss of a few examples of this device's own rises from one model to the other, in nats."""
 
     def evaluate(self, model: Floats) -> tuple[float, float]:
         """Accuracy and loss on the test set. Raises ArithmeticError where they are not finite."""
@@ -457,6 +463,10 @@ class VirtualSwarm:
                     self._at(at, self._freeze, device, device.life, phase)
                 case Abandon(phase) if device.trainer.phase == phase:
                     device.trainer.drop(self.now)
+                case Look():
+                    at = device.trainer.ends_step_at(self.now) if device.trainer.phase else self.now
+                    at += LOOK_STEPS * device.hardware.step_s
+                    self._at(at, self._look, device, device.life, action)
                 case Evaluate():
                     self._at(
                         self.now + device.hardware.evaluate_s, self._evaluate, device, device.life, action
@@ -497,6 +507,11 @@ class VirtualSwarm:
             self._fail_trainer(device, str(error))
         else:
             self._deliver(device, life, Frozen(phase, delta, steps, loss), delta.tobytes())
+
+    def _look(self, device: Device, life: int, look: Look) -> None:
+        if device.life == life:
+            rise = self._phases.look(device.index, look.before, look.after)
+            self._deliver(device, life, Looked(look.tag, rise))
 
     def _evaluate(self, device: Device, life: int, evaluate: Evaluate) -> None:
         if device.life != life:

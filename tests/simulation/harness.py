@@ -34,6 +34,8 @@ from gossip.events import (
     Freeze,
     Frozen,
     Heard,
+    Look,
+    Looked,
     PeerDown,
     PeerUp,
     Persist,
@@ -415,6 +417,8 @@ class World:
                 self._tell(device, 0.01, Frozen(phase, delta, 7, 0.5))
             case Abandon(phase):
                 assert phase == device.phase, "what it trains is what it gives up"
+            case Look(tag):
+                self._tell(device, self.rng.uniform(0.001, 0.01), Looked(tag, 0.0))
             case Evaluate(round_, _):
                 self._tell(device, 0.01, Evaluated(round_, 0.5, 1.0))
             case Report():
