@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from msgspec import structs
 
+from crypto.agreement import KeyPair
 from crypto.certificates import certify
 from crypto.half_aggregation import summable
 from crypto.identity import Identity, verify
@@ -37,6 +38,8 @@ from gossip.errors import PeerViolation
 from gossip.events import Compute, Computed, Send, SetTimer, Tag, TimerFired
 from gossip.messages import (
     SHARE_BYTES,
+    AuditAnswer,
+    AuditRequest,
     BodyProposal,
     BodyVote,
     Commitment,
@@ -82,27 +85,31 @@ class UnmaskJob:
 
     def run(self) -> "Total | PeerViolation":
         doubted: dict[int, None] = {}
+        secrets: dict[int, bytes] = {}
         try:
-            masks = list(self._masks(doubted))
+            masks = list(self._masks(doubted, secrets))
         except PeerViolation as violation:
             return violation
         total = self.lanes.zeros()
         for vector in self.vectors:
             add_vectors(total, np.frombuffer(vector, np.uint8), self.lanes)
         apply_masks(total, self.lanes, masks)
-        return Total(total, tuple(sorted(doubted)))
+        return Total(total, tuple(sorted(doubted)), secrets)
 
-    def _masks(self, doubted: dict[int, None]) -> list[Mask]:
+    def _masks(self, doubted: dict[int, None], secrets: dict[int, bytes]) -> list[Mask]:
         """What is left on the sum, with the sign that takes it off. Who lied about one owner is doubted about the next."""
         left = []
         for owner, commitment in self.commitments.items():
             last, shares = tuple(doubted), self.shares[owner]
             if owner in self.contributors:
                 seed, found = rebuild_seed(self.cohort, owner, commitment, shares, last)
+                secrets[owner] = seed
                 left.append(self_mask(self.cohort, owner, seed))
             else:
                 # What `owner` would have added towards each contributor is what they miss to cancel.
-                pair, found = rebuild_key(self.cohort, owner, shares, last)
+                seed, found = rebuild_key(self.cohort, owner, shares, last)
+                secrets[owner] = seed
+                pair = KeyPair.from_seed(seed, self.cohort.members[owner])
                 gone = (pair_mask(self.cohort, owner, pair, j) for j in self.contributors)
                 left += [Mask(mask.key, -mask.sign) for mask in gone]
             doubted |= dict.fromkeys(found)
@@ -113,6 +120,7 @@ class UnmaskJob:
 class Total:
     vector: np.ndarray[tuple[int], np.dtype[np.uint8]]
     doubted: tuple[int, ...]  # holders who opened a share that does not fit: a hint, see crypto.sharing
+    secrets: dict[int, bytes]  # by owner of U1: the seed of its mask, or of its key if it dropped out
 
 
 @dataclass(slots=True)
@@ -146,6 +154,8 @@ class Aggregator:
         self._body_votes: dict[int, BodyVote] = {}  # at most one a member
         self._first_spoke = False  # the first aggregator has shown the sum
         self._offered: SignedBody | None = None  # what this aggregator has added up
+        self._secrets: dict[int, bytes] | None = None  # with which it did
+        self._shown: dict[int, None] = {}  # to whom they were shown
         self._done = False
 
     def start(self, now: float) -> list[Action]:
@@ -155,6 +165,8 @@ class Aggregator:
 
     def handle(self, event: CohortEvent, now: float) -> list[Action]:
         """Called after the member has handled the same event."""
+        if isinstance(event, Message) and isinstance(event.body, AuditRequest):
+            return self._on_audit_request(self.cohort.index(event.sender))
         if self._done:
             return []
         match event:
@@ -475,6 +487,7 @@ class Aggregator:
         sums = publish(exact, contributors, self.cohort.swarm.manifest.compression)
         body = self.member.compose_body(sums, ranges)
         self._offered = SignedBody(aggregate_id(body), body)
+        self._secrets = total.secrets
         coded = squeeze(sums, Lanes(0, lanes.narrow, lanes.narrow_bits))
         return [*refused, *self._to_all(BodyProposal(coded, ranges))]
 
@@ -507,6 +520,29 @@ class Aggregator:
         others = [peer for peer in self.cohort.members if peer != self.cohort.aggregators[self.rank]]
         result = Result(body.id, signatures.signers, signatures.commitments, signatures.scalar)
         return [*self._to(others, result), Certified(aggregate)]
+
+    # --- audits ----------------------------------------------------------------------------------------------
+
+    def _on_audit_request(self, sender: int) -> list[Action]:
+        """Show once to each member what was added up, as long as it is kept (`gossip.audit`)."""
+        if self._secrets is None or sender in self._shown or self.member.sealed is None:
+            return []
+        self._shown[sender] = None
+        sealed, secrets = self.member.sealed, self._secrets
+        vectors = {index: self._gathered.masked[index].vector for index in sealed.contributors}
+        return [
+            self._send(
+                self.cohort.members[sender],
+                AuditAnswer(owner, vectors.get(owner, b""), secrets.get(owner, b"")),
+            )
+            for owner in sealed.commitments
+        ]
+
+    def forget(self) -> None:
+        """Vectors and opened secrets of a sum that nobody will ask about any more."""
+        self._secrets = None
+        self._gathered = Gathered()
+        self._done = True
 
     # --- small words -----------------------------------------------------------------------------------------
 

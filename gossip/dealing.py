@@ -101,8 +101,8 @@ def rebuild_seed(
 
 def rebuild_key(
     cohort: Cohort, owner: int, shares: Mapping[int, bytes], doubted: Sequence[int] = ()
-) -> tuple[KeyPair, list[int]]:
-    """M, and the holders whose shares do not fit; PeerViolation if no t of the shares give the public key's."""
+) -> tuple[bytes, list[int]]:
+    """The seed of M, and the holders whose shares do not fit; PeerViolation if no t of the shares give the public key's."""
     expected, name = cohort.readies[owner].mask, cohort.members[owner]
     found = recover(
         shares,
@@ -114,8 +114,7 @@ def rebuild_key(
         raise PeerViolation(
             f"UNMASK: no {cohort.threshold} of {len(shares)} shares give member {owner}'s key"
         )
-    seed, liars = found
-    return KeyPair.from_seed(seed, name), liars
+    return found
 
 
 def seed_hash(cohort: Cohort, owner: int, seed: bytes) -> bytes:

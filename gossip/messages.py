@@ -13,7 +13,8 @@ collections have bounds, and `gossip.wire` refuses everything that is not the on
 
     rendezvous   READY  ROSTER
     secure sum   SHARES DECLINE KEYS_SET MASKED SEAL_PROPOSAL SEAL_VOTE ABORT_VOTE SEAL_CERTIFICATE ABORT_CERTIFICATE
-                 UNMASK BODY_PROPOSAL BODY_VOTE REJECT_VOTE REJECT_CERTIFICATE RESULT  (COMMITMENT travels inside SHARES and KEYS_SET)
+                 UNMASK BODY_PROPOSAL BODY_VOTE REJECT_VOTE REJECT_CERTIFICATE RESULT AUDIT_REQUEST AUDIT_ANSWER
+                 ACCUSATION  (COMMITMENT travels inside SHARES and KEYS_SET)
     history      ANNOUNCE COMPARE HAVE PULL AGGREGATES  CHECKPOINT_REQUEST CHECKPOINT_OFFER CHECKPOINT_PART  (unsigned)
     membership   PRESENCE;  GREETING ALIVE  (unsigned)
     admission    CREDENTIAL DENIED HELD_STATEMENTS STATEMENTS  (unsigned: what they carry is)
@@ -29,7 +30,7 @@ from crypto.identity import Identity, verify
 from gossip.admission import STATEMENT_BYTES, STATEMENTS_MAX, Why
 from gossip.aggregate import Commitments, MemberName, Scalar
 from gossip.errors import MisuseError, PeerViolation
-from gossip.manifest import COHORT_MAX, DEPTH_MAX, SEGMENTS_MAX, TENSORS_MAX, Hash
+from gossip.manifest import COHORT_MAX, DEPTH_MAX, TENSORS_MAX, Hash
 from gossip.remembered import Remembered
 from gossip.wire import Wire, pack, unpack
 
@@ -98,6 +99,9 @@ class Kind(IntEnum):
     CHECKPOINT_PART = 31
     REJECT_VOTE = 32
     REJECT_CERTIFICATE = 33
+    AUDIT_REQUEST = 34
+    AUDIT_ANSWER = 35
+    ACCUSATION = 36
 
     __hash__ = int.__hash__  # it is looked up for each message, and Enum's own is written in Python
 
@@ -252,6 +256,22 @@ class RejectCertificate(Wire, frozen=True):
     scalar: Scalar
 
 
+class AuditRequest(Wire, frozen=True):
+    """Show me what you have added up (`gossip.audit`)."""
+
+
+class AuditAnswer(Wire, frozen=True):
+    """One of as many as U1 has owners."""
+
+    owner: Annotated[int, Meta(ge=0, lt=COHORT_MAX)]
+    vector: bytes  # its masked vector, as sealed; empty if it dropped out
+    secret: Share  # the seed of its mask, or of its key if it dropped out; empty without masks
+
+
+class Accusation(Wire, frozen=True):
+    """I have added up what was sealed, and it is not what the aggregator published. See for yourself."""
+
+
 class Result(Wire, frozen=True):
     """The signatures under the body that the receiver has from its BODY_PROPOSAL; who has not pulls the aggregate."""
 
@@ -396,6 +416,9 @@ Body = (
     | BodyVote
     | RejectVote
     | RejectCertificate
+    | AuditRequest
+    | AuditAnswer
+    | Accusation
     | Result
     | Announce
     | Compare
@@ -432,6 +455,9 @@ BODY_TYPES: dict[Kind, type[Body]] = {
     Kind.BODY_VOTE: BodyVote,
     Kind.REJECT_VOTE: RejectVote,
     Kind.REJECT_CERTIFICATE: RejectCertificate,
+    Kind.AUDIT_REQUEST: AuditRequest,
+    Kind.AUDIT_ANSWER: AuditAnswer,
+    Kind.ACCUSATION: Accusation,
     Kind.RESULT: Result,
     Kind.ANNOUNCE: Announce,
     Kind.COMPARE: Compare,
@@ -456,6 +482,7 @@ COHORT_KINDS = frozenset(
     {
         *(kind for kind in Kind if Kind.COMMITMENT <= kind <= Kind.RESULT),
         *(Kind.DECLINE, Kind.REJECT_VOTE, Kind.REJECT_CERTIFICATE),
+        *(Kind.AUDIT_REQUEST, Kind.AUDIT_ANSWER, Kind.ACCUSATION),
     }
 )
 

@@ -16,7 +16,9 @@ So a league makes at most 60 / (LEAST_GATHERS gather_s) rounds a minute, besides
 
 from gossip.manifest import Cohorts
 
-LEAST_GATHERS = 0.25  # the quickest rounds that were seen take half a gathering time, as a full bag closes at once
+LEAST_GATHERS = (
+    0.25  # the quickest rounds that were seen take half a gathering time, as a full bag closes at once
+)
 BURST = 64  # rounds: as many as a device pulls rather than takes a checkpoint for
 
 

@@ -78,6 +78,7 @@ from gossip.aggregate import (
     pack_members,
     unpack_members,
 )
+from gossip.audit import Sealed
 from gossip.coding import unsqueeze
 from gossip.cohort import (
     Cohort,
@@ -358,6 +359,7 @@ class Member:
         self.reject_certificate: RejectCertificate | None = None
         self._offered: dict[bytes, SignedBody] = {}  # by aggregator: at most two
         self._looked: dict[bytes, str] = {}  # by body: why it is refused; "" if it is not
+        self.sealed: Sealed | None = None  # what an audit needs
         self._rejecting = False  # REJECT was voted
         self._rejects: dict[int, bytes] = {}  # index -> signature; at most n
         self._ranges: Integers | None = None  # this member's own votes
@@ -668,6 +670,15 @@ class Member:
             actions += self._conclude(contributors, "the seal leaves this member out", over=False)
         if proposal.context != self.context or self.state is State.OVER:
             return actions
+        if self.keys is not None:
+            self.sealed = Sealed(
+                self.cohort,
+                self.context,
+                self.keys.commitments,
+                contributors,
+                proposal.vectors,
+                self.plan().lanes,
+            )
         self.state = State.AWAIT_SUM
         self._follow(message.sender)
         return [
@@ -816,6 +827,10 @@ class Member:
         self.reject_certificate = certificate
         told = Rejected(self.cohort.id, self.contributors() or [])
         return [told, *self._conclude([], "its members refused the sum")]
+
+    def offered_by(self, aggregate: bytes) -> bytes | None:
+        """The aggregator that showed this sum first, if this member saw it."""
+        return next((peer for peer, body in self._offered.items() if body.id == aggregate), None)
 
     def refuse_invalid(self, body: Body) -> None:
         """One member's vector can lead the sum out of its bounds: nobody would take such an aggregate."""

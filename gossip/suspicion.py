@@ -12,6 +12,7 @@ cleared; the others soon are.
     it holds, or was refused or lost               members that were not in it: one more absence in a row
     this member refused what an aggregator showed  that aggregator: it is *shunned* for 2^k rounds, k the times in a row
     and signed another one's sum of this cohort    the same, with SHUNNED_MAX rounds at once: one of the two lied
+    an audit found a forgery (`gossip.audit`)      that aggregator: it is shunned for good
 
 A leader draws for each device that has r refusals and absences in a row, in each round anew: it takes it with a chance of
 2^-min(r, DOUBLINGS_MAX), else leaves it for a later cohort. Nobody is shut out for ever, and an honest device that was in bad
@@ -26,6 +27,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from crypto.hashing import digest
+from gossip.aggregate import ROUND_MAX
 
 DOUBLINGS_MAX = 6  # one in 64 rounds is left to whoever never was in a sum that holds
 ABSENCES_FREE = 1  # in a row: connections break, and phones sleep
@@ -76,6 +78,10 @@ class Suspicion:
         record.offended += 1
         rounds = SHUNNED_MAX if certain else min(SHUNNED_MAX, 1 << record.offended)
         record.shunned_until = max(record.shunned_until, round_ + rounds)
+
+    def forged(self, aggregator: bytes) -> None:
+        """This device has seen it: an audit. It is never led by it again, until it starts anew."""
+        self._of(aggregator).shunned_until = ROUND_MAX + 1
 
     def added_up(self, aggregator: bytes) -> None:
         """A sum that it led holds."""

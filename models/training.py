@@ -165,7 +165,7 @@ class LocalTrainer:
         finally:
             self._y.copy_(mine)
             self._model.train()
-        return sum(min(loss, LOSS_MAX) if loss == loss else LOSS_MAX for loss in each) / len(each)
+        return sum(min(loss, LOSS_MAX) if math.isfinite(loss) else LOSS_MAX for loss in each) / len(each)
 
     def _checked(self, vector: NDArray[np.float32]) -> Tensor:
         if vector.shape != (len(self._y),) or not np.isfinite(vector).all():

@@ -19,6 +19,7 @@ import itertools
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import msgspec
 import numpy as np
@@ -39,6 +40,8 @@ from gossip.aggregate import (
     write,
 )
 from gossip.aggregator import Aggregator
+from gossip.audit import ALARM_ROUNDS, KEPT_MAX
+from gossip.auditor import Auditor, Cleared, Forged, Unanswered, Verdict
 from gossip.catching_up import Adopted, CatchUp, Doubt
 from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_unfit_keys, write_roster
 from gossip.compression import Contribution, codec_of
@@ -177,6 +180,7 @@ class Running:
 
     member: Member
     aggregator: Aggregator | None
+    auditor: Auditor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +251,7 @@ class NodeCore:
             self._catch_up,
         )
         self._suspicion = Suspicion(swarm.id, self._me)
+        self._alarmed_until = 0  # round: someone has forged, so audits are many
         self._rendezvous = Rendezvous(
             swarm.id,
             self._me,
@@ -361,6 +366,8 @@ class NodeCore:
                 return self._note_refusal(action)
             case Rejected(cohort, contributors):
                 return self._note_rejection(cohort, contributors)
+            case Unanswered() | Forged() | Cleared():
+                return self._note_verdict(action)
             case Certified(aggregate):
                 return list(self._sync.certified(aggregate, now))
             case Learned():
@@ -535,6 +542,8 @@ class NodeCore:
         actions: list[object] = [*running.member.handle(event, now)]
         if running.aggregator is not None:
             actions += running.aggregator.handle(event, now)
+        if running.auditor is not None:
+            actions += running.auditor.handle(event, now)
         if running.member.state is State.OVER and before is not State.OVER:
             actions += self._consider(now)
         return actions
@@ -803,7 +812,8 @@ class NodeCore:
             cohort, self._identity, secrets, Terms(self._codec, self._layout, parents), self._entropy
         )
         aggregator = Aggregator(member, self._identity) if self._me in cohort.aggregators else None
-        self._remember_cohort(Running(member, aggregator))
+        auditor = Auditor(member, self._identity, self._entropy)
+        self._remember_cohort(Running(member, aggregator, auditor))
         actions: list[object] = [
             *withdrawn,
             *member.start(now),
@@ -822,6 +832,9 @@ class NodeCore:
         self._cohorts[running.member.cohort.id] = running
         while len(self._cohorts) > COHORTS_MAX:
             del self._cohorts[next(iter(self._cohorts))]
+        added_up = [each.aggregator for each in self._cohorts.values() if each.aggregator is not None]
+        for aggregator in added_up[:-KEPT_MAX]:
+            aggregator.forget()
 
     def _spend(self, spend: Spend) -> list[object]:
         """Design, rule 3: the debit and what it leaves are durable, in one transaction, before the vector goes."""
@@ -884,6 +897,25 @@ class NodeCore:
         self._suspicion.rejected(members, [members[index] for index in contributors])
         facts: dict[str, object] = {"cohort": cohort.hex()[:16], "contributors": len(contributors)}
         return [Report("sum_rejected", facts)]
+
+    def _note_verdict(self, verdict: Verdict) -> list[object]:
+        """What an audit has shown."""
+        round_ = self._cohorts[verdict.cohort].member.cohort.roster.round
+        facts: dict[str, object] = {"cohort": verdict.cohort.hex()[:16]}
+        match verdict:
+            case Cleared(_, accusers):
+                for peer in accusers:
+                    self._suspicion.offended(peer, round_, certain=True)
+                wrong = [Report("false_accusation", {**facts, "peer": peer.hex()[:16]}) for peer in accusers]
+                return [Report("audited", facts), *wrong]
+            case Forged(_, aggregator):
+                self._alarmed_until = round_ + ALARM_ROUNDS
+                self._suspicion.forged(aggregator)
+                return [Report("forged", {**facts, "peer": aggregator.hex()[:16]})]
+            case Unanswered(_, aggregator):
+                self._suspicion.offended(aggregator, round_, certain=False)
+                return [Report("unanswered", {**facts, "peer": aggregator.hex()[:16]})]
+        assert_never(verdict)
 
     def _settle(self, cohort: bytes, outcome: Outcome, reason: str) -> list[object]:
         shown: list[object] = []
@@ -1127,6 +1159,9 @@ class NodeCore:
                 cohort = running.member.cohort
                 self._suspicion.held(cohort.members, known.contributors)
                 self._suspicion.added_up(cohort.aggregators[0])
+                if running.auditor is not None:
+                    alarmed = cohort.roster.round < self._alarmed_until
+                    actions += running.auditor.held(known.id, self._clock, alarmed=alarmed)
                 actions += running.member.learned(unpack_members(part.contributors, len(part.members)))
         return actions
 

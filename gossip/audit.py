@@ -1,0 +1,111 @@
+"""Whether an aggregator has added up what was sealed: the members' check on the two whom they cannot see at work.
+
+A seal names the hash of every vector, KEYS_SET the hash of every seed, and READYs every public key. So whoever is shown the
+masked vectors and the secrets that were opened can add up again and compare: the sum is exact, and so is its body. It learns what
+the aggregator knew, which is the sum and nothing else (docs/threat-model.md, "both aggregators").
+
+    member                                                      aggregator
+    a sum holds: draws, with AUDITS / n     -- AUDIT_REQUEST ->  has kept the vectors of its last KEPT_MAX sums
+                                            <- AUDITED, n of them --
+    the same body: the aggregator is honest
+    another one: it forged                  -- ACCUSATION -> all members, each of whom asks for an audit of its own
+    nothing within AUDIT_STEPS              the aggregator is shunned for a while, as after a refused sum
+
+Nobody believes an accusation: whoever finds the sum right shuns the accuser instead. Whoever has found one forgery audits
+ALARMED times as often for a while: forgers come in company. The draw is each member's own, so that a forger cannot know.
+
+**What it gains.** A forger that stays below what members look for (`gossip.secure_sum`), by publishing zeros, say, spoils 1 / AUDITS
+sums on average, then is led by nobody who was in its sum. **What it costs** is AUDITS vectors a vector, in bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from crypto.agreement import SEED_BYTES, KeyPair
+from crypto.masking import Lanes, Mask, add_vectors, apply_masks
+from gossip.cohort import Cohort, pair_mask, self_mask, vector_hash
+from gossip.compression import decode_sum, publish
+from gossip.dealing import seed_hash
+from gossip.errors import PeerViolation
+from gossip.messages import Commitment
+
+AUDITS = 1 / 8  # of all sums
+ALARMED = 16
+ALARM_ROUNDS = 64
+AUDIT_STEPS = 2.0
+KEPT_MAX = 2  # sums
+KEPT_BYTES = 64 << 20  # of vectors, in one of them; a larger one is not kept, and its aggregator says so
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What a member remembers of a sum to audit it: all of it public to its cohort."""
+
+    cohort: Cohort
+    context: bytes
+    commitments: Mapping[int, Commitment]  # of U1
+    contributors: Sequence[int]
+    hashes: Sequence[bytes]  # of their vectors
+    lanes: Lanes
+
+    def refuse_unfit(self, owner: int, vector: bytes, secret: bytes) -> None:
+        """PeerViolation for anything but what was sealed and opened of this owner; so nothing larger is ever kept."""
+        if owner not in self.commitments:
+            raise PeerViolation("AUDITED: of somebody who dealt no keys")
+        if owner in self.contributors:
+            expected = self.hashes[self.contributors.index(owner)]
+            if vector_hash(self.context, self.cohort.members[owner], vector) != expected:
+                raise PeerViolation("AUDITED: a vector that was not sealed")
+            hidden = self.cohort.masked
+            if hidden and seed_hash(self.cohort, owner, secret) != self.commitments[owner].seed:
+                raise PeerViolation("AUDITED: a seed that was not committed to")
+        elif vector or len(secret) != SEED_BYTES or self._pair(owner, secret).public != self._key(owner):
+            raise PeerViolation("AUDITED: not the key of somebody who dropped out")
+
+    def sums(
+        self, vectors: Mapping[int, bytes], secrets: Mapping[int, bytes]
+    ) -> tuple[bytes, tuple[int, ...]]:
+        """What an honest aggregator publishes of these: sums and ranges. All have passed `refuse_unfit`."""
+        total = self.lanes.zeros()
+        masks: list[Mask] = []
+        for owner in self.commitments:
+            if owner in self.contributors:
+                add_vectors(total, np.frombuffer(vectors[owner], np.uint8), self.lanes)
+            if not self.cohort.masked:
+                continue
+            if owner in self.contributors:
+                mask = self_mask(self.cohort, owner, secrets[owner])
+                masks.append(Mask(mask.key, -mask.sign))
+            else:
+                pair = self._pair(owner, secrets[owner])
+                masks += [pair_mask(self.cohort, owner, pair, j) for j in self.contributors]
+        apply_masks(total, self.lanes, masks)
+        count = len(self.contributors)
+        ranges, exact = decode_sum(total, self.lanes, count)
+        return publish(exact, count, self.cohort.swarm.manifest.compression), ranges
+
+    def _pair(self, owner: int, secret: bytes) -> KeyPair:
+        return KeyPair.from_seed(secret, self.cohort.members[owner])
+
+    def _key(self, owner: int) -> bytes:
+        return self.cohort.readies[owner].mask
+
+
+@dataclass(frozen=True, slots=True)
+class AuditJob:
+    """Add up again what was sealed."""
+
+    sealed: Sealed
+    vectors: Mapping[int, bytes]
+    secrets: Mapping[int, bytes]
+
+    def run(self) -> "Audited":
+        return Audited(*self.sealed.sums(self.vectors, self.secrets))
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    sums: bytes
+    ranges: tuple[int, ...]
