@@ -584,6 +584,9 @@ class Member:
         if self.state is not State.PREPARING or self.ballot.vote is not None:
             return []
         self._left = True
+        return self._send_masked()
+
+    def _send_masked(self) -> list[Action]:
         if self._vector is None:
             return []
         self.state = State.AWAIT_SEAL

@@ -97,7 +97,7 @@ def test_keys_not_agreed(monkeypatch):
             if self.rank == 0 and place % 2 and len(keys.committed) > self.cohort.least:
                 owners = unpack_members(keys.owners, self.cohort.size)[1:]
                 lie = KeysSet(pack_members(owners, self.cohort.size), keys.committed[1:], keys.envelopes[1:])
-                told[place] = self._send(action.peer, lie, 0)
+                told[place] = self._send(action.peer, lie)
         return told
 
     monkeypatch.setattr(Aggregator, "_offer_keys", equivocate)

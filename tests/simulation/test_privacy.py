@@ -90,7 +90,7 @@ def test_colluders_below_the_threshold_learn_only_the_sum_of_the_others(loot):
         colluders = list(range(min(cohort.threshold - 1, cohort.size - 2)))
         honest = [i for i in range(cohort.size) if i not in colluders]
         stripped = [strip(world, loot, cohort, i, colluders) for i in honest]
-        plain = [world.observer.plain[cohort.id, 0, i] for i in honest]
+        plain = [world.observer.plain[cohort.id, i] for i in honest]
         assert lane_sum(world, stripped) == lane_sum(world, plain), "together they are the sum of the others"
         for one, truth in zip(stripped, plain, strict=True):
             assert one.tobytes() != truth.tobytes()
@@ -126,7 +126,7 @@ def test_if_all_but_one_collude_the_last_one_is_read():
         world.run(40)
         cohort = next(complete_cohorts(world, loot, 4))
         stripped = strip(world, loot, cohort, 0, list(range(1, cohort.size)))
-        assert stripped.tobytes() == world.observer.plain[cohort.id, 0, 0].tobytes()
+        assert stripped.tobytes() == world.observer.plain[cohort.id, 0].tobytes()
 
 
 def test_masked_vectors_are_uniform_and_plain_ones_are_not(loot):

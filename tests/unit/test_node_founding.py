@@ -9,7 +9,8 @@ from msgspec import structs
 
 from crypto.identity import Identity
 from gossip.errors import MisuseError, PeerViolation
-from gossip.manifest import Step, Tensor, open_manifest
+from gossip.manifest import SignedManifest, Step, Tensor, open_manifest
+from gossip.wire import pack
 from models.messages import Opened
 from node.config import (
     CohortSettings,
@@ -40,6 +41,15 @@ SETTINGS = SwarmSettings(
     compression=CompressionSettings("dense", 32, 3, 16, -6, 128, newton_schulz=2),
     cohorts=CohortSettings(4, 8, 0.25, 1.5),
 )
+
+
+@pytest.mark.parametrize("codec", ["sketch", "random"])
+def test_a_manifest_with_a_codec_that_there_is_no_more_is_refused(codec):
+    manifest = found_swarm(SETTINGS, "watch", Model(), ANA).manifest
+    compression = structs.replace(manifest.compression, codec=codec)
+    body = pack(structs.replace(manifest, compression=compression))
+    with pytest.raises(PeerViolation, match=codec):
+        open_manifest(pack(SignedManifest(body, ANA.sign("manifest", body))))
 
 
 def test_a_manifest_says_what_its_founder_decided_and_which_model_it_is_about():
