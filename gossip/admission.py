@@ -26,7 +26,7 @@ An aggregate is for ever (`gossip.aggregate`): a later revocation bars a device 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from functools import cached_property
 from typing import Annotated, Literal, TypeAlias
@@ -49,8 +49,12 @@ SHORT_BYTES = 8  # of an id
 LINES_MIN = 3  # of a cohort, where there is a choice
 CLOCK_SLACK_S = 600  # by which clocks of honest devices may differ
 TABLE = "statement"  # of the store
+EPOCH = datetime(
+    1970, 1, 1, tzinfo=UTC
+)  # any platform adds seconds to it; not every one has a clock that long
 
-Seconds = Annotated[int, Meta(ge=0, lt=1 << 40)]  # unix time
+SECONDS_MAX = 253_402_300_799  # the last second of the year 9999: no calendar here writes a later one
+Seconds = Annotated[int, Meta(ge=0, le=SECONDS_MAX)]  # unix time
 
 
 class Certificate(Wire, frozen=True):
@@ -131,7 +135,7 @@ class Refusal:
         """In words; `whose` is "its" or "this device's"."""
         match self.why:
             case Why.EXPIRED:
-                day = datetime.fromtimestamp(self.at_s, UTC).strftime("%Y-%m-%d %H:%M")
+                day = (EPOCH + timedelta(seconds=self.at_s)).strftime("%Y-%m-%d %H:%M")
                 return f"{whose} certificate, or one that it rests on, expired on {day} UTC"
             case Why.REVOKED:
                 return f"{whose} certificate, or one that it rests on, was revoked"

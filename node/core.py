@@ -11,6 +11,11 @@ training never stands on an old one. One cohort at a time: a second one beside i
 
 The messages of a peer are acted upon only if the swarm admits their author and the signature holds. A peer that breaks
 the rules VIOLATIONS_MAX times is disconnected; nothing that it sent has changed anything.
+
+No peer's words end this node. What raises while they are handled, and not as a PeerViolation, is a bug of ours that this peer
+has found: it counts as its violation, and is told as a "fault" with the place, so that it can be mended. What had been decided
+by then, and what else was still to be decided, goes on. The same holds for what a peer said earlier and a timer, the disk or a
+job comes back to; there nobody is to blame, and a timer rings once more, as it may be the last of its kind.
 """
 
 import contextlib
@@ -40,7 +45,7 @@ from gossip.aggregator import Aggregator
 from gossip.catching_up import Adopted, CatchUp
 from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_unfit_keys, write_roster
 from gossip.compression import Contribution, codec_of
-from gossip.errors import PeerViolation
+from gossip.errors import PeerViolation, place_of
 from gossip.events import (
     Abandon,
     Action,
@@ -135,6 +140,8 @@ COHORTS_MAX = 16  # remembered, the running one among them, to answer members wh
 VIOLATIONS_MAX = 16  # of one peer, until it is disconnected
 OFFENDERS_MAX = 1024
 EVALUATE_S = 2.0  # between two evaluations
+FAULT_S = 10.0  # until a timer that raised rings again
+FAULT_CHARACTERS = 500  # of what an exception says, in the log
 
 SYNC_KINDS = CHECKPOINT_KINDS | {
     Kind.ALIVE,
@@ -147,6 +154,14 @@ SYNC_KINDS = CHECKPOINT_KINDS | {
 # A short cut for those that never stay inside. By type: to ask isinstance() whether a msgspec struct is what it is not takes long.
 OUTSIDE = {SetTimer, CancelTimer, Report, Persist, Rebase, Answered, Train, Evaluate}
 MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING}
+
+
+def brought_by(event: Event | None) -> bytes | None:
+    """The peer whose words an event carries."""
+    match event:
+        case Received(peer) | Heard(peer):
+            return peer
+    return None
 
 
 @dataclass(slots=True)
@@ -275,12 +290,52 @@ class NodeCore:
         return self._carry_out(actions, now)
 
     def handle(self, event: Event, now: float) -> list[Action]:
+        """Raises nothing for what a peer has said: see above."""
         self._clock = now
-        actions = self._dispatch(event, now)
-        return self._carry_out(actions, now) if actions else []
+        try:
+            actions = self._dispatch(event, now)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+            actions = self._fault(event, error, now)
+        return self._carry_out(actions, now, event) if actions else []
 
-    def _carry_out(self, actions: list[object], now: float) -> list[Action]:
-        """Turn what the protocols want into what the world is asked for, until nothing is left inside."""
+    def _fault(self, event: Event | None, error: Exception, now: float) -> list[object]:
+        """A bug of ours. Where a peer's message has found it, it is that peer's violation."""
+        peer = brought_by(event)
+        facts: dict[str, object] = {
+            "event": type(event).__name__,
+            "peer": peer.hex()[:16] if peer else "",
+            "error": f"{type(error).__name__}: {error}"[:FAULT_CHARACTERS],
+            "place": place_of(error),
+        }
+        told: list[object] = [Report("fault", facts)]
+        match event:
+            case Received(peer):
+                return [*told, *self._blame(peer, f"its message led to {type(error).__name__}")]
+            case Heard(forwarder):
+                reason = f"forwarded: its message led to {type(error).__name__}"
+                return [*told, Report("violation", {"peer": forwarder.hex()[:16], "reason": reason})]
+            case TimerFired(("sum", bytes(cohort), *_)):
+                return [*told, *self._leave_behind(cohort, now)]
+            case TimerFired(tag):
+                return [*told, SetTimer(tag, now + FAULT_S)]
+        return told
+
+    def _leave_behind(self, cohort: bytes, now: float) -> list[object]:
+        """Go on as if this node had stopped in this cohort: nobody else would end it, and no other could begin.
+
+        What left for its sum stays debited, and its vote stays on the disk: a certificate may still come.
+        """
+        self._cohorts.pop(cohort, None)
+        if self._frozen_for == cohort:
+            self._books = self._books.thaw()
+            self._frozen_for = None
+        return self._consider(now)
+
+    def _carry_out(self, actions: list[object], now: float, event: Event | None = None) -> list[Action]:
+        """Turn what the protocols want into what the world is asked for, until nothing is left inside.
+
+        `event` is what they want it for.
+        """
         todo = actions[::-1]
         out: list[Action] = []
         while todo:
@@ -292,7 +347,10 @@ class NodeCore:
             elif isinstance(action, Dial):
                 out += self._dial(action)
             else:
-                inner = self._inside(action, now)
+                try:
+                    inner = self._inside(action, now)
+                except Exception as error:  # noqa: BLE001 - as in `handle`
+                    inner = self._fault(event, error, now)
                 if inner is None:
                     out.append(action)  # type: ignore[arg-type]
                 else:

@@ -8,8 +8,9 @@ these at once than is allowed, its task waits, and peers feel that in the mailbo
 Where much more time has gone by than this task meant to wait, the process or the machine stood still: the core hears of that
 before any alarm that is overdue, so that it does not take its own absence for everybody else's.
 
-An exception out of the core or out of a job is a bug, and a disk that fails leaves durability unknown: both end the
-daemon, which is safe at any moment, whereas going on in an unknown state is not.
+The core tells what raised inside it as a "fault": no peer's words may end a daemon. An exception out of a job is a bug, and a
+disk that fails leaves durability unknown: both end the daemon, which is safe at any moment, whereas going on in an unknown
+state is not.
 """
 
 from collections.abc import Callable, Sequence
@@ -65,6 +66,7 @@ QUIET = {"phase", "send_failed"}  # reports that are only for debugging
 ALARMING = {
     "masks_off", "violation", "persist_failed", "trainer_failed", "delta_dropped", "denied", "refused", "declined",
 }  # fmt: skip
+BROKEN = {"fault"}  # reports of a bug
 
 
 class Sent(Protocol):
@@ -228,6 +230,8 @@ class Daemon:
 
     async def _report(self, report: Report) -> None:
         level = "warning" if report.name in ALARMING else "debug" if report.name in QUIET else "info"
+        if report.name in BROKEN:
+            level = "error"
         getattr(self._log, level)(report.name, **report.fields)
         step = {"phase": report.fields.get("phase"), "settled": "SETTLED"}.get(report.name)
         if step is not None:

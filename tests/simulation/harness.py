@@ -201,8 +201,13 @@ class World:
         sums: int = 8,
         hubs: int = 0,
         admit: str = "members",
+        hostile: bool = False,
     ) -> None:
-        """`admit` = "invite": the first device has certified the others, each of whom knows its own certificate alone."""
+        """`admit` = "invite": the first device has certified the others, each of whom knows its own certificate alone.
+
+        `hostile`: somebody tries to break the cores; in no other world may one of them tell of a fault.
+        """
+        self.hostile = hostile
         self.seed = seed
         self.rng = random.Random(seed)
         self.faults = faults or Faults(until=0.0)
@@ -421,6 +426,7 @@ class World:
                 self._tell(device, 0.01, Evaluated(round_, 0.5, 1.0))
             case Report():
                 self.reports.append((self.now, device.index, action))
+                self.observer.require(action.name != "fault" or self.hostile, f"a fault: {action.fields}")
                 if action.name == "settled":
                     self.observer.settled(device, action.fields["cohort"], action.fields["outcome"])
                 self._maybe_crash(device, action)
