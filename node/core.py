@@ -447,6 +447,8 @@ class NodeCore:
             case SendFailed(peer, _, reason):
                 failed = self._rendezvous.failed(peer, now)
                 return [Report("send_failed", {"peer": peer.hex()[:16], "reason": reason}), *failed]
+            case Computed(_, Exception() as error) if not isinstance(error, PeerViolation):
+                return self._fault(event, error, now)  # its cohort's next deadline ends what it was for
             case Computed(("sum", cohort, *_)):
                 return self._to_cohort(cohort, event, now)
             case Readdressed() | Kept():

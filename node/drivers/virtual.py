@@ -74,6 +74,7 @@ from gossip.events import (
     Train,
     TrainerFailed,
     TrainerReady,
+    result_of,
 )
 from gossip.manifest import Swarm
 from gossip.membership import Settings
@@ -452,7 +453,7 @@ class VirtualSwarm:
                 case CancelTimer(tag):
                     device.timers.pop(tag, None)
                 case Compute(tag, job):
-                    self._tell(device, device.hardware.job_s, Computed(tag, job.run()))
+                    self._tell(device, device.hardware.job_s, Computed(tag, result_of(job)))
                 case Publish(data):
                     self._hand_on(device, Announcement(device.index, data, {device.index}), device.index)
                 case Dial(peer, _):

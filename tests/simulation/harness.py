@@ -49,6 +49,7 @@ from gossip.events import (
     TimerFired,
     Train,
     TrainerReady,
+    result_of,
 )
 from gossip.fold import fold_all
 from gossip.manifest import (
@@ -413,7 +414,7 @@ class World:
                 self._later(self.rng.uniform(0.001, 0.02), self._commit_next, device, device.incarnation)
             case Compute(tag, job):
                 self.observer.computing(device, job)
-                self._tell(device, self.rng.uniform(0.001, 0.01), Computed(tag, job.run()))
+                self._tell(device, self.rng.uniform(0.001, 0.01), Computed(tag, result_of(job)))
             case Train(phase, _, _, _):
                 device.phase = phase
                 self._tell(device, self.rng.uniform(*TRAIN_S), Eligible(phase, 5))
