@@ -334,6 +334,8 @@ class Membership:
     ) -> list[Action]:
         match event:
             case Message(body=Greeting(presences, census, wanted)):
+                if len(census) % CENSUS_BYTES:
+                    raise PeerViolation("GREETING: a census of half a hash")
                 if census and self._census.merge(census):
                     self._census_news = True
                 return [*self.meet(presences, event.sender, now), *self._answer(event.sender, wanted)]

@@ -10,7 +10,8 @@ Every aggregate that becomes known is folded into the replica, and the running p
 training never stands on an old one. One cohort at a time: a second one beside it would share its round.
 
 The messages of a peer are acted upon only if the swarm admits their author and the signature holds. A peer that breaks
-the rules VIOLATIONS_MAX times is disconnected; nothing that it sent has changed anything.
+the rules VIOLATIONS_MAX times is disconnected, and shunned for a time that doubles each time: its connections end at once,
+nobody dials it, and what it had sent before is dropped unread. Nothing that it sent has changed anything.
 
 No peer's words end this node. What raises while they are handled, and not as a PeerViolation, is a bug of ours that this peer
 has found: it counts as its violation, and is told as a "fault" with the place, so that it can be mended. What had been decided
@@ -139,6 +140,8 @@ EARLY_BYTES = 1 << 16  # no vector: before its roster has come, a member is wait
 COHORTS_MAX = 16  # remembered, the running one among them, to answer members who were away
 VIOLATIONS_MAX = 16  # of one peer, until it is disconnected
 OFFENDERS_MAX = 1024
+SHUN_S = (10.0, 1280.0)  # that a disconnected offender is shunned, the first time and at most
+FORGET_S = 3600.0  # after which it begins anew
 EVALUATE_S = 2.0  # between two evaluations
 FAULT_S = 10.0  # until a timer that raised rings again
 FAULT_CHARACTERS = 500  # of what an exception says, in the log
@@ -154,6 +157,14 @@ SYNC_KINDS = CHECKPOINT_KINDS | {
 # A short cut for those that never stay inside. By type: to ask isinstance() whether a msgspec struct is what it is not takes long.
 OUTSIDE = {SetTimer, CancelTimer, Report, Persist, Rebase, Answered, Train, Evaluate}
 MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING}
+
+
+@dataclass(slots=True)
+class Shunned:
+    """A peer that was disconnected for what it sent."""
+
+    until: float
+    for_s: float
 
 
 def brought_by(event: Event | None) -> bytes | None:
@@ -269,6 +280,7 @@ class NodeCore:
         self._phases = 0
         self._trainer_fault = "is starting"
         self._offences: dict[bytes, int] = {}  # by peer, at most OFFENDERS_MAX
+        self._shunned: dict[bytes, Shunned] = {}  # by peer, at most OFFENDERS_MAX; the longest ago go first
         self._clock = 0.0
         self._evaluating = False
         self._evaluate_after = 0.0
@@ -371,13 +383,21 @@ class NodeCore:
             return []
         addresses = self._membership.addresses_of(action.peer)
         is_here = self._handshake.is_here(action.peer)  # and is about to prove itself
-        if not (addresses or is_here) or len(self._waiting) >= WAITING_MAX:
+        cannot = self._avoids(action.peer) or not (addresses or is_here)
+        if cannot or len(self._waiting) >= WAITING_MAX:
             return [Report("unreachable", {"peer": action.peer.hex()[:16]})]
         self._waiting[action.peer] = deque([action.data], maxlen=WAITING_MAX)
         return [] if is_here else self._dial(Dial(action.peer, addresses))
 
     def _dial(self, dial: Dial) -> list[Action]:
-        return [] if dial.peer in self._handshake.blocked else [dial]
+        return [] if self._avoids(dial.peer) else [dial]
+
+    def _avoids(self, peer: bytes) -> bool:
+        return peer in self._handshake.blocked or self._shuns(peer)
+
+    def _shuns(self, peer: bytes) -> bool:
+        shunned = self._shunned.get(peer) if self._shunned else None
+        return shunned is not None and shunned.until > self._clock
 
     def _inside(self, action: object, now: float) -> list[object] | None:
         """What an action that stays inside this node leads to; None for one that the world carries out."""
@@ -438,6 +458,8 @@ class NodeCore:
                 return self._to_cohort(cohort, event, now)
             case Persisted(("admission", *_)) | PersistFailed(("admission", *_)):
                 return [*self._handshake.handle(event, now)]
+            case PeerUp(peer) if self._shuns(peer):
+                return [Disconnect(peer, "broke the rules a short while ago")]
             case PeerUp() | Clock() | Admit() | Revoke() | Block():
                 return [*self._handshake.handle(event, now)]
             case PeerDown():
@@ -498,6 +520,8 @@ class NodeCore:
         return []
 
     def _on_received(self, peer: bytes, data: bytes, now: float, *, forwarded: bool = False) -> list[object]:
+        if self._shuns(peer):
+            return []
         is_proven = self._handshake.hears(peer)
         if not is_proven and (forwarded or not admits(data) or len(data) > CREDENTIAL_BYTES):
             return []  # it may be honest and early; nothing of it is read
@@ -523,9 +547,20 @@ class NodeCore:
             del self._offences[next(iter(self._offences))]
         self._offences[peer] = count
         actions: list[object] = [Report("violation", {"peer": peer.hex()[:16], "reason": reason})]
-        if count % VIOLATIONS_MAX == 0:
+        if count % VIOLATIONS_MAX == 0 and peer != self._me:
+            self._shun(peer)
             actions.append(Disconnect(peer, f"broke the rules {count} times, last: {reason}"))
         return actions
+
+    def _shun(self, peer: bytes) -> None:
+        """With garbage, a peer buys ever less of this device's time, however often it connects."""
+        before = self._shunned.pop(peer, None)
+        for_s, most = SHUN_S
+        if before is not None and self._clock - before.until < FORGET_S:
+            for_s = min(2 * before.for_s, most)
+        if len(self._shunned) >= OFFENDERS_MAX:
+            del self._shunned[next(iter(self._shunned))]
+        self._shunned[peer] = Shunned(self._clock + for_s, for_s)
 
     def _on_message(self, peer: bytes, message: Message, now: float) -> list[object]:
         if peer == message.sender:

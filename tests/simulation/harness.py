@@ -684,3 +684,4 @@ class Observer:
         self.require(len(core._cohorts) <= node_core.COHORTS_MAX, "I5: cohorts")
         self.require(len(core._books.outstanding) <= 8, "I5: outstanding")
         self.require(len(core._offences) <= node_core.OFFENDERS_MAX, "I5: offenders")
+        self.require(len(core._shunned) <= node_core.OFFENDERS_MAX, "I5: shunned")
