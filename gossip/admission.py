@@ -24,9 +24,9 @@ An aggregate is for ever (`gossip.aggregate`): a later revocation bars a device 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from functools import cached_property
 from typing import Annotated, Literal, TypeAlias
@@ -49,8 +49,12 @@ SHORT_BYTES = 8  # of an id
 LINES_MIN = 3  # of a cohort, where there is a choice
 CLOCK_SLACK_S = 600  # by which clocks of honest devices may differ
 TABLE = "statement"  # of the store
+EPOCH = datetime(
+    1970, 1, 1, tzinfo=UTC
+)  # any platform adds seconds to it; not every one has a clock that long
 
-Seconds = Annotated[int, Meta(ge=0, lt=1 << 40)]  # unix time
+SECONDS_MAX = 253_402_300_799  # the last second of the year 9999: no calendar here writes a later one
+Seconds = Annotated[int, Meta(ge=0, le=SECONDS_MAX)]  # unix time
 
 
 class Certificate(Wire, frozen=True):
@@ -112,6 +116,15 @@ class Held:
         return (said.expires_s, said.issued_s) if isinstance(said, Certificate) else (0, 0)
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class Way:
+    """A certificate over which a chain may come to its device."""
+
+    lasts: int  # at most
+    id: bytes
+    held: Held = field(compare=False)
+
+
 class Why(IntEnum):
     """Why a device does not belong."""
 
@@ -131,7 +144,7 @@ class Refusal:
         """In words; `whose` is "its" or "this device's"."""
         match self.why:
             case Why.EXPIRED:
-                day = datetime.fromtimestamp(self.at_s, UTC).strftime("%Y-%m-%d %H:%M")
+                day = (EPOCH + timedelta(seconds=self.at_s)).strftime("%Y-%m-%d %H:%M")
                 return f"{whose} certificate, or one that it rests on, expired on {day} UTC"
             case Why.REVOKED:
                 return f"{whose} certificate, or one that it rests on, was revoked"
@@ -162,6 +175,15 @@ def _sign(identity: Identity, kind: Literal[1, 2], said: Said) -> bytes:
 
 def open_statement(swarm: bytes, raw: bytes) -> Held:
     """PeerViolation for bytes that are no statement of this swarm by the one whom it names."""
+    statement, held = parsed(swarm, raw)
+    domain, _ = KINDS[statement.kind]
+    if not verify(held.signer, domain, statement.body, statement.signature):
+        raise PeerViolation(f"{domain}: the signature does not hold")
+    return held
+
+
+def parsed(swarm: bytes, raw: bytes) -> tuple[Statement, Held]:
+    """The same but for the signature, which nobody has looked at."""
     statement = unpack(raw, Statement, limit_bytes=STATEMENT_BYTES)
     domain, kind = KINDS[statement.kind]
     said = unpack(statement.body, kind, limit_bytes=STATEMENT_BYTES)
@@ -172,9 +194,7 @@ def open_statement(swarm: bytes, raw: bytes) -> Held:
         raise PeerViolation(f"{domain}: of a device for itself")
     if isinstance(said, Certificate) and said.expires_s <= said.issued_s:
         raise PeerViolation(f"{domain}: expires before it is issued")
-    if not verify(held.signer, domain, statement.body, statement.signature):
-        raise PeerViolation(f"{domain}: the signature does not hold")
-    return held
+    return statement, held
 
 
 def statement_id(raw: bytes) -> bytes:
@@ -199,6 +219,13 @@ class Admission:
         self._of_line: dict[bytes, int] = {}  # statements
         self._digest: bytes | None = None
         self._best_of: dict[bytes, tuple[Held, ...]] = {}  # by certified peer, until the set changes
+        self._reach: dict[tuple[bytes, int], int] = {}  # see `_lasts_above`, until the set changes
+        self._ancestors: dict[
+            bytes, frozenset[bytes]
+        ] = {}  # by certified peer, until a certificate is taken in
+        self._ways: dict[
+            tuple[bytes, int, int | None, bool], list[Way]
+        ] = {}  # see `_ways_up`, until the set changes
         self._judged: dict[bytes, Refusal | None] = {}  # by peer, at `_judged_at`, until the set changes
         self._judged_at = 0
 
@@ -220,11 +247,14 @@ class Admission:
             rest = [held for held in todo if not self._take(held)]
             if len(rest) == len(todo):
                 break
-            news += [held.raw for held in todo if held not in rest]
+            kept = {id(held) for held in rest}
+            news += [held.raw for held in todo if id(held) not in kept]
             todo = rest
         if news:
             self._digest = None
             self._best_of.clear()
+            self._reach.clear()
+            self._ways.clear()
             self._judged.clear()
         return tuple(news)
 
@@ -256,6 +286,7 @@ class Admission:
         elif not self._count(self._line.get(said.inviter, said.device)):
             return False
         self._held[held.id] = held
+        self._ancestors.clear()
         self._of.setdefault(said.device, {})[held.slot] = held
         self._rivals.setdefault((said.inviter, said.serial), {})[said.device] = None
         self._line.setdefault(said.device, self._line.get(said.inviter, said.device))
@@ -314,7 +345,7 @@ class Admission:
         """Whether it ever was above the device."""
         if device not in self._of or by == device:
             return False
-        return by == self._founder or any(by == held.signer for path in self._paths(device) for held in path)
+        return by == self._founder or (by in self._of and by in self._above(device))
 
     def all(self) -> list[bytes]:
         """Everybody who was ever admitted, ascending."""
@@ -324,8 +355,12 @@ class Admission:
         """How many generations it may admit now; -1 for a device that does not belong."""
         if peer == self._founder:
             return self._invitations.depth_max
-        whole = [path[-1].said for path in self._paths(peer) if self._fault(path, unix_s) is None]
-        return max((said.depth for said in whole if isinstance(said, Certificate)), default=-1)
+        depths = {said.depth for said in self._certificates(peer)}
+        for depth in sorted(depths, reverse=True):
+            path = self._longest(peer, depth)
+            if path and self._fault(path, unix_s) is None:
+                return depth
+        return -1
 
     def serial_for(self, device: bytes, taken: Iterable[int] = ()) -> int | None:
         """The number under which this device admits another: its own again, else the lowest that is free; None: all used."""
@@ -359,33 +394,124 @@ class Admission:
 
     # --- chains -----------------------------------------------------------------------------------------------
 
-    def _paths(
-        self, peer: bytes, above: int = -1, below: tuple[Held, ...] = ()
-    ) -> Iterator[tuple[Held, ...]]:
-        """Every chain to a device. Depth falls along each, so all of them end, after at most DEPTH_MAX."""
-        for held in self._of.get(peer, {}).values():
-            said = held.said
-            if not isinstance(said, Certificate) or said.depth <= above:
-                continue
-            if said.inviter == self._founder:
-                yield (held, *below)
-            else:
-                yield from self._paths(said.inviter, said.depth, (held, *below))
+    def _certificates(self, peer: bytes) -> list[Certificate]:
+        return [held.said for held in self._of.get(peer, {}).values() if isinstance(held.said, Certificate)]
+
+    def _above(self, peer: bytes) -> frozenset[bytes]:
+        """All in any chain to a device but the founder and itself."""
+        if peer not in self._ancestors:
+            above: set[bytes] = set()
+            seen = {(peer, -1)}
+            todo = [(peer, -1)]
+            while todo:
+                device, depth = todo.pop()
+                for said in self._certificates(device):
+                    place = (said.inviter, said.depth)
+                    if said.depth > depth and said.inviter != self._founder and place not in seen:
+                        seen.add(place)
+                        above.add(said.inviter)
+                        todo.append(place)
+            self._ancestors[peer] = frozenset(above)
+        return self._ancestors[peer]
 
     def _best(self, peer: bytes) -> tuple[Held, ...]:
         """Of its chains one that nobody has revoked, and that lasts longest; the same for whoever holds the same set."""
         if peer not in self._of:
             return ()
         if peer not in self._best_of:
-            self._best_of[peer] = max(
-                self._paths(peer),
-                key=lambda path: (
-                    self._fault(path, 0) is None,
-                    _lasts(path),
-                    [held.id for held in path],
-                ),
-            )
+            self._best_of[peer] = self._longest(peer) or self._longest(peer, sound=False)
         return self._best_of[peer]
+
+    def _longest(self, peer: bytes, depth: int | None = None, *, sound: bool = True) -> tuple[Held, ...]:
+        """Of a device's chains, if need be of those that end with this depth, the one that lasts longest: none of none.
+
+        `sound`: of those that nobody has revoked and that rest on no number given twice. Depth falls along each chain, so all of
+        them end, after at most DEPTH_MAX.
+
+        There may be millions of chains: n inviters a generation, each with a certificate by each one above it, make n^4. So
+        it is searched from the device upwards, what may last longest first, and no chain that cannot last longer than the best so
+        far is followed. How long a chain over some inviter may last is known beforehand (`_lasts_above`), but for who
+        revoked whom within one chain; so the first chain that is found is the best one, unless such revocations are in the way. At
+        worst, with as many of these as of certificates, each pair of two generations is looked at once for each
+        device of the third: that is below (STATEMENTS_MAX / 3)^1.5 certificates.
+        """
+        best: list[tuple[Held, ...]] = []
+        self._search(peer, -1, depth, (), sound=sound, best=best)
+        return best[0] if best else ()
+
+    def _search(
+        self,
+        peer: bytes,
+        above: int,
+        depth: int | None,
+        below: tuple[Held, ...],
+        *,
+        sound: bool,
+        best: list[tuple[Held, ...]],
+    ) -> None:
+        """Put into `best` what lasts longer than what is there. `below` leads from `peer`, whose depth is more than `above`."""
+        bound = _lasts(below) if below else SECONDS_MAX
+        for way in self._ways_up(peer, above, depth, sound=sound):
+            held, said = way.held, way.held.said
+            assert isinstance(said, Certificate)
+            if best and min(way.lasts, bound) <= _lasts(best[0]):
+                return
+            path = (held, *below)
+            if sound and any((said.inviter, each.said.device) in self._revoked for each in path):
+                continue
+            if said.inviter == self._founder:
+                best[:] = [path]
+            else:
+                self._search(said.inviter, said.depth, None, path, sound=sound, best=best)
+
+    def _ways_up(self, peer: bytes, above: int, depth: int | None, *, sound: bool) -> "list[Way]":
+        """The certificates over which a chain may come, each with how long it may last: the longest first, then by id.
+
+        Of an inviter's certificates that leave the same depth, one: the others lead over the same devices.
+        """
+        asked = (peer, above, depth, sound)
+        if asked not in self._ways:
+            best: dict[tuple[bytes, int], Way] = {}
+            for held in self._of.get(peer, {}).values():
+                said = held.said
+                if (
+                    not isinstance(said, Certificate)
+                    or said.depth <= above
+                    or depth not in {None, said.depth}
+                ):
+                    continue
+                lasts = min(said.expires_s, self._lasts_above(said.inviter, said.depth, sound=sound))
+                way, place = Way(lasts, held.id, held), (said.inviter, said.depth)
+                if (
+                    lasts >= 0
+                    and (not sound or self._may_stand(said))
+                    and (place not in best or best[place] < way)
+                ):
+                    best[place] = way
+            self._ways[asked] = sorted(best.values(), reverse=True)
+        return self._ways[asked]
+
+    def _may_stand(self, said: Certificate) -> bool:
+        """Whether no number given twice, and no word of its inviter or of the founder, stands against it."""
+        revoked = (said.inviter, said.device) in self._revoked or (
+            self._founder,
+            said.device,
+        ) in self._revoked
+        return not revoked and len(self._rivals[said.inviter, said.serial]) == 1
+
+    def _lasts_above(self, peer: bytes, above: int, *, sound: bool) -> int:
+        """No chain to a device, in which it has more than this depth, lasts longer: -1 if there is none."""
+        if peer == self._founder:
+            return SECONDS_MAX
+        place = (peer, 2 * above + sound)
+        if place not in self._reach:
+            lasts = -1
+            for said in self._certificates(peer):
+                if said.depth > above and (not sound or self._may_stand(said)):
+                    over = self._lasts_above(said.inviter, said.depth, sound=sound)
+                    lasts = max(lasts, min(said.expires_s, over))
+            self._reach[place] = lasts
+        return self._reach[place]
 
     def _fault(self, path: Sequence[Held], unix_s: int) -> Refusal | None:
         """Why a chain does not hold (any more)."""

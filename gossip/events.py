@@ -34,6 +34,14 @@ class Job(Protocol):
     def run(self) -> object: ...
 
 
+def result_of(job: Job) -> object:
+    """What `Computed` brings: what the job found, or what it raised. Peers' words are in it, and may have found a bug of ours."""
+    try:
+        return job.run()
+    except Exception as error:  # noqa: BLE001 - the core tells it as a fault
+        return error
+
+
 class Put(Word, frozen=True):
     """One durable fact: `value` under (`table`, `key`)."""
 

@@ -19,13 +19,14 @@ used for two devices, whatever crashes), whom it revokes, and with whom it alone
 A peer is WAITING (until), PROVEN or DENIED (until); one that is neither connected nor connecting is in no state.
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
 from crypto.identity import Identity, peer_id
-from gossip.admission import Admission, Refusal, Why, issue, revoke
+from gossip.admission import Admission, Refusal, Why, issue, parsed, revoke
 from gossip.errors import PeerViolation
 from gossip.events import (
     Admit,
@@ -130,14 +131,17 @@ class Handshake:
     ) -> None:
         """`remembered` statements and `blocked` devices are from before, a `credential` is what a new device begins with.
 
-        PeerViolation for what is no statement of this swarm.
+        PeerViolation for a credential that is no statement of this swarm. Of what was remembered, peers' words all of them, what
+        is none by the rules of today is passed over: no device fails to start for it.
         """
         self._swarm = swarm
         self._identity = identity
         self._me = identity.public_key
         self._certifies = swarm.manifest.certifies
         self.admission = Admission(swarm, self._me)
-        self.admission.add(remembered)
+        held = self._that_hold(remembered)
+        self._lapsed = len(remembered) - len(held)
+        self.admission.add(held)
         self._given = self.admission.add(credential)
         self.blocked = dict.fromkeys(blocked)  # at most BLOCKED_MAX; asked, in order
         self.denied: Refusal | None = None  # by a member, as long as none has greeted this device since
@@ -148,7 +152,17 @@ class Handshake:
         self._asked_before = 0
 
     def start(self) -> list[Action]:
-        return [Persist(None, self.admission.records(self._given))] if self._given else []
+        given: list[Action] = [Persist(None, self.admission.records(self._given))] if self._given else []
+        lapsed = [Report("statements_passed_over", {"count": self._lapsed})] if self._lapsed else []
+        return [*given, *lapsed]
+
+    def _that_hold(self, remembered: Sequence[bytes]) -> list[bytes]:
+        held = []
+        for raw in remembered:
+            with contextlib.suppress(PeerViolation):
+                parsed(self._swarm.id, raw)
+                held.append(raw)
+        return held
 
     # --- what the core asks -----------------------------------------------------------------------------------
 

@@ -334,6 +334,8 @@ class Membership:
     ) -> list[Action]:
         match event:
             case Message(body=Greeting(presences, census, wanted)):
+                if len(census) % CENSUS_BYTES:
+                    raise PeerViolation("GREETING: a census of half a hash")
                 if census and self._census.merge(census):
                     self._census_news = True
                 return [*self.meet(presences, event.sender, now), *self._answer(event.sender, wanted)]
@@ -671,7 +673,10 @@ class Membership:
 
     def _recall(self, raw: bytes) -> None:
         """A device that was known before this one restarted: worth a dial, and no sign of life."""
-        message = open_frame(self._swarm.id, raw)
+        try:
+            message = open_frame(self._swarm.id, raw)
+        except PeerViolation:
+            return  # no presence by the rules of today
         if len(self.known) >= KNOWN_MAX or message.sender == self.me:
             return
         # Who is dialled proves itself then, where certificates admit: the time of day is not known yet.

@@ -27,12 +27,12 @@ from msgspec import Meta, Struct
 
 from crypto.hashing import digest
 from crypto.identity import Identity, verify
-from gossip.admission import STATEMENT_BYTES, STATEMENTS_MAX, Why
+from gossip.admission import STATEMENT_BYTES, STATEMENTS_MAX, Seconds, Why
 from gossip.aggregate import Commitments, MemberName, Scalar
 from gossip.errors import MisuseError, PeerViolation
 from gossip.manifest import COHORT_MAX, DEPTH_MAX, TENSORS_MAX, Hash
 from gossip.remembered import Remembered
-from gossip.wire import Wire, pack, unpack
+from gossip.wire import Wire, longest, pack, unpack
 
 SHORT_HASH_BYTES = 16  # where only a second preimage could do harm; each place says why
 SHARE_BYTES = 16
@@ -53,6 +53,8 @@ CREDENTIAL_BYTES = 2048  # no frame of CREDENTIAL or DENIED is larger
 PART_BYTES = 1 << 19  # of a checkpoint, as it travels
 PARTS_OF_CHECKPOINT = 1 << 12
 SHORT_BYTES = 8  # of an id, where whoever answers may answer with all that begin so
+ENVELOPE_BYTES = 2 * 2 * SHARE_BYTES + 16  # two secrets a phase, of at most two phases, sealed
+PRESENCE_FRAME_BYTES = 9000  # a PRESENCE of the longest addresses, framed
 
 Bitmap = Annotated[bytes, Meta(min_length=1, max_length=COHORT_MAX // 8)]
 BitmapOrNone = Annotated[bytes, Meta(max_length=COHORT_MAX // 8)]
@@ -63,6 +65,8 @@ Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Heads = Annotated[tuple[Hash, ...], Meta(max_length=8)]
 Round = Annotated[int, Meta(ge=0, lt=1 << 48)]
 Short = Annotated[bytes, Meta(min_length=SHORT_BYTES, max_length=SHORT_BYTES)]
+Envelope = Annotated[bytes, Meta(max_length=ENVELOPE_BYTES)]  # or nothing
+PresenceFrame = Annotated[bytes, Meta(max_length=PRESENCE_FRAME_BYTES)]
 
 
 class Kind(IntEnum):
@@ -167,7 +171,7 @@ class Committed(Wire, frozen=True):
 class Shares(Wire, frozen=True):
     committed: Committed
     envelopes: Annotated[
-        tuple[bytes, ...], Meta(min_length=3, max_length=COHORT_MAX)
+        tuple[Envelope, ...], Meta(min_length=3, max_length=COHORT_MAX)
     ]  # by member; own: empty
 
 
@@ -180,7 +184,7 @@ class KeysSet(Wire, frozen=True):
 
     owners: BitmapOrNone
     committed: Annotated[tuple[Committed, ...], Meta(max_length=COHORT_MAX)]
-    envelopes: Annotated[tuple[bytes, ...], Meta(max_length=COHORT_MAX)]
+    envelopes: Annotated[tuple[Envelope, ...], Meta(max_length=COHORT_MAX)]
 
 
 class Masked(Wire, frozen=True):
@@ -316,7 +320,7 @@ class Aggregates(Wire, frozen=True):
     """`guides`, in large swarms: where to find the next round's first candidates to lead, as PRESENCE frames."""
 
     aggregates: Annotated[tuple[bytes, ...], Meta(max_length=PULL_MAX)]
-    guides: Annotated[tuple[bytes, ...], Meta(max_length=GUIDES_MAX)] = ()
+    guides: Annotated[tuple[PresenceFrame, ...], Meta(max_length=GUIDES_MAX)] = ()
 
 
 class CheckpointRequest(Wire, frozen=True):
@@ -355,7 +359,7 @@ class Presence(Wire, frozen=True):
 class Greeting(Wire, frozen=True):
     """Presences: the sender's own to a new neighbour, others that it asked for or should know, and what has changed."""
 
-    presences: Annotated[tuple[bytes, ...], Meta(max_length=PRESENCES_MAX)]
+    presences: Annotated[tuple[PresenceFrame, ...], Meta(max_length=PRESENCES_MAX)]
     census: Annotated[bytes, Meta(max_length=16 * CENSUS_BYTES)] = b""  # hashes, see gossip.membership
     wanted: Annotated[int, Meta(ge=0, le=GREETED_MAX)] = (
         0  # others that the sender, knowing few, asks for: once a link
@@ -385,7 +389,7 @@ class Denied(Wire, frozen=True):
     """The sender acts upon nothing that the receiver says, and is about to disconnect."""
 
     why: Annotated[int, Meta(ge=1, le=int(max(Why)))]
-    at_s: Annotated[int, Meta(ge=0, lt=1 << 40)]  # when it expired
+    at_s: Seconds  # when it expired
 
 
 class HeldStatements(Wire, frozen=True):
@@ -477,6 +481,8 @@ BODY_TYPES: dict[Kind, type[Body]] = {
 }
 KIND_OF = {body: kind for kind, body in BODY_TYPES.items()}
 NUMBERS = frozenset(int(kind) for kind in Kind)
+# What a body of each kind has at most, by the bounds of its fields: most kinds need a thousandth of BODY_BYTES.
+BODY_LIMITS = {kind: longest(body, BODY_BYTES) for kind, body in BODY_TYPES.items()}
 
 COHORT_KINDS = frozenset(
     {
@@ -586,6 +592,10 @@ def _opened(swarm: bytes, data: bytes) -> Message:
     if frame.kind not in NUMBERS:
         raise PeerViolation(f"a message of kind {frame.kind}, which there is not")
     kind = Kind(frame.kind)
+    if len(frame.body) > BODY_LIMITS[kind]:  # before it is hashed
+        raise PeerViolation(
+            f"{kind.name}: a body of {len(frame.body)} bytes, at most {BODY_LIMITS[kind]} allowed"
+        )
     if len(frame.cohort) != (32 if kind in COHORT_KINDS else 0):
         raise PeerViolation(f"{kind.name}: a cohort id of {len(frame.cohort)} bytes")
     if kind in CHANNEL_KINDS:
@@ -593,7 +603,7 @@ def _opened(swarm: bytes, data: bytes) -> Message:
             raise PeerViolation(f"{kind.name}: names a sender, or is signed")
     elif not verify(frame.sender, *statement(swarm, kind, frame.cohort, frame.body), frame.signature):
         raise PeerViolation(f"{kind.name}: the signature does not hold in this swarm")
-    body = unpack(frame.body, BODY_TYPES[kind], limit_bytes=BODY_BYTES)
+    body = unpack(frame.body, BODY_TYPES[kind], limit_bytes=BODY_LIMITS[kind])
     return Message(kind, frame.cohort, frame.sender, body, frame.signature, data)
 
 

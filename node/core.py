@@ -10,7 +10,13 @@ Every aggregate that becomes known is folded into the replica, and the running p
 training never stands on an old one. One cohort at a time: a second one beside it would share its round.
 
 The messages of a peer are acted upon only if the swarm admits their author and the signature holds. A peer that breaks
-the rules VIOLATIONS_MAX times is disconnected; nothing that it sent has changed anything.
+the rules VIOLATIONS_MAX times is disconnected, and shunned for a time that doubles each time: its connections end at once,
+nobody dials it, and what it had sent before is dropped unread. Nothing that it sent has changed anything.
+
+No peer's words end this node. What raises while they are handled, and not as a PeerViolation, is a bug of ours that this peer
+has found: it counts as its violation, and is told as a "fault" with the place, so that it can be mended. What had been decided
+by then, and what else was still to be decided, goes on. The same holds for what a peer said earlier and a timer, the disk or a
+job comes back to; there nobody is to blame, and a timer rings once more, as it may be the last of its kind.
 """
 
 import contextlib
@@ -45,7 +51,7 @@ from gossip.auditor import Auditor, Cleared, Forged, Unanswered, Verdict
 from gossip.catching_up import Adopted, CatchUp, Doubt
 from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_unfit_keys, write_roster
 from gossip.compression import Contribution, codec_of
-from gossip.errors import PeerViolation
+from gossip.errors import PeerViolation, place_of
 from gossip.events import (
     Abandon,
     Action,
@@ -146,7 +152,11 @@ COHORTS_MAX = 16  # remembered, the running one among them, to answer members wh
 VIOLATIONS_MAX = 16  # of one peer, until it is disconnected
 OFFENDERS_MAX = 1024
 OFFERS_MAX = 2  # READYs whose secrets are kept
+SHUN_S = (10.0, 1280.0)  # that a disconnected offender is shunned, the first time and at most
+FORGET_S = 3600.0  # after which it begins anew
 EVALUATE_S = 2.0  # between two evaluations
+FAULT_S = 10.0  # until a timer that raised rings again
+FAULT_CHARACTERS = 500  # of what an exception says, in the log
 
 SYNC_KINDS = CHECKPOINT_KINDS | {
     Kind.ALIVE,
@@ -159,6 +169,22 @@ SYNC_KINDS = CHECKPOINT_KINDS | {
 # A short cut for those that never stay inside. By type: to ask isinstance() whether a msgspec struct is what it is not takes long.
 OUTSIDE = {SetTimer, CancelTimer, Report, Persist, Rebase, Answered, Train, Evaluate, Look}
 MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING}
+
+
+@dataclass(slots=True)
+class Shunned:
+    """A peer that was disconnected for what it sent."""
+
+    until: float
+    for_s: float
+
+
+def brought_by(event: Event | None) -> bytes | None:
+    """The peer whose words an event carries."""
+    match event:
+        case Received(peer) | Heard(peer):
+            return peer
+    return None
 
 
 @dataclass(slots=True)
@@ -276,6 +302,7 @@ class NodeCore:
         self._phases = 0
         self._trainer_fault = "is starting"
         self._offences: dict[bytes, int] = {}  # by peer, at most OFFENDERS_MAX
+        self._shunned: dict[bytes, Shunned] = {}  # by peer, at most OFFENDERS_MAX; the longest ago go first
         self._clock = 0.0
         self._evaluating = False
         self._evaluate_after = 0.0
@@ -297,12 +324,52 @@ class NodeCore:
         return self._carry_out(actions, now)
 
     def handle(self, event: Event, now: float) -> list[Action]:
+        """Raises nothing for what a peer has said: see above."""
         self._clock = now
-        actions = self._dispatch(event, now)
-        return self._carry_out(actions, now) if actions else []
+        try:
+            actions = self._dispatch(event, now)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+            actions = self._fault(event, error, now)
+        return self._carry_out(actions, now, event) if actions else []
 
-    def _carry_out(self, actions: list[object], now: float) -> list[Action]:
-        """Turn what the protocols want into what the world is asked for, until nothing is left inside."""
+    def _fault(self, event: Event | None, error: Exception, now: float) -> list[object]:
+        """A bug of ours. Where a peer's message has found it, it is that peer's violation."""
+        peer = brought_by(event)
+        facts: dict[str, object] = {
+            "event": type(event).__name__,
+            "peer": peer.hex()[:16] if peer else "",
+            "error": f"{type(error).__name__}: {error}"[:FAULT_CHARACTERS],
+            "place": place_of(error),
+        }
+        told: list[object] = [Report("fault", facts)]
+        match event:
+            case Received(peer):
+                return [*told, *self._blame(peer, f"its message led to {type(error).__name__}")]
+            case Heard(forwarder):
+                reason = f"forwarded: its message led to {type(error).__name__}"
+                return [*told, Report("violation", {"peer": forwarder.hex()[:16], "reason": reason})]
+            case TimerFired(("sum", bytes(cohort), *_)):
+                return [*told, *self._leave_behind(cohort, now)]
+            case TimerFired(tag):
+                return [*told, SetTimer(tag, now + FAULT_S)]
+        return told
+
+    def _leave_behind(self, cohort: bytes, now: float) -> list[object]:
+        """Go on as if this node had stopped in this cohort: nobody else would end it, and no other could begin.
+
+        What left for its sum stays debited, and its vote stays on the disk: a certificate may still come.
+        """
+        self._cohorts.pop(cohort, None)
+        if self._frozen_for == cohort:
+            self._books = self._books.thaw()
+            self._frozen_for = None
+        return self._consider(now)
+
+    def _carry_out(self, actions: list[object], now: float, event: Event | None = None) -> list[Action]:
+        """Turn what the protocols want into what the world is asked for, until nothing is left inside.
+
+        `event` is what they want it for.
+        """
         todo = actions[::-1]
         out: list[Action] = []
         while todo:
@@ -314,7 +381,10 @@ class NodeCore:
             elif isinstance(action, Dial):
                 out += self._dial(action)
             else:
-                inner = self._inside(action, now)
+                try:
+                    inner = self._inside(action, now)
+                except Exception as error:  # noqa: BLE001 - as in `handle`
+                    inner = self._fault(event, error, now)
                 if inner is None:
                     out.append(action)  # type: ignore[arg-type]
                 else:
@@ -335,13 +405,21 @@ class NodeCore:
             return []
         addresses = self._membership.addresses_of(action.peer)
         is_here = self._handshake.is_here(action.peer)  # and is about to prove itself
-        if not (addresses or is_here) or len(self._waiting) >= WAITING_MAX:
+        cannot = self._avoids(action.peer) or not (addresses or is_here)
+        if cannot or len(self._waiting) >= WAITING_MAX:
             return [Report("unreachable", {"peer": action.peer.hex()[:16]})]
         self._waiting[action.peer] = deque([action.data], maxlen=WAITING_MAX)
         return [] if is_here else self._dial(Dial(action.peer, addresses))
 
     def _dial(self, dial: Dial) -> list[Action]:
-        return [] if dial.peer in self._handshake.blocked else [dial]
+        return [] if self._avoids(dial.peer) else [dial]
+
+    def _avoids(self, peer: bytes) -> bool:
+        return peer in self._handshake.blocked or self._shuns(peer)
+
+    def _shuns(self, peer: bytes) -> bool:
+        shunned = self._shunned.get(peer) if self._shunned else None
+        return shunned is not None and shunned.until > self._clock
 
     def _inside(self, action: object, now: float) -> list[object] | None:
         """What an action that stays inside this node leads to; None for one that the world carries out."""
@@ -410,6 +488,8 @@ class NodeCore:
                 return self._to_cohort(cohort, event, now)
             case Persisted(("admission", *_)) | PersistFailed(("admission", *_)):
                 return [*self._handshake.handle(event, now)]
+            case PeerUp(peer) if self._shuns(peer):
+                return [Disconnect(peer, "broke the rules a short while ago")]
             case PeerUp() | Clock() | Admit() | Revoke() | Block():
                 return [*self._handshake.handle(event, now)]
             case PeerDown():
@@ -419,6 +499,8 @@ class NodeCore:
             case SendFailed(peer, _, reason):
                 failed = self._rendezvous.failed(peer, now)
                 return [Report("send_failed", {"peer": peer.hex()[:16], "reason": reason}), *failed]
+            case Computed(_, Exception() as error) if not isinstance(error, PeerViolation):
+                return self._fault(event, error, now)  # its cohort's next deadline ends what it was for
             case Computed(("sum", cohort, *_)) | Looked(("sum", cohort, *_)):
                 return self._to_cohort(cohort, event, now)
             case Readdressed() | Kept():
@@ -468,6 +550,8 @@ class NodeCore:
         return []
 
     def _on_received(self, peer: bytes, data: bytes, now: float, *, forwarded: bool = False) -> list[object]:
+        if self._shuns(peer):
+            return []
         is_proven = self._handshake.hears(peer)
         if not is_proven and (forwarded or not admits(data) or len(data) > CREDENTIAL_BYTES):
             return []  # it may be honest and early; nothing of it is read
@@ -493,9 +577,20 @@ class NodeCore:
             del self._offences[next(iter(self._offences))]
         self._offences[peer] = count
         actions: list[object] = [Report("violation", {"peer": peer.hex()[:16], "reason": reason})]
-        if count % VIOLATIONS_MAX == 0:
+        if count % VIOLATIONS_MAX == 0 and peer != self._me:
+            self._shun(peer)
             actions.append(Disconnect(peer, f"broke the rules {count} times, last: {reason}"))
         return actions
+
+    def _shun(self, peer: bytes) -> None:
+        """With garbage, a peer buys ever less of this device's time, however often it connects."""
+        before = self._shunned.pop(peer, None)
+        for_s, most = SHUN_S
+        if before is not None and self._clock - before.until < FORGET_S:
+            for_s = min(2 * before.for_s, most)
+        if len(self._shunned) >= OFFENDERS_MAX:
+            del self._shunned[next(iter(self._shunned))]
+        self._shunned[peer] = Shunned(self._clock + for_s, for_s)
 
     def _on_message(self, peer: bytes, message: Message, now: float) -> list[object]:
         if peer == message.sender:

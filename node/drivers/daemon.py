@@ -8,8 +8,9 @@ these at once than is allowed, its task waits, and peers feel that in the mailbo
 Where much more time has gone by than this task meant to wait, the process or the machine stood still: the core hears of that
 before any alarm that is overdue, so that it does not take its own absence for everybody else's.
 
-An exception out of the core or out of a job is a bug, and a disk that fails leaves durability unknown: both end the
-daemon, which is safe at any moment, whereas going on in an unknown state is not.
+What raises inside the core or in a job is a bug, which the core tells as a "fault" and goes on: no peer's words may end a
+daemon. A disk that fails leaves durability unknown, and ends it, which is safe at any moment, whereas going on is not; so
+does a core that raises all the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,6 +46,7 @@ from gossip.events import (
     TimerFired,
     Train,
     Woke,
+    result_of,
 )
 from node.drivers.faults import FLUSH_S, Faults
 from node.drivers.figures import StepTimes
@@ -66,6 +68,7 @@ QUIET = {"phase", "send_failed"}  # reports that are only for debugging
 ALARMING = {
     "masks_off", "violation", "sum_refused", "sum_rejected", "shunned", "checkpoint_refused", "checkpoint_false", "persist_failed", "trainer_failed", "delta_dropped", "denied", "refused", "declined",
 }  # fmt: skip
+BROKEN = {"fault"}  # reports of a bug
 
 
 class Sent(Protocol):
@@ -128,7 +131,7 @@ class Daemon:
         return await told.receive()
 
     async def run(self) -> None:
-        """Until cancelled. Whatever the core, a job or a failing disk raises comes out of here."""
+        """Until cancelled. What a failing disk raises, or the core, comes out of here."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._persist)
             for _ in range(JOBS_AT_ONCE):
@@ -222,13 +225,15 @@ class Daemon:
     async def _compute(self) -> None:
         async for compute in self._jobs:
             # Abandoned where the daemon stops: a job is pure arithmetic.
-            result = await trio.to_thread.run_sync(compute.job.run, abandon_on_cancel=True)  # type: ignore[call-arg] # old stubs
+            result = await trio.to_thread.run_sync(result_of, compute.job, abandon_on_cancel=True)  # type: ignore[call-arg] # old stubs
             self._mailbox.put(Computed(compute.tag, result))
 
     # --- what is told -----------------------------------------------------------------------------------------
 
     async def _report(self, report: Report) -> None:
         level = "warning" if report.name in ALARMING else "debug" if report.name in QUIET else "info"
+        if report.name in BROKEN:
+            level = "error"
         getattr(self._log, level)(report.name, **report.fields)
         step = {"phase": report.fields.get("phase"), "settled": "SETTLED"}.get(report.name)
         if step is not None:

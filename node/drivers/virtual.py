@@ -39,6 +39,7 @@ from crypto.hashing import digest
 from crypto.identity import Identity
 from crypto.sized import sized_cryptography
 from gossip.commons import Commons
+from gossip.errors import GossamerError
 from gossip.events import (
     Abandon,
     Action,
@@ -75,6 +76,7 @@ from gossip.events import (
     Train,
     TrainerFailed,
     TrainerReady,
+    result_of,
 )
 from gossip.manifest import Swarm
 from gossip.membership import Settings
@@ -120,6 +122,10 @@ _NAMES: Final = {kind: kind.__name__.encode() for kind in get_args(Event)}
 
 
 Crypto = Literal["real", "sized"]
+
+
+class CoreFaultError(GossamerError):
+    """A core has told of a fault (`node.core`) among devices that keep to the protocol."""
 
 
 @contextlib.contextmanager
@@ -291,8 +297,14 @@ class VirtualSwarm:
         phases: Phases,
         report: Callable[[float, int, Report], None] = lambda _now, _device, _report: None,
         credentials: Sequence[Sequence[bytes]] = (),
+        hostile: bool = False,
     ) -> None:
-        """`credentials`: the statements with which each device begins, where certificates admit."""
+        """`credentials`: the statements with which each device begins, where certificates admit.
+
+        `hostile`: somebody here tries to break the cores. Where nobody does, a core that tells of a fault ends the run with
+        CoreFaultError: that is a bug of ours.
+        """
+        self._hostile = hostile
         self.now = 0.0
         self.events = 0
         self.sent_by_kind: Counter[str] = Counter()  # bytes of messages alone, of an announcement's each copy
@@ -441,11 +453,13 @@ class VirtualSwarm:
                     device.disk_free_s = max(self.now, device.disk_free_s) + device.hardware.commit_s
                     self._at(device.disk_free_s, self._commit, device, device.life, action)
                 case Report():
+                    if action.name == "fault" and not self._hostile:
+                        raise CoreFaultError(f"device {device.index}: {action.fields}")
                     self._report(self.now, device.index, action)
                 case CancelTimer(tag):
                     device.timers.pop(tag, None)
                 case Compute(tag, job):
-                    self._tell(device, device.hardware.job_s, Computed(tag, job.run()))
+                    self._tell(device, device.hardware.job_s, Computed(tag, result_of(job)))
                 case Publish(data):
                     self._hand_on(device, Announcement(device.index, data, {device.index}), device.index)
                 case Dial(peer, _):

@@ -281,12 +281,20 @@ async def test_a_job_runs_beside_the_loop_and_answers(store):
     assert answer.result != threading.get_ident()
 
 
-async def test_a_mistake_in_a_job_or_in_the_core_ends_the_daemon(store):
+async def test_a_mistake_in_a_job_is_the_cores_to_tell(store):
+    """What a peer sent is in the job, and it may have found our mistake: that ends no daemon."""
+    world = a_world(ScriptedCore([Compute(("x",), Mistake())]), store)
+    async with running(world):
+        await until(world.core, lambda: world.core.seen)
+    [answer] = world.core.seen
+    assert answer.tag == ("x",)
+    assert isinstance(answer.result, ZeroDivisionError)
+
+
+async def test_a_core_that_raises_ends_the_daemon(store):
     def mistaken(_event):
         raise ZeroDivisionError
 
-    with ends_by(ZeroDivisionError):
-        await a_world(ScriptedCore([Compute(("x",), Mistake())]), store).daemon.run()
     world = a_world(ScriptedCore(Received=mistaken), store)
     world.mailbox.received(ADA, b"")
     with ends_by(ZeroDivisionError):

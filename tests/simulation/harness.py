@@ -51,6 +51,7 @@ from gossip.events import (
     TimerFired,
     Train,
     TrainerReady,
+    result_of,
 )
 from gossip.fold import fold_all
 from gossip.manifest import (
@@ -201,8 +202,13 @@ class World:
         sums: int = 8,
         hubs: int = 0,
         admit: str = "members",
+        hostile: bool = False,
     ) -> None:
-        """`admit` = "invite": the first device has certified the others, each of whom knows its own certificate alone."""
+        """`admit` = "invite": the first device has certified the others, each of whom knows its own certificate alone.
+
+        `hostile`: somebody tries to break the cores; in no other world may one of them tell of a fault.
+        """
+        self.hostile = hostile
         self.seed = seed
         self.rng = random.Random(seed)
         self.faults = faults or Faults(until=0.0)
@@ -408,7 +414,7 @@ class World:
                 self._later(self.rng.uniform(0.001, 0.02), self._commit_next, device, device.incarnation)
             case Compute(tag, job):
                 self.observer.computing(device, job)
-                self._tell(device, self.rng.uniform(0.001, 0.01), Computed(tag, job.run()))
+                self._tell(device, self.rng.uniform(0.001, 0.01), Computed(tag, result_of(job)))
             case Train(phase, _, _, _):
                 device.phase = phase
                 self._tell(device, self.rng.uniform(*TRAIN_S), Eligible(phase, 5))
@@ -423,6 +429,7 @@ class World:
                 self._tell(device, 0.01, Evaluated(round_, 0.5, 1.0))
             case Report():
                 self.reports.append((self.now, device.index, action))
+                self.observer.require(action.name != "fault" or self.hostile, f"a fault: {action.fields}")
                 if action.name == "settled":
                     self.observer.settled(device, action.fields["cohort"], action.fields["outcome"])
                 self._maybe_crash(device, action)
@@ -672,3 +679,4 @@ class Observer:
         self.require(len(core._cohorts) <= node_core.COHORTS_MAX, "I5: cohorts")
         self.require(len(core._books.outstanding) <= 8, "I5: outstanding")
         self.require(len(core._offences) <= node_core.OFFENDERS_MAX, "I5: offenders")
+        self.require(len(core._shunned) <= node_core.OFFENDERS_MAX, "I5: shunned")

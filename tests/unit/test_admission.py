@@ -1,9 +1,13 @@
 """Chains of certificates: what holds, what ends one, and that the order in which a device is told changes nothing."""
 
+import contextlib
 import random
+import sys
+from collections.abc import Iterator
+from types import FrameType
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.hashing import digest
@@ -11,8 +15,11 @@ from crypto.identity import Identity
 from gossip import admission as admission_module
 from gossip.admission import (
     CLOCK_SLACK_S,
+    SECONDS_MAX,
     Admission,
+    Certificate,
     Refusal,
+    Revocation,
     Why,
     crowd,
     issue,
@@ -270,6 +277,149 @@ def test_any_order_gives_the_same(told: list[bytes], dice: random.Random):
         assert at_once.chain(who.public_key) == slowly.chain(who.public_key)
 
 
+class TooManyStepsError(AssertionError):
+    pass
+
+
+@contextlib.contextmanager
+def at_most(steps: int) -> Iterator[None]:
+    """Fails as soon as so many lines of gossip/admission.py have run: no clock tells how slow a machine is."""
+    left = steps
+
+    def count(_frame: FrameType, event: str, _argument: object) -> object:
+        nonlocal left
+        left -= event == "line"
+        if left < 0:
+            raise TooManyStepsError(f"more than {steps} steps")
+        return count
+
+    def enter(frame: FrameType, _event: str, _argument: object) -> object:
+        return count if frame.f_code.co_filename == admission_module.__file__ else None
+
+    before = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+WIDE = tiny_swarm(FOUNDER, [], admit="invite", invitations=Invitations(invites_max=200, depth_max=4))
+
+
+def ask_everything(admission: Admission, device: Identity) -> tuple[object, ...]:
+    key = device.public_key
+    return (
+        admission.judge(key, NOW),
+        admission.chain(key),
+        admission.line(key),
+        admission.depth_left(key, NOW),
+        admission.may_revoke(STRANGER.public_key, key),
+        admission.may_revoke(EVA.public_key, key),
+    )
+
+
+def test_a_line_that_certifies_itself_over_and_over_costs_no_search_of_all_its_chains():
+    """160 certificates a generation are four million chains."""
+    told = [issue(FOUNDER, WIDE.id, ANA.public_key, 0, NOW, NOW + YEAR, 3)]
+    for depth, (inviter, device) in enumerate([(CAT, DAN), (BEN, CAT), (ANA, BEN)]):
+        told += [
+            issue(inviter, WIDE.id, device.public_key, serial, NOW, NOW + YEAR + 7 * serial % 100, depth)
+            for serial in range(160)
+        ]
+    told.append(issue(FOUNDER, WIDE.id, EVA.public_key, 1, NOW, NOW + YEAR, 3))
+    admission = Admission(WIDE, FOUNDER.public_key)
+    with at_most(200_000):
+        admission.add(told)
+    assert len(admission.ids()) == 482
+    with at_most(40_000):
+        judged = ask_everything(admission, DAN)
+    assert judged[0] is None
+    assert judged[2:] == (ANA.public_key, 0, False, False)
+    assert len(judged[1]) == 4
+
+
+@pytest.mark.parametrize("spread", [0, 1])
+def test_revocations_within_chains_cost_no_more_than_each_pair_of_generations(spread: int):
+    """So many certificates a device, and every inviter's inviter has revoked it: no chain of theirs holds, one does."""
+    n = 12
+    above, middle, below = (
+        [Identity(digest("league", bytes([rank, i]))) for i in range(n)] for rank in range(3)
+    )
+    later = NOW + 3 * YEAR
+    told = [issue(FOUNDER, WIDE.id, who.public_key, i, NOW, later, 3) for i, who in enumerate(above)]
+    for depth, (inviters, devices) in ((2, (above, middle)), (1, (middle, below))):
+        told += [
+            issue(inviter, WIDE.id, device.public_key, serial, NOW, later + spread * 60 * serial, depth)
+            for inviter in inviters
+            for serial, device in enumerate(devices)
+        ]
+    told += [issue(who, WIDE.id, DAN.public_key, n, NOW, later, 0) for who in below]
+    told += [revoke(who, WIDE.id, device.public_key) for who in above for device in below]
+    honest = issue(FOUNDER, WIDE.id, DAN.public_key, n, NOW, NOW + YEAR, 0)
+    admission = Admission(WIDE, FOUNDER.public_key)
+    admission.add(told)
+    with at_most(40 * n**3):
+        refused = ask_everything(admission, DAN)
+    assert isinstance(refused[0], Refusal)
+    assert refused[0].why is Why.REVOKED
+    assert refused[3] == -1
+    admission.add([honest])
+    with at_most(40 * n**3):
+        judged = ask_everything(admission, DAN)
+    assert judged[:4] == (None, (honest,), DAN.public_key, 0)
+    with at_most(2_000):
+        assert admission.may_revoke(above[0].public_key, DAN.public_key)
+
+
+def every_path(told: list[bytes], device: bytes, depth: int = -1) -> Iterator[list[Certificate]]:
+    """All chains to a device that the statements make, with no thought of time."""
+    for raw in told:
+        said = open_statement(SWARM.id, raw).said
+        if isinstance(said, Certificate) and said.device == device and said.depth > depth:
+            if said.inviter == FOUNDER.public_key:
+                yield [said]
+            else:
+                for path in every_path(told, said.inviter, said.depth):
+                    yield [*path, said]
+
+
+@given(st.lists(st.sampled_from(EVERYTHING), max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_the_best_chain_is_the_best_of_all_that_there_are(told: list[bytes]):
+    admission = knowing(*told)
+    held = list(admission.without(()))
+    said = [open_statement(SWARM.id, raw).said for raw in held]
+    revoked = {(each.by, each.device) for each in said if isinstance(each, Revocation)}
+    numbers: dict[object, set[bytes]] = {}
+    for each in said:
+        if isinstance(each, Certificate):
+            numbers.setdefault((each.inviter, each.serial), set()).add(each.device)
+    for who in PEOPLE[1:]:
+        lasting, depths = [], []
+        for path in every_path(held, who.public_key):
+            above = {FOUNDER.public_key}
+            for each in path:
+                if {(by, each.device) for by in above} & revoked or len(
+                    numbers[each.inviter, each.serial]
+                ) > 1:
+                    break
+                above.add(each.device)
+            else:
+                lasting.append(min(each.expires_s for each in path))
+                depths.append(path[-1].depth)
+        chain = [open_statement(SWARM.id, raw).said.expires_s for raw in admission.chain(who.public_key)]
+        if lasting:
+            assert min(chain) == max(lasting)
+        assert admission.belongs(who.public_key, NOW) == bool(lasting)
+        assert admission.depth_left(who.public_key, NOW) == max(depths, default=-1)
+        for by in PEOPLE[1:]:
+            is_above = any(
+                by.public_key == each.inviter for path in every_path(held, who.public_key) for each in path
+            )
+            assert admission.may_revoke(by.public_key, who.public_key) == (is_above and by is not who)
+
+
 def people(**lines: int) -> dict[bytes, bytes]:
     """So many devices of each line."""
     return {f"{line}{i}".encode(): line.encode() for line, count in lines.items() for i in range(count)}
@@ -302,3 +452,12 @@ def test_one_line_does_not_surround_a_member_where_others_could_be_chosen(
 def test_an_id_is_of_what_is_said():
     assert statement_id(LINE[0]) == open_statement(SWARM.id, LINE[0]).id
     assert statement_id(LINE[0]) != statement_id(LINE[1])
+
+
+def test_every_time_that_may_be_said_can_be_written():
+    for at_s in (0, SECONDS_MAX):
+        assert "expired on" in Refusal(Why.EXPIRED, at_s).of("its")
+    late = issue(FOUNDER, SWARM.id, ANA.public_key, 0, NOW, SECONDS_MAX, 0)
+    assert knowing(late).refusal(ANA.public_key, SECONDS_MAX + CLOCK_SLACK_S).endswith("9999-12-31 23:59 UTC")
+    with pytest.raises(PeerViolation):
+        knowing(issue(FOUNDER, SWARM.id, ANA.public_key, 0, NOW, SECONDS_MAX + 1, 0))
