@@ -45,6 +45,8 @@ class League:
     seed: int = 0
     plain: OrderedDict[bytes, dict[int, Integers]] = field(default_factory=OrderedDict)  # by cohort and place
 
+    forged: OrderedDict[bytes, Integers] = field(default_factory=OrderedDict)  # by cohort
+
     def among(self, members: Sequence[bytes]) -> list[int]:
         """The places of its own in a cohort."""
         return [place for place, member in enumerate(members) if member in self.identities]
@@ -53,6 +55,11 @@ class League:
         self.plain.setdefault(cohort, {})[place] = values
         while len(self.plain) > COHORTS_KEPT:
             self.plain.popitem(last=False)
+
+    def agree(self, cohort: bytes, values: Integers) -> None:
+        self.forged[cohort] = values
+        while len(self.forged) > COHORTS_KEPT:
+            self.forged.popitem(last=False)
 
 
 @dataclass(frozen=True)

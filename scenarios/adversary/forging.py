@@ -40,7 +40,15 @@ class Forge(Behaviour):
     def add(self, added: Added) -> None:
         running = self.core.running
         if running is not None and running.member.cohort.id == added.job.cohort.id:
-            added.give(self.forged(Sum(running.member, added.values, added.most)))
+            added.give(self._agreed(Sum(running.member, added.values, added.most)))
+
+    def _agreed(self, true: Sum) -> Integers:
+        """Where both aggregators are of the league, they forge the same."""
+        agreed = self.league.forged.get(true.member.cohort.id)
+        if agreed is None:
+            agreed = self.forged(true)
+            self.league.agree(true.member.cohort.id, agreed)
+        return agreed
 
     def after(self, now: float) -> Iterable[Action]:
         running = self.core.running
@@ -50,6 +58,8 @@ class Forge(Behaviour):
         cohort = member.cohort
         if cohort.id in self._raced or not member.last_phase or cohort.aggregators[1] != self.core.me:
             return ()
+        if cohort.aggregators[0] in self.league.identities:
+            return ()  # which tells them the same anyway
         self._raced[cohort.id] = None
         while len(self._raced) > RACES_KEPT:
             del self._raced[next(iter(self._raced))]
@@ -61,7 +71,7 @@ class Forge(Behaviour):
         if not own or not contributors:
             return ()
         guess = sum(own.values()) * len(contributors) // len(own)
-        values = self.forged(Sum(member, np.asarray(guess), self._most(len(contributors))))
+        values = self._agreed(Sum(member, np.asarray(guess), self._most(len(contributors))))
         frame = self.core.frame(
             proposal(self.core.examples, member, values, len(contributors)), cohort.id, member.place
         )
