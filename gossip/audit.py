@@ -9,9 +9,9 @@ the aggregator knew, which is the sum and nothing else (docs/threat-model.md, "b
                                             <- AUDITED, n of them --
     the same body: the aggregator is honest
     another one: it forged                  -- ACCUSATION -> all members, each of whom asks for an audit of its own
-    nothing within AUDIT_STEPS              the aggregator is shunned for a while, as after a refused sum
+    nothing within AUDIT_STEPS              the aggregator is distrusted for a while, as after a refused sum
 
-Nobody believes an accusation: whoever finds the sum right shuns the accuser instead. Whoever has found one forgery audits
+Nobody believes an accusation: whoever finds the sum right distrusts the accuser instead. Whoever has found one forgery audits
 ALARMED times as often for a while: forgers come in company. The draw is each member's own, so that a forger cannot know.
 
 **What it gains.** A forger that stays below what members look for (`gossip.secure_sum`), by publishing zeros, say, spoils 1 / AUDITS

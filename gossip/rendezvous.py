@@ -25,7 +25,7 @@ When the history grows, all ranks change at once: whoever waits asks the new fir
 the first forgets its bag.
 
 Of the READYs in its bag a leader draws those of devices that were in refused sums, or left sums, more rarely (`gossip.suspicion`),
-and whoever is shunned is asked to lead last of all; both are one device's own opinions, and a device whom another leaves out is taken
+and whoever is distrusted is asked to lead last of all; both are one device's own opinions, and a device whom another leaves out is taken
 by the next.
 
 A leader has no power but to leave somebody out: the roster holds the members' own signed READYs, and a member signs one
@@ -152,7 +152,7 @@ class Rendezvous:
         self.asked = None
         return [CancelTimer(("rendezvous", "asked"))]
 
-    def advance(self, round_: int, now: float, *, drawn: bool = False) -> list[Action]:
+    def advance(self, round_: int, *, drawn: bool = False) -> list[Action]:
         """The history has grown: READYs are for `round_` from now on.
 
         `drawn`: the lottery decides about them, for each round anew.
@@ -328,9 +328,9 @@ class Rendezvous:
         return self._rank(round_, {*(self._candidates() or self._live()), self._me})
 
     def _rank(self, round_: int, peers: Iterable[bytes]) -> list[bytes]:
-        """Who is shunned comes last, so a bag is never handed to one; all others rank as everywhere."""
+        """Who is distrusted comes last, so a bag is never handed to one; all others rank as everywhere."""
         ranked = ranking(self._swarm, round_, peers, self._is_hub)
-        return sorted(ranked, key=lambda peer: self._suspicion.shuns(peer, round_))
+        return sorted(ranked, key=lambda peer: self._suspicion.distrusts(peer, round_))
 
     def _wait(self, now: float) -> list[Action]:
         self._closing_at = now + self._gather_s

@@ -10,13 +10,13 @@ cleared; the others soon are.
     REJECT was certified                           its contributors: one more refusal in a row
     it holds                                       its contributors: no refusal, no absence
     it holds, or was refused or lost               members that were not in it: one more absence in a row
-    this member refused what an aggregator showed  that aggregator: it is *shunned* for 2^k rounds, k the times in a row
-    and signed another one's sum of this cohort    the same, with SHUNNED_MAX rounds at once: one of the two lied
-    an audit found a forgery (`gossip.audit`)      that aggregator: it is shunned for good
+    this member refused what an aggregator showed  that aggregator: it is *distrusted* for 2^k rounds, k the times in a row
+    and signed another one's sum of this cohort    the same, with DISTRUSTED_MAX rounds at once: one of the two lied
+    an audit found a forgery (`gossip.audit`)      that aggregator: it is distrusted for good
 
 A leader draws for each device that has r refusals and absences in a row, in each round anew: it takes it with a chance of
 2^-min(r, DOUBLINGS_MAX), else leaves it for a later cohort. Nobody is shut out for ever, and an honest device that was in bad
-company is back after its first sum that holds. Who is shunned is asked to lead or to add up last of all.
+company is back after its first sum that holds. Who is distrusted is asked to lead or to add up last of all.
 
 These are one device's own opinions. They decide whom it meets, never what it folds, so replicas cannot differ by them. What can
 be gained: bad devices that refuse honest sums, or leave them, can make honest ones look bad to each other, as long as they are
@@ -31,7 +31,7 @@ from gossip.aggregate import ROUND_MAX
 
 DOUBLINGS_MAX = 6  # one in 64 rounds is left to whoever never was in a sum that holds
 ABSENCES_FREE = 1  # in a row: connections break, and phones sleep
-SHUNNED_MAX = 64  # rounds
+DISTRUSTED_MAX = 64  # rounds
 KNOWN_MAX = 1024  # devices of which anything is noted; the oldest note goes
 
 
@@ -40,7 +40,7 @@ class Record:
     refused: int = 0  # sums in a row
     absent: int = 0  # sums in a row
     offended: int = 0  # in a row, as aggregator
-    shunned_until: int = 0  # round
+    distrusted_until: int = 0  # round
 
     @property
     def streak(self) -> int:
@@ -76,12 +76,12 @@ class Suspicion:
             return
         record = self._of(aggregator)
         record.offended += 1
-        rounds = SHUNNED_MAX if certain else min(SHUNNED_MAX, 1 << record.offended)
-        record.shunned_until = max(record.shunned_until, round_ + rounds)
+        rounds = DISTRUSTED_MAX if certain else min(DISTRUSTED_MAX, 1 << record.offended)
+        record.distrusted_until = max(record.distrusted_until, round_ + rounds)
 
     def forged(self, aggregator: bytes) -> None:
         """This device has seen it: an audit. It is never led by it again, until it starts anew."""
-        self._of(aggregator).shunned_until = ROUND_MAX + 1
+        self._of(aggregator).distrusted_until = ROUND_MAX + 1
 
     def added_up(self, aggregator: bytes) -> None:
         """A sum that it led holds."""
@@ -117,10 +117,10 @@ class Suspicion:
         record = self._records.get(peer)
         return 0 if record is None else record.streak
 
-    def shuns(self, peer: bytes, round_: int) -> bool:
+    def distrusts(self, peer: bytes, round_: int) -> bool:
         """Whether this device would rather not be led by it."""
         record = self._records.get(peer)
-        return record is not None and round_ < record.shunned_until
+        return record is not None and round_ < record.distrusted_until
 
     def doubted(self) -> dict[bytes, int]:
         """Refusals and absences in a row, of all that have some."""

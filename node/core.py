@@ -284,7 +284,7 @@ class NodeCore:
             manifest.cohorts,
             lambda: self._membership.live(self._clock),
             self._turns.candidates,
-            lambda peer: self._membership.is_hub(peer) and not self._shuns(peer),
+            lambda peer: self._membership.is_hub(peer) and not self._distrusts(peer),
             self._membership.neighbours.__contains__,
             self._suspicion,
         )
@@ -837,7 +837,7 @@ class NodeCore:
 
     def _objects(self, roster: Roster, leader: bytes) -> str:
         """Why this device does not sum in this cohort; nothing if it does."""
-        if self._shuns(leader) and leader != self._me:
+        if self._distrusts(leader) and leader != self._me:
             return "a leader whose sums this device has refused"
         if roster.round < self._history.round:
             return "a round that is long over"
@@ -973,8 +973,9 @@ class NodeCore:
         after = ((self._replica.x + change) * UNIT).astype(np.float32)
         return [Look(inspect.tag, self._model, after)]
 
-    def _shuns(self, peer: bytes) -> bool:
-        return self._suspicion.shuns(peer, self._turns.next_round)
+    def _distrusts(self, peer: bytes) -> bool:
+        """Whether this device would rather not be led by it."""
+        return self._suspicion.distrusts(peer, self._turns.next_round)
 
     def _note_refusal(self, refused: Refused) -> list[object]:
         running = self._cohorts[refused.cohort]
@@ -985,7 +986,7 @@ class NodeCore:
             "peer": refused.aggregator.hex()[:16],
             "reason": refused.reason,
         }
-        return [Report("shunned" if refused.certain else "sum_refused", facts)]
+        return [Report("distrusted" if refused.certain else "sum_refused", facts)]
 
     def _note_rejection(self, cohort: bytes, contributors: list[int]) -> list[object]:
         members = self._cohorts[cohort].member.cohort.members
@@ -1235,7 +1236,7 @@ class NodeCore:
             self._phase = None
             actions += self._rendezvous.withdraw()
         else:
-            actions += self._rendezvous.advance(self._turns.next_round, now, drawn=self._turns.drawn)
+            actions += self._rendezvous.advance(self._turns.next_round, drawn=self._turns.drawn)
         if self._nobody_wants(self._phase, now):
             actions += self._give_up()
         phase = self._phase

@@ -22,6 +22,9 @@ from rich.text import Text
 from gossip.errors import GossamerError
 from gossip.manifest import MASKS_OFF
 from node.drivers.virtual import Crypto, cryptography
+from scenarios.adversary import BEHAVIOURS
+from scenarios.adversary.wanted import AdversaryTable
+from scenarios.adversary.wanted import read as read_adversary
 from scenarios.baselines.settings import NAMES
 from scenarios.namespaces import refuse_unable
 from scenarios.progress import Display, display
@@ -35,7 +38,7 @@ from scenarios.simulate_report import (
     outcome,
     print_simulation,
 )
-from scenarios.spec import VIRTUAL_DEVICES_MAX, OptionError, Plan, find_scenario, plan, without_masks
+from scenarios.spec import VIRTUAL_DEVICES_MAX, OptionError, Plan, find_scenario, honest, plan, without_masks
 from scenarios.swarm import run
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
@@ -125,6 +128,8 @@ def simulate(
     until_accuracy: float | None = None,
     tune: bool = False,
     until_s: float | None = None,
+    data: str | None = None,
+    adversary: str | None = None,
     json: Path | None = None,
     report: Path | None = None,
 ) -> int:
@@ -156,6 +161,13 @@ def simulate(
         Try the grid of learning rates and local steps for each algorithm, with the first seed.
     until_s
         End after so many virtual seconds, where nobody trains (the scenario `scale`).
+    data
+        Which part of the data each device holds, instead of what the scenario says, such as `dirichlet={index}/{count}@0.3`.
+    adversary
+        So many devices do not follow the protocol, instead of what the scenario says: BEHAVIOUR=SHARE or BEHAVIOUR=COUNT, with + between
+        several, `none` for nobody; with commas between them, one run for each. `none,forge=0.2` shows what it costs to be
+        attacked. BEHAVIOUR:hub devices say that they are well connected. Behaviours: see docs/adversary.md. All figures
+        are of the honest devices.
     json
         Write all figures to this file.
     report
@@ -170,7 +182,10 @@ def simulate(
         _refuse_json(json)
         write_page = None if report is None else _page_writer(report)
         algorithms = _algorithms(algorithm, tune)
-        plans = _seeded(find_scenario(scenario), nodes, rounds, seed, seeds, until_accuracy)
+        adversaries = _adversaries(adversary, algorithms)
+        plans = _seeded(
+            find_scenario(scenario), nodes, rounds, seed, seeds, until_accuracy, data, adversaries
+        )
         first = plans[0]
         stderr.print(Text(f"{first.name}: {first.summary}"), soft_wrap=True)
         if first.faults:
@@ -298,7 +313,7 @@ def _simulation(
         return Run(chosen, progress, masks=masks, crypto=crypto)
     from scenarios.baselines.run import BaselineRun  # noqa: PLC0415
 
-    return BaselineRun(chosen, algorithm, progress)
+    return BaselineRun(honest(chosen), algorithm, progress)
 
 
 def _tuned(chosen: Plan, algorithms: Sequence[str], progress: Display) -> Iterator[tuple[RunReport, bool]]:
@@ -358,20 +373,45 @@ def _seeded(
     seed: int | None,
     seeds: int,
     until_accuracy: float | None,
+    data: str | None,
+    adversaries: Sequence[Sequence[AdversaryTable] | None],
 ) -> list[Plan]:
-    """A plan for each seed. Raises ConfigError, OptionError."""
+    """A plan for each seed and adversary. Raises ConfigError, OptionError."""
     if not 1 <= seeds <= SEEDS_MAX:
         raise OptionError(f"--seeds {seeds}: expected 1 to {SEEDS_MAX}")
     if until_accuracy is not None and not 0 < until_accuracy <= 1:
         raise OptionError(f"--until-accuracy {until_accuracy}: expected more than 0, and at most 1")
     first = plan(path, nodes=nodes, rounds=rounds, seed=seed, devices_max=VIRTUAL_DEVICES_MAX)
-    others = [
-        plan(path, nodes=nodes, rounds=rounds, seed=each, devices_max=VIRTUAL_DEVICES_MAX)
-        for each in range(first.seed + 1, first.seed + seeds)
+    plans = [
+        plan(
+            path,
+            nodes=nodes,
+            rounds=rounds,
+            seed=each,
+            devices_max=VIRTUAL_DEVICES_MAX,
+            data=data,
+            adversaries=bad,
+        )
+        for each in range(first.seed, first.seed + seeds)
+        for bad in adversaries
     ]
     if until_accuracy is None:
-        return [first, *others]
-    return [replace(each, target_accuracy=until_accuracy) for each in (first, *others)]
+        return plans
+    return [replace(each, target_accuracy=until_accuracy) for each in plans]
+
+
+def _adversaries(said: str | None, algorithms: Sequence[str]) -> list[Sequence[AdversaryTable] | None]:
+    """One for each run of a seed; None: as the scenario's file says. Raises OptionError."""
+    if said is None:
+        return [None]
+    if algorithms != [GOSSAMER]:
+        raise OptionError("--adversary: gossamer alone can be attacked; leave --algorithm out")
+    try:
+        return [
+            () if each == "none" else tuple(map(read_adversary, each.split("+"))) for each in said.split(",")
+        ]
+    except ValueError as error:
+        raise OptionError(f"--adversary: {error}; behaviours: {', '.join(BEHAVIOURS)}") from error
 
 
 def _refuse_json(path: Path | None) -> None:

@@ -9,6 +9,7 @@ two looks.
 """
 
 import contextlib
+import math
 import os
 import time  # noqa: TID251 - a run tells how long it took whoever waited for it
 from collections.abc import Callable, Iterator, Sequence
@@ -25,10 +26,14 @@ from gossip.fold import UNIT
 from gossip.manifest import MASKS_OFF
 from models.batched import BatchedTrainer
 from models.datasets import DataError
+from models.judge import Judge
 from models.partition import parts_of
 from models.tasks import load_task
 from models.training import PhaseError
 from node.drivers.virtual import Crypto, Device, Phases, VirtualSwarm
+from scenarios.adversary.casting import cast_of
+from scenarios.adversary.effects import AdversaryReport, Effects
+from scenarios.adversary.examples import backdoor_judge, poisoned
 from scenarios.cuts import Parting, devices_of, sides_of
 from scenarios.forecast import left_s
 from scenarios.progress import Display, VirtualSnapshot
@@ -43,6 +48,7 @@ SETTLE_S = 60.0  # for all to know the same history, once the last round is done
 STALL_STEPS = 40  # of a sum, without any fold
 STALL_S = 120.0
 HASHED_KEPT = 64  # models, by which a device's is told to be another's
+OWN_EXAMPLES = 32  # by which a bad device judges a model
 LANES = 2  # threads that train; a number of its own, as sums round by how devices are grouped
 
 Clock = Callable[[], float]
@@ -74,8 +80,20 @@ class TimedTraining:
         try:
             dataset = task.load(None, os.environ)
             parts = parts_of(dataset, [device.data for device in plan.devices], plan.seed)
+            self._own = [dataset.take(part[:OWN_EXAMPLES]) for part in parts]
+            self._backdoor = next(
+                (
+                    backdoor_judge(task, dataset, table, plan.judged)
+                    for table in plan.adversaries
+                    if table.behaviour == "backdoor"
+                ),
+                None,
+            )
+            dataset, parts = poisoned(dataset, parts, plan.hostile)
         except DataError as error:
             raise DataMissing(str(error)) from error
+        self._task = task
+        self._judges: dict[int, Judge] = {}  # by device
         identities = [identity_of(plan.seed, index) for index in range(len(plan.devices))]
         self._trainer = BatchedTrainer(
             task,
@@ -121,6 +139,21 @@ class TimedTraining:
             return self.evaluate(model)[0]
         except (ArithmeticError, PhaseError):
             return 0.0
+
+    def own_loss(self, device: int, model: Floats) -> float:
+        """On a few of a device's true examples; infinite where it is not a number."""
+        judge = self._judges.get(device)
+        if judge is None:
+            judge = self._judges[device] = Judge(self._task, *self._own[device])
+        with self._timed():
+            try:
+                return judge.score(model).loss
+            except (ArithmeticError, PhaseError):
+                return math.inf
+
+    def backdoor_success(self, model: Floats) -> float | None:
+        """The share of stamped test examples that a model reads as the target; None without a backdoor."""
+        return None if self._backdoor is None else self._backdoor.score(model).accuracy
 
     def evaluate(self, model: Floats) -> tuple[float, float]:
         """All devices are judged on the same test set, so an equal model is judged once."""
@@ -176,18 +209,23 @@ class Run:
         phases: Phases = self._training
         initial = np.frombuffer(self._training.opened.initial, "<i8").astype(np.int64)
         swarm = found(plan, self._training.opened)
+        identities = [identity_of(plan.seed, index) for index in range(len(plan.devices))]
         self.world = VirtualSwarm(
             seed=plan.seed,
             swarm=swarm,
             credentials=credentials(plan, swarm),
             initial=initial,
             devices=[
-                (identity_of(plan.seed, index), hardware_of(table, plan.seed, index))
+                (identities[index], hardware_of(table, plan.seed, index))
                 for index, table in enumerate(plan.hardware)
             ],
             phases=phases,
             report=self._hear,
+            make_core=cast_of(identities, plan.hostile, plan.seed, self._training.own_loss),
         )
+        self._effects = Effects([each.public_key for each in identities], plan.hostile)
+        # The instrument looks at these alone: what bad devices say of themselves is nothing.
+        self._honest = [device for device in self.world.devices if plan.hostile[device.index] is None]
         count = len(plan.devices)
         slowest_s = max(table.step_s for table in plan.hardware)
         phase_s = slowest_s * plan.swarm.training.min_steps
@@ -238,9 +276,22 @@ class Run:
 
     @property
     def _up(self) -> list[Device]:
-        return [device for device in self.world.devices if device.core is not None]
+        """Of the honest ones."""
+        return [device for device in self._honest if device.core is not None]
+
+    @property
+    def _scores(self) -> list[float]:
+        """The honest devices' accuracies."""
+        return [self._accuracies[device.index] for device in self._honest]
+
+    @property
+    def _round(self) -> int:
+        return max(self._rounds[device.index] for device in self._honest)
 
     def _hear(self, now: float, device: int, report: Report) -> None:
+        if self._plan.hostile[device] is not None:
+            return
+        self._effects.hear(device, report)
         if report.name == "folded":
             round_ = report.fields["round"]
             assert isinstance(round_, int)
@@ -251,7 +302,7 @@ class Run:
     # --- the instrument --------------------------------------------------------------------------------------
 
     def _probe(self) -> None:
-        for device in self.world.devices:
+        for device in self._honest:
             if device.core is None or not self._changed[device.index]:
                 continue
             self._changed[device.index] = False
@@ -259,11 +310,9 @@ class Run:
         if self.world.now >= self._compare_at:
             self._compare_at = self.world.now + COMPARE_S
             self._compare_replicas()
-        self._curve.append(
-            point_of(self.world.now, self._moved_bytes() / len(self._accuracies), self._accuracies)
-        )
+        self._curve.append(point_of(self.world.now, self._moved_bytes() / len(self._honest), self._scores))
         target = self._plan.target_accuracy
-        if target is not None and mean(self._accuracies) >= target:
+        if target is not None and mean(self._scores) >= target:
             self._reached_s = self.world.now
 
     # --- cuts ------------------------------------------------------------------------------------------------
@@ -277,12 +326,14 @@ class Run:
         """Take links down and bring them back when it is time, and note when all replicas are equal again."""
         world = self.world
         for parting in self._partings:
-            home, down, round_ = parting.cut.home, self._down, max(self._rounds)
+            home, down, round_ = parting.cut.home, self._down, self._round
             if parting.begins(world.now, round_, down):
                 world.cut(self._homes[home])
                 parting.cut_at = self._moment(f"{home} is cut off")
             elif parting.ends(
-                world.now, round_, idle=all(each >= self._plan.rounds for each in self._rounds)
+                world.now,
+                round_,
+                idle=all(self._rounds[each.index] >= self._plan.rounds for each in self._honest),
             ):
                 parting.sides = [self._side(homes) for homes in sides_of(list(self._homes), down)]
                 world.heal(self._homes[home])
@@ -291,11 +342,11 @@ class Run:
         if waiting and not self._down and self._compare_replicas() == 1:
             moment = self._moment("all replicas are equal")
             for parting in waiting:
-                parting.equal_at, parting.accuracy_equal = moment, mean(self._accuracies)
+                parting.equal_at, parting.accuracy_equal = moment, mean(self._scores)
 
     def _moment(self, what: str) -> Moment:
         """Now; `what` happened."""
-        moment = Moment(round(self.world.now, 3), max(self._rounds))
+        moment = Moment(round(self.world.now, 3), self._round)
         self._display.say(f"{moment.at_s:7.1f} virtual s  round {moment.round}: {what}")
         return moment
 
@@ -311,7 +362,7 @@ class Run:
     def _compare_replicas(self) -> int:
         """How many histories there are among the devices that are up. Raises Broken where one has two models."""
         replicas: dict[object, object] = {}
-        for device in self.world.devices:
+        for device in self._honest:
             if device.core is not None:
                 status = device.core.status(self.world.now)
                 known = replicas.setdefault(status["history_digest"], status["replica_sha256"])
@@ -323,6 +374,8 @@ class Run:
         plan = self._plan
         again = f"gossamer simulate {plan.name} --nodes {len(plan.devices)} --seed {plan.seed} --rounds {plan.rounds}"
         again += "" if self._masks else " --no-masks"
+        again += "" if plan.data is None else f" --data '{plan.data}'"
+        again += f" --adversary {'+'.join(map(str, plan.adversaries))}" if plan.adversaries else ""
         return Broken(
             f"{what} (virtual second {self.world.now:.6f}, event {self.world.events}); replay: {again}"
         )
@@ -336,24 +389,24 @@ class Run:
                 at_s=at_s,
                 up=sum(device.core is not None for device in world.devices),
                 devices=len(world.devices),
-                round=max(self._rounds),
+                round=self._round,
                 rounds=self._plan.rounds,
-                accuracy=mean(self._accuracies),
+                accuracy=mean(self._scores),
                 sent_bytes=sum(device.traffic.sent for device in world.devices),
                 note=note_of(self._crypto),
-                left_s=left_s(at_s, max(self._rounds), self._plan.rounds, curve, target),
+                left_s=left_s(at_s, self._round, self._plan.rounds, curve, target),
                 virtual_s=world.now,
                 target=target,
             )
         )
 
     def _moved_bytes(self) -> int:
-        """By all devices, sent plus received."""
-        return sum(device.traffic.sent + device.traffic.received for device in self.world.devices)
+        """By all honest devices, sent plus received."""
+        return sum(device.traffic.sent + device.traffic.received for device in self._honest)
 
     def report(self) -> RunReport:
         world = self.world
-        devices = world.devices
+        devices = self._honest
         return RunReport(
             algorithm="gossamer",
             seed=self._plan.seed,
@@ -362,20 +415,32 @@ class Run:
             time_s=round(world.now if self._reached_s is None else self._reached_s, 3),
             bytes_per_device=self._moved_bytes() / len(devices),
             local_steps_per_device=mean(world.steps(device) for device in devices),
-            final_accuracy=mean(self._accuracies),
-            worst_accuracy=min(self._accuracies),
-            rounds=max(self._rounds),
+            final_accuracy=mean(self._scores),
+            worst_accuracy=min(self._scores),
+            rounds=self._round,
             trace_sha256=world.trace_sha256,
             wall_s=round(self._clock() - self._began, 2),
             training_wall_s=round(self._training.wall_s, 2),
             sent_per_device=mean(device.traffic.sent for device in devices),
-            sent_by_kind={kind: size / len(devices) for kind, size in sorted(world.sent_by_kind.items())},
+            sent_by_kind={
+                kind: size / len(world.devices) for kind, size in sorted(world.sent_by_kind.items())
+            },
             events=world.events,
             problem=self._problem,
             crypto=self._crypto,
             parameters=_parameters(self._plan),
             curve=self._curve,
             cuts=tuple(parting.report() for parting in self._partings),
+            adversary=self._adversary(),
+        )
+
+    def _adversary(self) -> AdversaryReport | None:
+        if len(self._honest) == len(self.world.devices):
+            return None
+        seen = [self._training.backdoor_success(device.core.model()) for device in self._up if device.core]
+        known = [each for each in seen if each is not None]
+        return self._effects.report(
+            self._plan.adversaries, self._round, self.world.now, mean(known) if known else None
         )
 
 

@@ -14,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gossip.manifest import MASKS_OFF
+from scenarios.adversary.effects import AdversaryReport
+from scenarios.adversary.effects import told as told_of
 from scenarios.report import CutReport, told
 
 SIZED = "SIZED CRYPTOGRAPHY"  # of a run, in its progress line and its table's title
@@ -59,6 +61,14 @@ class RunReport(msgspec.Struct, frozen=True):
     broadcast_bytes: float = 0.0
     crypto: str = "real"  # "sized": computed sizes and times, no keys
     cuts: tuple[CutReport, ...] = ()
+    adversary: AdversaryReport | None = None  # then all other figures are of the honest devices
+
+    @property
+    def name(self) -> str:
+        """Its algorithm, and against whom."""
+        if self.adversary is None:
+            return self.algorithm
+        return f"{self.algorithm}, {'+'.join(self.adversary.adversary)}"
 
 
 class SimulationReport(msgspec.Struct, frozen=True):
@@ -70,10 +80,10 @@ class SimulationReport(msgspec.Struct, frozen=True):
 
 
 def by_algorithm(runs: Sequence[RunReport]) -> dict[str, list[RunReport]]:
-    """In the order of the first run of each."""
+    """And by adversary; in the order of the first run of each."""
     groups: dict[str, list[RunReport]] = {}
     for run in runs:
-        groups.setdefault(run.algorithm, []).append(run)
+        groups.setdefault(run.name, []).append(run)
     return groups
 
 
@@ -107,7 +117,7 @@ def note_of(crypto: str) -> str:
 def outcome(run: RunReport) -> str:
     """One run in a line."""
     return (
-        f"{run.algorithm}, seed {run.seed}: {100 * run.final_accuracy:.1f} % after {run.time_s:.1f} virtual s"
+        f"{run.name}, seed {run.seed}: {100 * run.final_accuracy:.1f} % after {run.time_s:.1f} virtual s"
         f"{', at the target' if run.reached else ''}; {run.bytes_per_device / 1e3:.0f} KB a device, "
         f"{run.rounds} rounds, {run.wall_s:.0f} s of wall time"
     )
@@ -149,7 +159,13 @@ def statements(report: SimulationReport) -> list[str]:
             f"Where a server has the model, time and bytes include its last way down to all: {down / 1e3:.1f} KB a device."
         )
     lines += [line for run in report.runs for cut in run.cuts for line in told(cut)]
-    lines += [f"{run.algorithm}, seed {run.seed}: the trace is {run.trace_sha256}." for run in report.runs]
+    lines += [
+        f"{run.name}, seed {run.seed}: {line}."
+        for run in report.runs
+        if run.adversary is not None
+        for line in told_of(run.adversary)
+    ]
+    lines += [f"{run.name}, seed {run.seed}: the trace is {run.trace_sha256}." for run in report.runs]
     return lines
 
 

@@ -53,6 +53,10 @@
     phase = "MASKED"           # as soon as one has done this step, in a sum of that round or of a later one
     role = "aggregator"        # or node = "Ada"
 
+    [[adversary]]              # none, or several: so many devices that do not follow the protocol (docs/adversary.md)
+    behaviour = "forge"
+    share = 0.2                # or count = 4; and hub, step, tolerance_nats, target (`scenarios.adversary.wanted`)
+
     [[network.home]]           # none, or several, for `gossamer swarm --namespaces`: a bridge, and as many devices on it,
     name = "north"             # in the order in which the file has them
     devices = 3
@@ -102,6 +106,8 @@ from node.config import (
     TrainingSettings,
     load_toml,
 )
+from scenarios.adversary import BEHAVIOURS
+from scenarios.adversary.wanted import AdversaryTable
 from scenarios.baselines.settings import BaselineTables
 
 FOLDER = Path(__file__).parent
@@ -109,6 +115,7 @@ DEVICES_MAX = 256  # processes that one machine is asked to run, and as many tra
 VIRTUAL_DEVICES_MAX = 10_000
 CLASSES_MAX = 16
 SIZES_MAX = 8
+ADVERSARIES_MAX = 16
 SHARES_SLACK = 1e-9  # decimal shares are floats
 FAULTS_MAX = 64
 HOMES_MAX = 64
@@ -349,6 +356,7 @@ class Scenario(Section, frozen=True):
     devices: Devices = UNCOUNTED
     fault: Annotated[tuple[Fault, ...], Meta(max_length=FAULTS_MAX)] = ()
     network: NetworkTable = NetworkTable()
+    adversary: Annotated[tuple[AdversaryTable, ...], Meta(max_length=ADVERSARIES_MAX)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,12 +380,20 @@ class Plan:
     baselines: BaselineTables
     network: NetworkTable
     by_invitation: bool
+    adversaries: tuple[AdversaryTable, ...]
+    hostile: tuple[AdversaryTable | None, ...]  # by device
+    data: str | None = None  # instead of what the file says of each device
 
 
 def without_masks(plan: Plan) -> Plan:
     """The same run, but that nothing hides an update from its aggregator."""
     cohorts = msgspec.structs.replace(plan.swarm.cohorts, masks=False)
     return replace(plan, swarm=msgspec.structs.replace(plan.swarm, cohorts=cohorts))
+
+
+def honest(plan: Plan) -> Plan:
+    """The same devices, all of whom follow the protocol."""
+    return replace(plan, adversaries=(), hostile=(None,) * len(plan.devices))
 
 
 @lru_cache(maxsize=VIRTUAL_DEVICES_MAX)
@@ -425,8 +441,12 @@ def plan(
     rounds: int | None = None,
     seed: int | None = None,
     devices_max: int = DEVICES_MAX,
+    data: str | None = None,
+    adversaries: Sequence[AdversaryTable] | None = None,
 ) -> Plan:
     """Read a scenario and apply the command line's choices, with at most `devices_max` devices.
+
+    `data`: which part of the data each device holds, with {index}, from 1, and {count}. `adversaries`: instead of the file's.
 
     Raises ConfigError for a file that could not be run as it stands, OptionError for choices that do not fit it.
     """
@@ -435,9 +455,10 @@ def plan(
         chosen = _plan(scenario)
     except Unworkable as error:
         raise ConfigError(f"{path}: {error}") from error
-    if (nodes, rounds, seed) != (None, None, None):
+    if (nodes, rounds, seed, data, adversaries) != (None, None, None, None, None):
         try:
-            chosen = _plan(_chosen(scenario, nodes, rounds, seed, devices_max))
+            fitted = _tempted(_chosen(scenario, nodes, rounds, seed, devices_max), data, adversaries)
+            chosen = replace(_plan(fitted), data=data)
         except Unworkable as error:
             raise OptionError(f"this does not fit scenario {scenario.name}: {error}") from error
     if len(chosen.devices) > devices_max:
@@ -472,6 +493,23 @@ def _chosen(
     return msgspec.structs.replace(scenario, **changes)
 
 
+def _tempted(scenario: Scenario, data: str | None, adversaries: Sequence[AdversaryTable] | None) -> Scenario:
+    """With other data, and other bad devices."""
+    changes: dict[str, object] = {}
+    if data is not None:
+        count = len(scenario.device) or scenario.devices.count
+        if scenario.device:
+            changes["device"] = tuple(
+                msgspec.structs.replace(each, data=_data(Devices(count, data), index))
+                for index, each in enumerate(scenario.device)
+            )
+        else:
+            changes["devices"] = msgspec.structs.replace(scenario.devices, data=data)
+    if adversaries is not None:
+        changes["adversary"] = tuple(adversaries)
+    return msgspec.structs.replace(scenario, **changes)
+
+
 def _plan(scenario: Scenario) -> Plan:
     """Raises Unworkable."""
     devices = _devices(scenario)
@@ -498,6 +536,7 @@ def _plan(scenario: Scenario) -> Plan:
         raise Unworkable(
             'by_invitation: needs swarm.admit = "invite", and one network.home, where all find each other'
         )
+    hostile = _hostile(scenario, len(devices))
     return Plan(
         name=scenario.name,
         summary=scenario.summary,
@@ -509,14 +548,40 @@ def _plan(scenario: Scenario) -> Plan:
         devices=devices,
         faults=scenario.fault,
         target_accuracy=scenario.target_accuracy,
-        hardware=_hardware(scenario, len(devices)),
+        hardware=tuple(
+            table if bad is None or not bad.hub else msgspec.structs.replace(table, hub=True)
+            for table, bad in zip(_hardware(scenario, len(devices)), hostile, strict=True)
+        ),
         has_hardware=scenario.hardware != HardwareTable() or bool(scenario.classes),
         judged=scenario.judged,
         limit_s=scenario.limit_s,
         baselines=baselines or scenario.baselines,
         network=scenario.network,
         by_invitation=scenario.by_invitation,
+        adversaries=scenario.adversary,
+        hostile=hostile,
     )
+
+
+def _hostile(scenario: Scenario, count: int) -> tuple[AdversaryTable | None, ...]:
+    """Who is bad, drawn by the seed; never the first device, which founds the swarm and is trusted. Raises Unworkable."""
+    hostile: list[AdversaryTable | None] = [None] * count
+    seed = _number(scenario.seed)
+    drawn = sorted(range(1, count), key=lambda index: digest("scenario adversary", seed, _number(index)))
+    for position, table in enumerate(scenario.adversary):
+        try:
+            _refuse_unknown("behaviour", "behaviour", table.behaviour, list(BEHAVIOURS))
+        except Unworkable as error:
+            raise Unworkable(f"adversary[{position}].{error}") from error
+        wanted = table.of(count)
+        if wanted > len(drawn):
+            raise Unworkable(
+                f"adversary[{position}]: {table} is more devices than there are besides the founder"
+            )
+        for index in drawn[:wanted]:
+            hostile[index] = table
+        del drawn[:wanted]
+    return tuple(hostile)
 
 
 def _size(scenario: Scenario, count: int) -> SizeTable | None:

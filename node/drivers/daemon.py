@@ -66,7 +66,7 @@ SLEPT_S = 8.0  # more than meant; below the core's shortest patience with a neig
 
 QUIET = {"phase", "send_failed"}  # reports that are only for debugging
 ALARMING = {
-    "masks_off", "violation", "sum_refused", "sum_rejected", "shunned", "checkpoint_refused", "checkpoint_false", "persist_failed", "trainer_failed", "delta_dropped", "denied", "refused", "declined",
+    "masks_off", "violation", "sum_refused", "sum_rejected", "distrusted", "forged", "unanswered", "false_accusation", "checkpoint_refused", "checkpoint_false", "persist_failed", "trainer_failed", "delta_dropped", "denied", "refused", "declined",
 }  # fmt: skip
 BROKEN = {"fault"}  # reports of a bug
 

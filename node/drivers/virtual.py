@@ -122,6 +122,7 @@ _NAMES: Final = {kind: kind.__name__.encode() for kind in get_args(Event)}
 
 
 Crypto = Literal["real", "sized"]
+MakeCore = Callable[..., NodeCore]  # (device, **what NodeCore is given)
 
 
 class CoreFaultError(GossamerError):
@@ -297,10 +298,12 @@ class VirtualSwarm:
         phases: Phases,
         report: Callable[[float, int, Report], None] = lambda _now, _device, _report: None,
         credentials: Sequence[Sequence[bytes]] = (),
+        make_core: MakeCore = lambda _device, **given: NodeCore(**given),
         hostile: bool = False,
     ) -> None:
         """`credentials`: the statements with which each device begins, where certificates admit.
 
+        `make_core`, by the device's number, makes what a device runs whenever it goes on; by default, all run the same.
         `hostile`: somebody here tries to break the cores. Where nobody does, a core that tells of a fault ends the run with
         CoreFaultError: that is a bug of ours.
         """
@@ -318,6 +321,7 @@ class VirtualSwarm:
         self._initial = initial
         self._phases = phases
         self._report = report
+        self._make_core = make_core
         self._credentials = credentials or [()] * len(self.devices)
         self._commons = Commons(len(self.devices))
         self._chance = Draws("network", seed)
@@ -359,7 +363,8 @@ class VirtualSwarm:
         if device.core is not None:
             return
         device.life += 1
-        device.core = NodeCore(
+        device.core = self._make_core(
+            device.index,
             identity=device.identity,
             swarm=self._swarm,
             initial=self._initial,
@@ -465,6 +470,11 @@ class VirtualSwarm:
                 case Dial(peer, _):
                     self._dial(device, self._by_key[peer])
                 case Disconnect(peer, reason):
+                    self._report(
+                        self.now,
+                        device.index,
+                        Report("disconnects", {"peer": peer.hex()[:16], "reason": reason}),
+                    )
                     if peer in device.pipes:
                         self._break(device, peer, reason)
                 case Train():

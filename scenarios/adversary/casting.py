@@ -1,0 +1,38 @@
+"""Who of a plan's devices runs which core."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from crypto.identity import Identity
+from gossip.events import Floats
+from node.core import NodeCore
+from scenarios.adversary import BEHAVIOURS
+from scenarios.adversary.behaviour import League
+from scenarios.adversary.core import HostileCore
+from scenarios.adversary.wanted import AdversaryTable
+
+
+def cast_of(
+    identities: Sequence[Identity],
+    hostile: Sequence[AdversaryTable | None],
+    seed: int,
+    loss: Callable[[int, Floats], float] | None = None,
+) -> Callable[..., NodeCore]:
+    """(device, **what NodeCore is given): the core of each device; all bad ones are in one league.
+
+    `loss`: of a model on a device's own examples, by its number.
+    """
+    numbers = {
+        identity.public_key: index for index, identity in enumerate(identities) if hostile[index] is not None
+    }
+    league = League({key: identities[index] for key, index in numbers.items()}, seed=seed)
+    if loss is not None:
+        league.loss = lambda member, model: loss(numbers[member], model)
+
+    def make(device: int, **given: Any) -> NodeCore:
+        table = hostile[device]
+        if table is None:
+            return NodeCore(**given)
+        return HostileCore(BEHAVIOURS[table.behaviour], table, league, **given)
+
+    return make
