@@ -113,10 +113,11 @@ class Computed(Word, frozen=True):
 
 
 class Looked(Word, frozen=True):
-    """The answer to Look: by how much the loss of this device's examples would rise, in nats; not a number if it is lost."""
+    """The answer to Look: the mean loss of a few examples under either model, in nats; not a number if it is lost."""
 
     tag: Tag
-    rise: float
+    before: float
+    after: float
 
 
 class TrainerReady(Word, frozen=True):

@@ -48,6 +48,9 @@ BAG_MAX = 256  # READYs held while gathering
 # A READY goes to the next candidate after this many gathering times without a roster. Who cannot be reached is passed over at
 # once, so this is for those who are silent; asking another one costs a connection, and may split a cohort.
 PATIENCE_GATHERS = 4.0
+ROBUST_MIN = (
+    8  # members, if there are so many: of four, three sign, and one bad and two blind ones are enough
+)
 USED_MAX = 1024  # READYs that were in rosters
 READY_TTL_GATHERS = 12.0  # older READYs are dropped: their sender has long renewed or gone
 
@@ -280,7 +283,7 @@ class Rendezvous:
         self._closed += 1
         taken = [peer for peer in ranked if self._suspicion.takes(peer, self._round, self._closed)]
         left = sorted((peer for peer in ranked if peer not in taken), key=self._suspicion.streak)
-        return [*taken, *left[: max(0, self._cohorts.n_min - len(taken))]]
+        return [*taken, *left[: max(0, max(self._cohorts.n_min, ROBUST_MIN) - len(taken))]]
 
     def _hand_on(self, now: float) -> list[Action]:
         """To a live candidate strictly lower under the highest round in the bag: that can only happen finitely often."""

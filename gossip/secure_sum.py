@@ -21,8 +21,8 @@ t = ceil(3n/4) colluding members, aggregators included, learn nothing but the su
                   SEAL_CERTIFICATE                    UNMASK                                  AwaitSum
                   ABORT_CERTIFICATE, t ABORT_VOTEs    refunded                                Over
     AwaitSum      BODY_PROPOSAL                       looks at what the sum does to the model
-                  Looked: no harm                     signs this one body (durable)
-                  Looked: harm, from the first        says it all to the second
+                  Inspected: no harm                  signs this one body (durable)
+                  Inspected: harm, from the first     says it all to the second
                   harm again, or nothing else came    votes REJECT (durable)
                   RESULT                              the signed body is certified            Over
                   REJECT_CERTIFICATE, t REJECT_VOTEs  refunded                                Over
@@ -38,8 +38,8 @@ second one when its turn has come: when the first's connection broke, or SECOND_
 keys or the seal, so that the second can take over at every step. ABORT goes to all.
 
 **Look before you sign.** Nobody can see that a sum is honest, but everybody can see what it does. Before a member signs a body it
-compares the loss of a few examples of its own under the model with this sum and without it, and signs none that makes it worse by
-more than HARM_MAX, or whose ranges are far from what it has measured itself. A harmful first body may be the aggregator's
+compares the loss of a few examples of its own under the model with this sum and without it (`gossip.harm`), and signs none that does
+more harm than HARM_MAX, or whose ranges are far from what it has measured itself. A harmful first body may be the aggregator's
 forgery, so the second is asked for its own; if that is the same, or none comes, the sum itself is harmful, by a member, and REJECT is
 the durable alternative to a signature: t of them prove that no sum of this cohort will ever count, and refund everybody, as ABORT
 does before a seal. A bad sum needs t signatures, so more than a quarter of a cohort that is bad or blind.
@@ -97,7 +97,6 @@ from gossip.events import (
     CancelTimer,
     Compute,
     Computed,
-    Looked,
     Persist,
     Persisted,
     PersistFailed,
@@ -108,6 +107,7 @@ from gossip.events import (
     Tag,
     TimerFired,
 )
+from gossip.harm import HARM_MAX
 from gossip.layout import Integers, Layout
 from gossip.messages import (
     AbortCertificate,
@@ -141,7 +141,6 @@ ABORT_STEPS = 4.0
 END_STEPS = 8.0
 KEYS_STEPS = 4.0  # counted from the roster
 REJECT_STEPS = 2.5  # counted from a refusal: for the second aggregator to offer another sum
-HARM_MAX = 0.1  # nats by which a sum may raise a member's loss: of honest sums it refused none (iid), 1.3 % (Dirichlet .3)
 
 
 class Outcome(Enum):
@@ -176,10 +175,16 @@ class Spend:
 
 @dataclass(frozen=True, slots=True)
 class Inspect:
-    """Asks the node what this sum would do to the model; the answer is Looked(tag), or none where it cannot tell."""
+    """Asks the node what this sum would do to the model; the answer is Inspected(tag), or none where it cannot tell."""
 
     body: Body
     tag: Tag
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    tag: Tag
+    harm: float  # nats (`gossip.harm`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +240,7 @@ Action: TypeAlias = (
     | Settled
     | Closed
 )
-CohortEvent: TypeAlias = Message | Contributed | Computed | Looked | Persisted | PersistFailed | TimerFired
+CohortEvent: TypeAlias = Message | Contributed | Computed | Inspected | Persisted | PersistFailed | TimerFired
 
 
 NOTHING_DEALT = Commitment(b"")
@@ -447,8 +452,8 @@ class Member:
                 return self._on_contributed(contribution)
             case Computed(_, Encoded() as encoded):
                 return self._on_encoded(encoded)
-            case Looked((_, _, "look", bytes() as body), rise):
-                return self._on_looked(body, rise, now)
+            case Inspected((_, _, "look", bytes() as body), harm):
+                return self._on_inspected(body, harm, now)
             case Persisted((_, _, "debit")):
                 return self._on_debited()
             case Persisted((_, _, "vote")):
@@ -757,14 +762,14 @@ class Member:
             return []  # is being looked at
         return [Inspect(body, self._tag("look", identity))]
 
-    def _on_looked(self, identity: bytes, rise: float, now: float) -> list[Action]:
+    def _on_inspected(self, identity: bytes, harm: float, now: float) -> list[Action]:
         offered = {peer: body for peer, body in self._offered.items() if body.id == identity}
         if self.state is not State.AWAIT_SUM or self.body is not None or not offered:
             return []
         contributors = len(self.contributors() or ())
         [body, *_] = offered.values()
-        if not rise <= HARM_MAX:  # also where it is not a number
-            self._looked[identity] = f"it raises the loss of this device's examples by {rise:.3f}"
+        if not harm <= HARM_MAX:  # also where it is not a number
+            self._looked[identity] = f"it raises the loss of this device's examples by {harm:.3f}"
         elif self._ranges is not None and strange_ranges(body.body.ranges, contributors, self._ranges):
             self._looked[identity] = "its ranges are far from what this device has measured"
         else:
@@ -830,6 +835,10 @@ class Member:
         self.reject_certificate = certificate
         told = Rejected(self.cohort.id, self.contributors() or [])
         return [told, *self._conclude([], "its members refused the sum")]
+
+    def refuses(self, aggregate: bytes) -> bool:
+        """Whether this member has looked at this sum, and would not sign it."""
+        return bool(self._looked.get(aggregate))
 
     def offered_by(self, aggregate: bytes) -> bytes | None:
         """The aggregator that showed this sum first, if this member saw it."""

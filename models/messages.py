@@ -138,7 +138,8 @@ class Evaluated(Message, frozen=True):
 
 class Looked(Message, frozen=True):
     id: int
-    rise: float  # nats; infinite if the loss is lost
+    before: float  # mean losses, nats
+    after: float
 
 
 class AloneDone(Message, frozen=True):

@@ -115,8 +115,8 @@ class Session:
                 score = self._trainer.evaluate(_vector(command.model), self._test.inputs, self._test.labels)
                 return [messages.Evaluated(command.id, score.accuracy, score.loss, score.count)]
             case messages.Look():
-                rise = self._trainer.look(_vector(command.before), _vector(command.after))
-                return [messages.Looked(command.id, rise)]
+                losses = self._trainer.look(_vector(command.before), _vector(command.after))
+                return [messages.Looked(command.id, *losses)]
             case messages.Alone():
                 if self._lone is not None:
                     raise PhaseError(f"lone training {self._lone.command.id} is not finished")

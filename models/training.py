@@ -134,29 +134,24 @@ class LocalTrainer:
             raise Diverged("the loss on the test set is not finite")
         return Score(correct / len(labels), loss / len(labels), len(labels))
 
-    def look(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
-        """By how much the mean loss of LOOK_EXAMPLES of this device's own examples rises from one model to the other.
+    def look(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> tuple[float, float]:
+        """The mean loss of LOOK_EXAMPLES of this device's own examples under either model, in nats.
 
-        In nats. A loss that is not a number counts LOSS_MAX. Raises PhaseError for a vector that does not fit.
+        A loss that is not a number counts LOSS_MAX. Raises PhaseError for a vector that does not fit.
         """
         chosen = torch.randperm(len(self._labels), generator=torch.Generator().manual_seed(self._seed))
         few = chosen[:LOOK_EXAMPLES]
-        return self.rise(before, after, self._inputs[few], self._labels[few])
+        inputs, labels = self._inputs[few], self._labels[few]
+        return self.clipped_loss(before, inputs, labels), self.clipped_loss(after, inputs, labels)
 
-    def rise(
-        self, before: NDArray[np.float32], after: NDArray[np.float32], inputs: Tensor, labels: Tensor
-    ) -> float:
-        """The same on any examples."""
-        if not np.isfinite(after).all():
-            return math.inf
-        losses = [self._clipped_loss(self._checked(model), inputs, labels) for model in (before, after)]
-        return losses[1] - losses[0]
-
-    def _clipped_loss(self, model: Tensor, inputs: Tensor, labels: Tensor) -> float:
-        mine = self._y.clone()
+    def clipped_loss(self, model: NDArray[np.float32], inputs: Tensor, labels: Tensor) -> float:
+        """Of any model on any examples, each of which counts LOSS_MAX at most."""
+        if not np.isfinite(model).all():
+            return LOSS_MAX
+        other, mine = self._checked(model), self._y.clone()
         self._model.eval()
         try:
-            self._y.copy_(model)
+            self._y.copy_(other)
             with torch.no_grad():
                 outputs = self._model(inputs)
                 each = [

@@ -96,6 +96,7 @@ from gossip.events import (
 )
 from gossip.fold import UNIT, Replica, increment
 from gossip.handshake import Changed, Expelled, Handshake, Proven
+from gossip.harm import Harm
 from gossip.history import Added, History, Waiting
 from gossip.layout import Layout
 from gossip.ledger import Read
@@ -129,6 +130,7 @@ from gossip.secure_sum import (
     Contribute,
     Contributed,
     Inspect,
+    Inspected,
     Member,
     Outcome,
     Refused,
@@ -277,6 +279,7 @@ class NodeCore:
             self._catch_up,
         )
         self._suspicion = Suspicion(swarm.id, self._me)
+        self._harm = Harm()
         self._alarmed_until = 0  # round: someone has forged, so audits are many
         self._rendezvous = Rendezvous(
             swarm.id,
@@ -501,8 +504,10 @@ class NodeCore:
                 return [Report("send_failed", {"peer": peer.hex()[:16], "reason": reason}), *failed]
             case Computed(_, Exception() as error) if not isinstance(error, PeerViolation):
                 return self._fault(event, error, now)  # its cohort's next deadline ends what it was for
-            case Computed(("sum", cohort, *_)) | Looked(("sum", cohort, *_)):
+            case Computed(("sum", cohort, *_)):
                 return self._to_cohort(cohort, event, now)
+            case Looked(("sum", cohort, *_) as tag, before, after):
+                return self._to_cohort(cohort, Inspected(tag, self._harm.of(before, after)), now)
             case Readdressed() | Kept():
                 return [*self._membership.handle(event, now)]
             case Woke():
@@ -1253,8 +1258,11 @@ class NodeCore:
             # Others can name this cohort in a body of their own, but not with its members: those would have to sign.
             if running is not None and part.members == running.member.cohort.names:
                 cohort = running.member.cohort
-                self._suspicion.held(cohort.members, known.contributors)
-                self._suspicion.added_up(cohort.aggregators[0])
+                if running.member.refuses(known.id):  # the others have outvoted this device, or are blind
+                    self._suspicion.rejected(cohort.members, known.contributors)
+                else:
+                    self._suspicion.held(cohort.members, known.contributors)
+                    self._suspicion.added_up(cohort.aggregators[0])
                 if running.auditor is not None:
                     alarmed = cohort.roster.round < self._alarmed_until
                     actions += running.auditor.held(known.id, self._clock, alarmed=alarmed)

@@ -129,7 +129,7 @@ class TimedTraining:
         with self._timed():
             return self._trainer.freeze(device)
 
-    def look(self, device: int, before: Floats, after: Floats) -> float:
+    def look(self, device: int, before: Floats, after: Floats) -> tuple[float, float]:
         with self._timed():
             return self._trainer.look(device, before, after)
 

@@ -313,9 +313,9 @@ class Trainer:
             case messages.Evaluated(number, accuracy, loss, _) if number in self._rounds:
                 self._answered(f"evaluate {number}")
                 self._tell(Evaluated(self._rounds.pop(number), accuracy, loss))
-            case messages.Looked(number, rise) if number in self._looks:
+            case messages.Looked(number, before, after) if number in self._looks:
                 self._answered(f"look {number}")
-                self._tell(Looked(self._looks.pop(number), rise))
+                self._tell(Looked(self._looks.pop(number), before, after))
             case messages.Evaluated(number) | messages.AloneDone(number):
                 self._on_reply(number, answer)
             case messages.Failed():
@@ -348,7 +348,7 @@ class Trainer:
         elif failed.command == "look" and failed.number in self._looks:
             self._log.warning("look_failed", reason=failed.reason)
             self._answered(f"look {failed.number}")
-            self._tell(Looked(self._looks.pop(failed.number), math.nan))
+            self._tell(Looked(self._looks.pop(failed.number), math.nan, math.nan))
         else:
             self._kill(f"refused to {failed.command}: {failed.reason}")
 

@@ -167,8 +167,8 @@ class Phases(Protocol):
     def drop(self, device: int) -> None:
         """End the phase, and compute nothing more of it."""
 
-    def look(self, device: int, before: Floats, after: Floats) -> float:
-        """By how much the loss of a few examples of this device's own rises from one model to the other, in nats."""
+    def look(self, device: int, before: Floats, after: Floats) -> tuple[float, float]:
+        """The mean loss of a few examples of this device's own under either model, in nats."""
 
     def evaluate(self, model: Floats) -> tuple[float, float]:
         """Accuracy and loss on the test set. Raises ArithmeticError where they are not finite."""
@@ -534,8 +534,8 @@ class VirtualSwarm:
 
     def _look(self, device: Device, life: int, look: Look) -> None:
         if device.life == life:
-            rise = self._phases.look(device.index, look.before, look.after)
-            self._deliver(device, life, Looked(look.tag, rise))
+            losses = self._phases.look(device.index, look.before, look.after)
+            self._deliver(device, life, Looked(look.tag, *losses))
 
     def _evaluate(self, device: Device, life: int, evaluate: Evaluate) -> None:
         if device.life != life:

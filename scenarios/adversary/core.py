@@ -16,13 +16,13 @@ import numpy as np
 from crypto.identity import Identity
 from gossip.aggregator import Total, UnmaskJob
 from gossip.compression import Codec, Encoded
-from gossip.events import Action, Compute, Event, Floats, Looked, Send, SetTimer, TimerFired
+from gossip.events import Action, Compute, Event, Floats, Send, SetTimer, TimerFired
 from gossip.fold import UNIT, Replica, increment
 from gossip.history import History
 from gossip.layout import Layout
 from gossip.manifest import Swarm
 from gossip.messages import Body, sign_frame
-from gossip.secure_sum import Inspect, MaskJob, Member, Terms
+from gossip.secure_sum import Inspect, Inspected, MaskJob, Member, Terms
 from node.core import NodeCore, Running
 from scenarios.adversary.behaviour import Added, Behaviour, Integers, League, Plain
 from scenarios.adversary.bodies import body
@@ -78,7 +78,7 @@ class HostileCore(NodeCore):
             return []
         spoilt = self.behaviour.spoils(running.member, inspect.body)
         return self._to_cohort(
-            running.member.cohort.id, Looked(inspect.tag, 0.0 if spoilt else math.inf), self._clock
+            running.member.cohort.id, Inspected(inspect.tag, 0.0 if spoilt else math.inf), self._clock
         )
 
     # --- what a behaviour may know and do ----------------------------------------------------------------------

@@ -424,7 +424,7 @@ class World:
             case Abandon(phase):
                 assert phase == device.phase, "what it trains is what it gives up"
             case Look(tag):
-                self._tell(device, self.rng.uniform(0.001, 0.01), Looked(tag, 0.0))
+                self._tell(device, self.rng.uniform(0.001, 0.01), Looked(tag, 1.0, 1.0))
             case Evaluate(round_, _):
                 self._tell(device, 0.01, Evaluated(round_, 0.5, 1.0))
             case Report():
