@@ -42,14 +42,15 @@ compares the loss of a few examples of its own under the model with this sum and
 more harm than HARM_MAX, or whose ranges are far from what it has measured itself. A harmful first body may be the aggregator's
 forgery, so the second is asked for its own; if that is the same, or none comes, the sum itself is harmful, by a member, and REJECT is
 the durable alternative to a signature: t of them prove that no sum of this cohort will ever count, and refund everybody, as ABORT
-does before a seal. A bad sum needs t signatures, so more than a quarter of a cohort that is bad or blind.
+does before a seal. A bad sum needs t signatures: three quarters of a cohort that are bad or blind. Whoever has signed a body signs
+REJECT as well once half of the cohort has; so that both a sum and a refund come of it takes more than a quarter that lie.
 
 A refusal tells the cohort one bit about the refuser's examples, and a forger chooses the question. Each example's loss counts up to
 `models.training.LOSS_MAX`, a member looks at two bodies of a cohort at most, and only those who were drawn together ask each other.
 
 What is never bent (design, section 4; each is an invariant of tests/simulation):
  1. Of one member only one of its two secrets is opened, and only under a seal that t members signed.
- 2. A vote is SEAL of one content, or ABORT; then one body, or REJECT; and durable before it is sent.
+ 2. A vote is SEAL of one content, or ABORT; then one body, or REJECT (both where half has rejected); and durable before it is sent.
  3. The debit is durable before the first byte of MASKED leaves; only a certificate that the vector is in no sum refunds it.
  5. A sum covers only segments that enough of its contributors trained to hide each of them.
 Rule 4 was about a second phase, and went with it (docs/decisions/0024); the others keep their numbers.
@@ -140,7 +141,7 @@ SECOND_AGGREGATOR_STEPS = 2.0
 ABORT_STEPS = 4.0
 END_STEPS = 8.0
 KEYS_STEPS = 4.0  # counted from the roster
-REJECT_STEPS = 2.5  # counted from a refusal: for the second aggregator to offer another sum
+REJECT_STEPS = 1.0  # counted from a refusal: for the second aggregator to offer another sum
 
 
 class Outcome(Enum):
@@ -492,7 +493,7 @@ class Member:
             case BodyProposal(sums, ranges):
                 return self._on_body(message.sender, sums, ranges, now)
             case RejectVote():
-                return self._on_reject_vote(message, sender)
+                return self._on_reject_vote(message, sender, now)
             case RejectCertificate() as certificate:
                 return self._on_reject(certificate)
         return []
@@ -661,6 +662,9 @@ class Member:
 
     def _on_seal(self, message: Message, certificate: SealCertificate, now: float) -> list[Action]:
         ballot = self.ballot
+        if ballot.certificate is not None and message.sender == self.cohort.aggregators[1]:
+            # It has taken over, as others refuse what the first one showed, and asks who has not spoken to it yet.
+            return [] if self._turned else self.turn()
         if ballot.certificate is not None or ballot.abort_certificate is not None:
             return []
         proposal = certificate.proposal
@@ -811,14 +815,14 @@ class Member:
         self._rejecting = True
         return [Persist(self._tag("body"), (Put("body", self.cohort.id, b""),))]
 
-    def _on_reject_vote(self, message: Message, sender: int) -> list[Action]:
+    def _on_reject_vote(self, message: Message, sender: int, now: float) -> list[Action]:
         if self.reject_certificate is not None:
             return [self._answer(message.sender, self.reject_certificate)]
         if not summable(message.sender, message.signature):
             raise PeerViolation("REJECT_VOTE: a signature that no certificate can hold")
         self._rejects[sender] = message.signature
         if len(self._rejects) < self.cohort.threshold:
-            return []
+            return self._yield(now)
         half = certify(*self.stated(Kind.REJECT_VOTE, RejectVote()), self.cohort.members, self._rejects)
         certificate = RejectCertificate(pack_members(sorted(self._rejects), self.cohort.size), *half)
         is_hub = self.cohort.members[self.index] in self.cohort.hubs
@@ -827,6 +831,20 @@ class Member:
         ]
         told = [self._answer(self.cohort.members[i], certificate) for i in others]
         return [*told, *self._on_reject(certificate)]
+
+    def _yield(self, now: float) -> list[Action]:
+        """So many have signed REJECT that no body will have t signatures: whoever signed one joins them, or goes on.
+
+        Half of the cohort is asked for, and not just more than n - t: else a single liar, who signs REJECT and the body as well,
+        could have everybody refunded of a sum that counts.
+        """
+        if len(self._rejects) <= self.cohort.size - self.cohort.threshold or self.state is not State.AWAIT_SUM:
+            return []
+        ending = [self._timer("end", now + self.step_s)]
+        if self.body is None or self._rejecting or 2 * len(self._rejects) < self.cohort.size:
+            return [*ending]
+        self._rejecting = True
+        return [*ending, Persist(self._tag("body"), (Put("body", self.cohort.id, b""),))]
 
     def _on_reject(self, certificate: RejectCertificate) -> list[Action]:
         if self.reject_certificate is not None or self.ballot.abort_certificate is not None:
