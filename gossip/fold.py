@@ -44,8 +44,9 @@ not at zero. That is less than 2^-16 of drift a round, and the same on all nodes
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
-from statistics import median_low
+from statistics import median, median_low
 from typing import NamedTuple
 
 import numpy as np
@@ -126,8 +127,8 @@ def bounded(
     change: int64[parameters], |change| <= 2^30; contributors: of all that counts in the round; size: E of its step.
     """
     counts = [each.contributors for each in recent]
-    if len(counts) >= RECENT_MIN and 2 * contributors < (median := median_low(counts)):
-        change = change * (2 * contributors) // median
+    if len(counts) >= RECENT_MIN and 2 * contributors < (usual := median_low(counts)):
+        change = change * (2 * contributors) // usual
     starts = np.concatenate(([0], layout.tensor_ends[:-1]))
     sizes = [total * 256 // size for total in np.add.reduceat(np.abs(change), starts).tolist()]
     factors = np.full(len(sizes), 1 << _SCALE_BITS, np.int64)
@@ -142,6 +143,19 @@ def bounded(
     if (factors < 1 << _SCALE_BITS).any():
         change = change * np.repeat(factors, layout.tensor_ends - starts) >> _SCALE_BITS
     return change, Recent(contributors, tuple(sizes))
+
+
+def loudness(change: Integers, contributors: int, recent: Sequence[Recent], size: int) -> float:
+    """How much larger a sum's increment is than those of the last rounds: about 1, where all are honest.
+
+    A mean of n updates that agree on little is as large as 1 / sqrt(n), so sizes are held against each other times sqrt(n). Of
+    honest sums of digits the largest was 1.14 (iid) and 1.33 (Dirichlet .3). 0 where there are too few rounds to tell.
+    """
+    if len(recent) < RECENT_MIN:
+        return 0.0
+    usual = median(sum(each.sizes) * math.sqrt(each.contributors) for each in recent)
+    now = int(np.abs(change).sum()) * 256 / size * math.sqrt(contributors)
+    return now / usual if usual else 0.0
 
 
 def advance(

@@ -21,9 +21,9 @@ t = ceil(3n/4) colluding members, aggregators included, learn nothing but the su
                   SEAL_CERTIFICATE                    UNMASK                                  AwaitSum
                   ABORT_CERTIFICATE, t ABORT_VOTEs    refunded                                Over
     AwaitSum      BODY_PROPOSAL                       looks at what the sum does to the model
-                  Inspected: no harm                  signs this one body (durable)
-                  Inspected: harm, from the first     says it all to the second
-                  harm again, or nothing else came    votes REJECT (durable)
+                  Inspected, and it may be            signs this one body (durable)
+                  Inspected, and it may not           says it all to the second
+                  the same again, or nothing came     votes REJECT (durable)
                   RESULT                              the signed body is certified            Over
                   REJECT_CERTIFICATE, t REJECT_VOTEs  refunded                                Over
     any           TimerFired "turn", first one lost   says it all to the second
@@ -38,8 +38,8 @@ second one when its turn has come: when the first's connection broke, or SECOND_
 keys or the seal, so that the second can take over at every step. ABORT goes to all.
 
 **Look before you sign.** Nobody can see that a sum is honest, but everybody can see what it does. Before a member signs a body it
-compares the loss of a few examples of its own under the model with this sum and without it (`gossip.harm`), and signs none that does
-more harm than HARM_MAX, or whose ranges are far from what it has measured itself. A harmful first body may be the aggregator's
+compares the loss of a few examples of its own under the model with this sum and without it, and its size with that of other sums of late
+(`gossip.harm`). It signs none that does harm or is too loud, or whose ranges are far from what it has measured itself. A harmful first body may be the aggregator's
 forgery, so the second is asked for its own; if that is the same, or none comes, the sum itself is harmful, by a member, and REJECT is
 the durable alternative to a signature: t of them prove that no sum of this cohort will ever count, and refund everybody, as ABORT
 does before a seal. A bad sum needs t signatures: three quarters of a cohort that are bad or blind. Whoever has signed a body signs
@@ -108,7 +108,6 @@ from gossip.events import (
     Tag,
     TimerFired,
 )
-from gossip.harm import HARM_MAX
 from gossip.layout import Integers, Layout
 from gossip.messages import (
     AbortCertificate,
@@ -185,7 +184,7 @@ class Inspect:
 @dataclass(frozen=True, slots=True)
 class Inspected:
     tag: Tag
-    harm: float  # nats (`gossip.harm`)
+    reason: str  # why this device would not sign it (`gossip.harm`); "" if it would
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,8 +452,8 @@ class Member:
                 return self._on_contributed(contribution)
             case Computed(_, Encoded() as encoded):
                 return self._on_encoded(encoded)
-            case Inspected((_, _, "look", bytes() as body), harm):
-                return self._on_inspected(body, harm, now)
+            case Inspected((_, _, "look", bytes() as body), reason):
+                return self._on_inspected(body, reason, now)
             case Persisted((_, _, "debit")):
                 return self._on_debited()
             case Persisted((_, _, "vote")):
@@ -766,18 +765,19 @@ class Member:
             return []  # is being looked at
         return [Inspect(body, self._tag("look", identity))]
 
-    def _on_inspected(self, identity: bytes, harm: float, now: float) -> list[Action]:
+    def _on_inspected(self, identity: bytes, reason: str, now: float) -> list[Action]:
         offered = {peer: body for peer, body in self._offered.items() if body.id == identity}
         if self.state is not State.AWAIT_SUM or self.body is not None or not offered:
             return []
         contributors = len(self.contributors() or ())
         [body, *_] = offered.values()
-        if not harm <= HARM_MAX:  # also where it is not a number
-            self._looked[identity] = f"it raises the loss of this device's examples by {harm:.3f}"
-        elif self._ranges is not None and strange_ranges(body.body.ranges, contributors, self._ranges):
+        self._looked[identity] = reason
+        if (
+            not reason
+            and self._ranges is not None
+            and strange_ranges(body.body.ranges, contributors, self._ranges)
+        ):
             self._looked[identity] = "its ranges are far from what this device has measured"
-        else:
-            self._looked[identity] = ""
         return [action for peer in offered for action in self._decide(peer, now)]
 
     def _decide(self, sender: bytes, now: float) -> list[Action]:
@@ -838,7 +838,10 @@ class Member:
         Half of the cohort is asked for, and not just more than n - t: else a single liar, who signs REJECT and the body as well,
         could have everybody refunded of a sum that counts.
         """
-        if len(self._rejects) <= self.cohort.size - self.cohort.threshold or self.state is not State.AWAIT_SUM:
+        if (
+            len(self._rejects) <= self.cohort.size - self.cohort.threshold
+            or self.state is not State.AWAIT_SUM
+        ):
             return []
         ending = [self._timer("end", now + self.step_s)]
         if self.body is None or self._rejecting or 2 * len(self._rejects) < self.cohort.size:

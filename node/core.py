@@ -87,6 +87,7 @@ from gossip.events import (
     Send,
     SendFailed,
     SetTimer,
+    Tag,
     TellGuests,
     TimerFired,
     Train,
@@ -94,9 +95,9 @@ from gossip.events import (
     TrainerReady,
     Woke,
 )
-from gossip.fold import UNIT, Replica, increment
+from gossip.fold import UNIT, Replica, increment, loudness, step_at
 from gossip.handshake import Changed, Expelled, Handshake, Proven
-from gossip.harm import Harm
+from gossip.harm import Judgement
 from gossip.history import Added, History, Waiting
 from gossip.layout import Layout
 from gossip.ledger import Read
@@ -279,7 +280,8 @@ class NodeCore:
             self._catch_up,
         )
         self._suspicion = Suspicion(swarm.id, self._me)
-        self._harm = Harm()
+        self._judgement = Judgement()
+        self._loudness: tuple[Tag, float] = ((), 0.0)  # of the sum that is being looked at
         self._alarmed_until = 0  # round: someone has forged, so audits are many
         self._rendezvous = Rendezvous(
             swarm.id,
@@ -506,8 +508,8 @@ class NodeCore:
                 return self._fault(event, error, now)  # its cohort's next deadline ends what it was for
             case Computed(("sum", cohort, *_)):
                 return self._to_cohort(cohort, event, now)
-            case Looked(("sum", cohort, *_) as tag, before, after):
-                return self._to_cohort(cohort, Inspected(tag, self._harm.of(before, after)), now)
+            case Looked(("sum", _, *_) as tag, before, after):
+                return self._judge(tag, before, after, now)
             case Readdressed() | Kept():
                 return [*self._membership.handle(event, now)]
             case Woke():
@@ -976,7 +978,15 @@ class NodeCore:
         )
         change = increment([sum_], body.round, self._layout, manifest)
         after = ((self._replica.x + change) * UNIT).astype(np.float32)
+        size = step_at(manifest, body.round).size
+        loud = loudness(change, len(sum_.contributors), self._replica.state.recent, size)
+        self._loudness = (inspect.tag, loud)
         return [Look(inspect.tag, self._model, after)]
+
+    def _judge(self, tag: Tag, before: float, after: float, now: float) -> list[object]:
+        looked_at, loud = self._loudness
+        impression = self._judgement.of(before, after, loud if looked_at == tag else 0.0)
+        return self._to_cohort(tag[1], Inspected(tag, impression.reason), now)
 
     def _distrusts(self, peer: bytes) -> bool:
         """Whether this device would rather not be led by it."""

@@ -6,7 +6,6 @@ The product's code knows nothing of it. What is changed are events and actions, 
 a behaviour outlives most changes of the protocol.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -78,7 +77,7 @@ class HostileCore(NodeCore):
             return []
         spoilt = self.behaviour.spoils(running.member, inspect.body)
         return self._to_cohort(
-            running.member.cohort.id, Inspected(inspect.tag, 0.0 if spoilt else math.inf), self._clock
+            running.member.cohort.id, Inspected(inspect.tag, "" if spoilt else "it is honest"), self._clock
         )
 
     # --- what a behaviour may know and do ----------------------------------------------------------------------
