@@ -6,7 +6,7 @@ is held against the *lowest* of the last losses that this device has seen:
 
     harm = loss with the sum - min(loss without it, the losses without the sum at the last LOOKS looks)
 
-A sum may raise the loss by HARM_MAX above the best of late, and no number of sums may raise it by more than that in LOOKS looks.
+or, if the loss falls, against the loss without the sum: what mends is not refused for what others have broken. A sum may raise the loss by HARM_MAX above the best of late, and no number of sums may raise it by more than that in LOOKS looks.
 Whoever's loss went up for honest reasons, as others learned what it does not know, refuses for LOOKS looks at most.
 
 **Loudness.** What a single member puts into its lanes is bounded by nothing, and most of what a loud one says does no harm to
@@ -49,7 +49,7 @@ class Judgement:
 
     def of(self, before: float, after: float, loudness: float) -> Impression:
         """`before` and `after` are mean losses in nats."""
-        harm = after - min(before, *self._losses, before)
+        harm = after - (min(before, *self._losses) if after > before and self._losses else before)
         self._losses.append(before)
         made = Impression(harm, loudness, self._bearable)
         self._bearable = self._bearable * LENIENCE if loudness > self._bearable else LOUD_MAX

@@ -261,7 +261,7 @@ class Rendezvous:
         return len(self._made) >= max(1, self._cohorts.sums // len(self._leaders(self._round)))
 
     def _close_if_enough(self, now: float) -> list[Action]:
-        if len(self._bag) < self._cohorts.n_min or self._made_enough(now):
+        if len(self._bag) < self._enough(now) or self._made_enough(now):
             return []
         if now - self._formed_at >= whole_sum_s(self._cohorts):
             self._made = []  # they had their time
@@ -269,7 +269,7 @@ class Rendezvous:
         # This device first, as whoever leads adds up, too; then those who wait longest. Ties by key, so that equal bags make
         # equal rosters.
         ranked = sorted(self._bag, key=lambda peer: (peer != self._me, self._bag[peer].at, peer))
-        chosen = self._drawn_of(ranked)[: self._cohorts.n_max]
+        chosen = self._drawn_of(ranked, now)[: self._cohorts.n_max]
         frames = tuple(self._bag.pop(peer).frame for peer in sorted(chosen))
         if self._candidates():
             needed = max(self._cohorts.n_min, threshold(len(chosen)))
@@ -278,12 +278,20 @@ class Rendezvous:
         again = self._wait(now) if self._bag else [CancelTimer(("rendezvous", "gather"))]
         return [Close(frames), *again]
 
-    def _drawn_of(self, ranked: list[bytes]) -> list[bytes]:
+    def _enough(self, now: float) -> int:
+        """Members that a cohort is made of at least: in a swarm that has more, few are not enough for long."""
+        n_min = self._cohorts.n_min
+        since = min((bagged.at for bagged in self._bag.values()), default=now)
+        if now - since >= PATIENCE_GATHERS * self._gather_s:
+            return n_min
+        return max(n_min, min(ROBUST_MIN, len(self._live()) // 2))
+
+    def _drawn_of(self, ranked: list[bytes], now: float) -> list[bytes]:
         """Without most of those who were in bad sums of late; too few, and the least suspected of them after all."""
         self._closed += 1
         taken = [peer for peer in ranked if self._suspicion.takes(peer, self._round, self._closed)]
         left = sorted((peer for peer in ranked if peer not in taken), key=self._suspicion.streak)
-        return [*taken, *left[: max(0, max(self._cohorts.n_min, ROBUST_MIN) - len(taken))]]
+        return [*taken, *left[: max(0, self._enough(now) - len(taken))]]
 
     def _hand_on(self, now: float) -> list[Action]:
         """To a live candidate strictly lower under the highest round in the bag: that can only happen finitely often."""
