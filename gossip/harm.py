@@ -11,8 +11,9 @@ Whoever's loss went up for honest reasons, as others learned what it does not kn
 
 **Loudness.** What a single member puts into its lanes is bounded by nothing, and most of what a loud one says does no harm to
 others' examples: it is noise. But honest sums are of steady size (`gossip.fold.loudness`), so a sum that is more than LOUD_MAX times as
-large as usual has somebody in it who is not. Should all sums grow for an honest reason, a device bears LENIENCE times as much after each
-refusal in a row, so that a swarm is slowed down and not stopped.
+large as usual has somebody in it who is not. Should all sums grow for an honest reason, or those before have been made small on
+purpose, a device bears LENIENCE times as much after each such refusal, and comes back from that slowly: a swarm is slowed down and
+not stopped.
 """
 
 from collections import deque
@@ -21,7 +22,8 @@ from dataclasses import dataclass
 LOOKS = 16
 HARM_MAX = 0.1  # nats: of honest sums it refused none (iid) and 1.3 % (Dirichlet .3)
 LOUD_MAX = 1.5
-LENIENCE = 1.1
+LENIENCE = 1.5
+RECOVERY = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +54,8 @@ class Judgement:
         harm = after - (min(before, *self._losses) if after > before and self._losses else before)
         self._losses.append(before)
         made = Impression(harm, loudness, self._bearable)
-        self._bearable = self._bearable * LENIENCE if loudness > self._bearable else LOUD_MAX
+        if loudness > self._bearable:
+            self._bearable *= LENIENCE
+        else:
+            self._bearable = max(LOUD_MAX, self._bearable * RECOVERY)
         return made

@@ -7,7 +7,8 @@ cleared; the others soon are.
 
     what came of a sum                             what is noted
     ---------------------------------------------  ------------------------------------------------------------
-    REJECT was certified                           its contributors: one more refusal in a row
+    REJECT was certified                           its contributors: one more refusal in a row; its first aggregator,
+                                                   as below
     it holds                                       its contributors: no refusal, no absence
     it holds, or was refused or lost               members that were not in it: one more absence in a row
     this member refused what an aggregator showed  that aggregator: it is *distrusted* for 2^k rounds, k the times in a row
@@ -41,6 +42,7 @@ class Record:
     absent: int = 0  # sums in a row
     offended: int = 0  # in a row, as aggregator
     distrusted_until: int = 0  # round
+    proven: bool = False  # that it is not honest, but for a cohort that lied to this device
 
     @property
     def streak(self) -> int:
@@ -77,11 +79,13 @@ class Suspicion:
         record = self._of(aggregator)
         record.offended += 1
         rounds = DISTRUSTED_MAX if certain else min(DISTRUSTED_MAX, 1 << record.offended)
+        record.proven = record.proven or certain
         record.distrusted_until = max(record.distrusted_until, round_ + rounds)
 
     def forged(self, aggregator: bytes) -> None:
         """This device has seen it: an audit. It is never led by it again, until it starts anew."""
-        self._of(aggregator).distrusted_until = ROUND_MAX + 1
+        record = self._of(aggregator)
+        record.proven, record.distrusted_until = True, ROUND_MAX + 1
 
     def added_up(self, aggregator: bytes) -> None:
         """A sum that it led holds."""
@@ -121,6 +125,10 @@ class Suspicion:
         """Whether this device would rather not be led by it."""
         record = self._records.get(peer)
         return record is not None and round_ < record.distrusted_until
+
+    def declines(self, peer: bytes, round_: int) -> bool:
+        """Whether this device takes no roster from it: not on a suspicion, or a few refused sums would stop a swarm."""
+        return self.distrusts(peer, round_) and self._records[peer].proven
 
     def doubted(self) -> dict[bytes, int]:
         """Refusals and absences in a row, of all that have some."""

@@ -844,8 +844,8 @@ class NodeCore:
 
     def _objects(self, roster: Roster, leader: bytes) -> str:
         """Why this device does not sum in this cohort; nothing if it does."""
-        if self._distrusts(leader) and leader != self._me:
-            return "a leader whose sums this device has refused"
+        if self._suspicion.declines(leader, roster.round):
+            return "a leader that has published a false sum"
         if roster.round < self._history.round:
             return "a round that is long over"
         members = read_members([entry.member for entry in roster.readies], self._swarm.manifest)
@@ -1004,8 +1004,10 @@ class NodeCore:
         return [Report("distrusted" if refused.certain else "sum_refused", facts)]
 
     def _note_rejection(self, cohort: bytes, contributors: list[int]) -> list[object]:
-        members = self._cohorts[cohort].member.cohort.members
+        known = self._cohorts[cohort].member.cohort
+        members = known.members
         self._suspicion.rejected(members, [members[index] for index in contributors])
+        self._suspicion.offended(known.aggregators[0], known.roster.round, certain=False)
         facts: dict[str, object] = {"cohort": cohort.hex()[:16], "contributors": len(contributors)}
         return [Report("sum_rejected", facts)]
 
