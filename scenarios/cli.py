@@ -22,7 +22,7 @@ from rich.text import Text
 from gossip.errors import GossamerError
 from gossip.manifest import MASKS_OFF
 from node.drivers.virtual import Crypto, cryptography
-from scenarios.adversary import BEHAVIOURS
+from scenarios.adversary import NAMES as BEHAVIOURS
 from scenarios.adversary.wanted import AdversaryTable
 from scenarios.adversary.wanted import read as read_adversary
 from scenarios.baselines.settings import NAMES
