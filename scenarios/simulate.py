@@ -44,6 +44,7 @@ from scenarios.virtual_devices import credentials, found, hardware_of
 
 PROBE_S = 1.0
 COMPARE_S = 10.0  # between two comparisons of all replicas
+ATTACKED_ROUND_S = 30.0  # a round, on average, until a swarm under attack is said to have been stopped
 SETTLE_S = 60.0  # for all to know the same history, once the last round is done
 STALL_STEPS = 40  # of a sum, without any fold
 STALL_S = 120.0
@@ -265,6 +266,11 @@ class Run:
             if self.world.now > max(self._folded_at, healed_at) + SETTLE_S:
                 self._problem = "the devices do not know the same aggregates"
                 return True
+        if self._plan.adversaries and self.world.now > ATTACKED_ROUND_S * self._plan.rounds:
+            self._problem = (
+                f"stopped in round {self._round}: {ATTACKED_ROUND_S:g} virtual seconds a round are over"
+            )
+            return True
         if self.world.now > self._folded_at + self._patience_s:
             self._problem = f"no device has come any further for {self._patience_s:.0f} virtual seconds"
             return True

@@ -573,6 +573,8 @@ def _hostile(scenario: Scenario, count: int) -> tuple[AdversaryTable | None, ...
             _refuse_unknown("behaviour", "behaviour", table.behaviour, NAMES)
         except Unworkable as error:
             raise Unworkable(f"adversary[{position}].{error}") from error
+        if (table.share is None) == (table.count is None):
+            raise Unworkable(f"adversary[{position}].share: say how many, by share or count, and not both")
         wanted = table.of(count)
         if wanted > len(left):
             raise Unworkable(
