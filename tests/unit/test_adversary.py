@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +123,11 @@ def test_random_ones_are_drawn_by_the_seed():
 def test_each_behaviour_says_in_a_line_what_it_does():
     assert all(kind.summary for kind in BEHAVIOURS.values())
     assert len({kind.summary for kind in BEHAVIOURS.values()}) == len(NAMES) - 1
+
+
+def test_the_documentation_says_the_same():
+    told = (Path(__file__).parents[2] / "docs" / "adversary.md").read_text()
+    assert all(f"| `{name}` | {kind.summary} |" in told for name, kind in BEHAVIOURS.items())
 
 
 # --- what bad devices do --------------------------------------------------------------------------------------
