@@ -14,9 +14,9 @@ from models.datasets import digits
 from node.config import ConfigError
 from node.drivers.virtual import VirtualSwarm
 from scenarios import cli
-from scenarios.adversary import BEHAVIOURS, NAMES, RANDOM, core, drawn, poisoning, table
+from scenarios.adversary import BEHAVIOURS, NAMES, RANDOM, core, drawn, forging, poisoning, table
 from scenarios.adversary.casting import cast_of
-from scenarios.adversary.effects import Effects
+from scenarios.adversary.effects import Effects, logged
 from scenarios.adversary.examples import poisoned
 from scenarios.adversary.silent import said_from
 from scenarios.adversary.wanted import AdversaryTable, read
@@ -161,7 +161,7 @@ def attacked(monkeypatch, word, *, count=6, run_s=15.0, loss=None, hub=False):
     monkeypatch.setattr("tests.simulation.test_virtual_driver.VirtualSwarm", Watched)
     monkeypatch.setattr(Watched, "said", [], raising=False)
     reports: list[tuple[int, Report]] = []
-    vectors = []
+    vectors, sums = [], []
     encode = core.BentCodec.encode
 
     def recorded(self, *arguments, **named):
@@ -172,13 +172,21 @@ def attacked(monkeypatch, word, *, count=6, run_s=15.0, loss=None, hub=False):
         return encoded
 
     monkeypatch.setattr(core.BentCodec, "encode", recorded)
+    add = forging.Forge.add
+
+    def forged(self, added):
+        true = added.values
+        add(self, added)
+        sums.append((len(added.job.contributors), true, added.values))
+
+    monkeypatch.setattr(forging.Forge, "add", forged)
     world = a_swarm(
         count, phases=Steady(), report=lambda _now, device, report: reports.append((device, report))
     )
     wanted = read(word)
     hostile = [None] * (count - wanted.of(count)) + [wanted] * wanted.of(count)
     world._make_core = cast_of([each.identity for each in world.devices], hostile, 0, loss)
-    world.hostile = hostile
+    world.hostile, world.forged = hostile, sums
     world.run(run_s)
     return world, reports, vectors
 
@@ -204,23 +212,31 @@ def test_without_an_adversary_all_sums_go_up(monkeypatch):
 
 def test_a_forger_publishes_the_largest_sum_against_the_true_one(monkeypatch):
     world, _, _ = attacked(monkeypatch, "forge=2")
-    forged = [(count, values) for count, values in sums_of(world) if values.min() < 0]
-    assert forged, "it was an aggregator at least once"
-    assert all(values.min() == -LEVELS * count for count, values in forged)
-    assert any(values.min() >= 0 for _, values in sums_of(world)), "honest aggregators publish what is true"
+    assert world.forged, "it was an aggregator at least once"
+    for count, true, forged in world.forged:
+        assert np.array_equal(forged, -LEVELS * count * np.sign(true))
+        assert true.any()
 
 
 def test_a_forger_may_publish_zeros(monkeypatch):
-    world, _, vectors = attacked(monkeypatch, "forge-zero=3")
-    assert any(not values.any() for _, values in sums_of(world))
-    assert all(honest.any() for _, honest, _ in vectors)
+    world, _, _ = attacked(monkeypatch, "forge-zero=3")
+    assert world.forged
+    assert all(true.any() and not forged.any() for _, true, forged in world.forged)
 
 
 def test_a_careful_forger_stays_below_the_tolerance(monkeypatch):
     world, _, _ = attacked(monkeypatch, "forge-below=3", loss=downhill)
-    forged = [(count, values) for count, values in sums_of(world) if values.min() < 0]
-    assert forged
-    assert all(values.min() > -LEVELS * count for count, values in forged), "the largest is far beyond it"
+    assert any(forged.min() < 0 for _, _, forged in world.forged)
+    assert all(forged.min() > -LEVELS * count for count, _, forged in world.forged), (
+        "the largest is far beyond it"
+    )
+
+
+def test_a_second_aggregator_does_not_wait_for_its_turn(monkeypatch):
+    world, _, _ = attacked(monkeypatch, "forge=1", run_s=25)
+    frames = [data for index, data in world.said if index == 5 and Kind(data[2]) is Kind.BODY_PROPOSAL]
+    proposals = [open_frame(world._swarm.id, data) for data in frames]
+    assert len({each.cohort for each in proposals}) > len(world.forged), "some sums it never added up"
 
 
 @pytest.mark.parametrize(
@@ -370,6 +386,38 @@ def test_hostile_bytes_are_counted_against_who_sends_them(monkeypatch):
     assert pins["violation"].reports_bad > 50
     assert pins["disconnects"].bad == 1
     assert pins["violation"].by == 5
+
+
+def test_nobody_is_blamed_by_what_happens_every_day(tmp_path):
+    keys = [bytes([number]) * 32 for number in range(4)]
+    effects = Effects(keys, [None, None, None, read("forge=1")])
+    for name, peer in (("peer_down", 3), ("violation", 3), ("violation", 1), ("violation", 0)):
+        effects.hear(0, Report(name, {"peer": keys[peer].hex()[:16], "reason": ""}))
+    effects.hear(3, Report("violation", {"peer": keys[1].hex()[:16], "reason": "a liar's word"}))
+    for outcome in ("unknown", "included"):
+        effects.hear(0, Report("settled", {"cohort": "aa", "outcome": outcome, "reason": ""}))
+    effects.hear(1, Report("settled", {"cohort": "bb", "outcome": "unknown", "reason": ""}))
+    effects.hear(1, Report("settled", {"cohort": "cc", "outcome": "refunded", "reason": ""}))
+    effects.hear(1, Report("phase", {"cohort": "dd", "phase": "SUM_LOST"}))
+    told = effects.report([read("forge=1")], 10, 60.0, None)
+    [pin] = told.pins
+    assert (pin.reports_bad, pin.reports_honest, pin.bad, pin.honest, pin.by) == (1, 1, 1, 1, 1)
+    assert (told.sums_refused, told.sums_unknown, told.sums_given_back) == (1, 1, 1)
+    assert told.rounds_a_minute == 10
+
+
+def test_a_daemons_log_tells_the_same(tmp_path):
+    log = tmp_path / "log"
+    log.write_text('{"event": "violation", "peer": "aa"}\nnot json\n{"event": "folded", "round": 3}\n')
+    told = [(report.name, report.fields) for report in logged(log)]
+    assert told == [("violation", {"peer": "aa"}), ("folded", {"round": 3})]
+    assert not list(logged(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("word", ["label-flip=1", "forge-below=1", "random=1"])
+def test_real_daemons_do_not_do_what_needs_all_training_at_hand(scenario, capsys, word):
+    assert cli.swarm(str(scenario(8)), adversary=word) == 2
+    assert "use `gossamer simulate`" in capsys.readouterr().err
 
 
 def test_a_bomb_is_eight_mebibytes(monkeypatch):
