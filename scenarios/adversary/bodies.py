@@ -1,6 +1,7 @@
 """What a sum's proposal and body hold beside the values: the one place here that knows their present form."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from crypto.certificates import certify
 from crypto.identity import Identity
@@ -21,6 +22,7 @@ from gossip.aggregate import (
 )
 from gossip.coding import squeeze
 from gossip.compression import EVERY_SEGMENT
+from gossip.lowrank import values_in
 from gossip.manifest import Manifest, Swarm
 from gossip.messages import BodyProposal
 from gossip.secure_sum import Member, Terms
@@ -42,7 +44,8 @@ def body(examples: int, member: Member, values: Integers, contributors: int) -> 
     """As if a cohort had signed it: for the fold alone."""
     told = proposal(examples, member, values, contributors)
     made: Body = member.compose_body(_encoded(member, values), told.weights, told.ranges)
-    return Verified.of(Aggregate(made, ()), member.cohort.swarm.manifest)
+    origin = next((each for each in member.terms.parents if aggregate_id(each) == made.basis), None)
+    return replace(Verified.of(Aggregate(made, ()), member.cohort.swarm.manifest), origin=origin)
 
 
 def league_aggregate(
@@ -67,10 +70,13 @@ def league_aggregate(
         travelling=EVERY_SEGMENT,
         look=None,
     )
-    lanes = Lanes(0, plan.lanes.narrow, plan.lanes.narrow_bits)
+    narrow = (
+        values_in(layout, manifest.compression.rank, round_) if is_factored(manifest) else plan.lanes.narrow
+    )
+    lanes = Lanes(0, narrow, plan.lanes.narrow_bits)
     vector, grain = lanes.zeros(), grain_of(len(keys), manifest.compression)
     most = len(keys) * manifest.compression.levels // grain * grain
-    put(vector, lanes, most * chance(roster).choice([-1, 1], plan.lanes.narrow))
+    put(vector, lanes, most * chance(roster).choice([-1, 1], narrow))
     everybody = pack_members(list(range(len(keys))), len(keys))
     made = Body(
         version=1,

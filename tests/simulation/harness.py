@@ -201,8 +201,11 @@ class World:
         sums: int = 8,
         hubs: int = 0,
         admit: str = "members",
+        hostile: dict[int, object] | None = None,
     ) -> None:
-        """`admit` = "invite": the first device has certified the others, each of whom knows its own certificate alone."""
+        """`hostile`: what the cores of bad devices are made by, by index (`scenarios.adversary.casting`).
+
+        `admit` = "invite": the first device has certified the others, each of whom knows its own certificate alone."""
         self.seed = seed
         self.rng = random.Random(seed)
         self.faults = faults or Faults(until=0.0)
@@ -224,6 +227,7 @@ class World:
                 device.credential = (certificate(self.swarm, founder, device.key, serial),)
                 # It knows the numbers that it has given.
                 self.devices[0].credential += device.credential
+        self.hostile = hostile or {}
         self.answers: list[Answered] = []
         self.hubs = hubs  # the first so many
         self.core_codec = core_codec
@@ -284,7 +288,7 @@ class World:
             hub=device.index < self.hubs,
         )
         stream = random.Random(f"{self.seed}/{device.index}/{device.incarnation}")
-        device.core = node_core.NodeCore(
+        device.core = self.hostile.get(device.index, node_core.NodeCore)(
             identity=device.identity,
             swarm=self.swarm,
             initial=tiny_initial(),
@@ -434,7 +438,8 @@ class World:
     def _send(self, device: Device, peer: bytes, data: bytes) -> None:
         self.trace.update(data)
         other = self.by_key[peer]
-        self.observer.on_wire(device, other, data)
+        if device.index not in self.hostile:
+            self.observer.on_wire(device, other, data)
         self._old_frames.append(data)
         if self.now < self.faults.until:
             data = self._tamper(device, data)

@@ -469,6 +469,29 @@ def test_the_report_is_of_honest_devices_with_and_without(scenario, tmp_path, ca
     assert "gossamer, louder=2+replay=1, seed 0" in shown
 
 
+def test_the_protocol_alone_can_be_attacked_too(tmp_path):
+    told = tmp_path / "told.json"
+    said = {"nodes": 8, "until_s": 20, "json": told}
+    assert cli.simulate("scale", adversary="none,crash-frames=1", **said) == 0
+    clean, bad = json.loads(told.read_text())["runs"]
+    assert clean["rounds"] > 0
+    assert bad["adversary"]["caught"] == 1
+    assert cli.simulate("scale", adversary="label-flip=1", **said) == 2
+
+
+LOWRANK = """
+[swarm.compression]
+codec = "lowrank"
+rank = 2
+grain = 4
+"""
+
+
+@pytest.mark.parametrize("word", ["forge-below=2", "louder-below=2", "league-history=5", "within=2"])
+def test_factors_are_attacked_like_all_else(scenario, word):
+    assert cli.simulate(str(scenario(8, LOWRANK)), adversary=word) == 0
+
+
 def test_a_backdoors_success_is_told(scenario, tmp_path):
     told = tmp_path / "told.json"
     assert cli.simulate(str(scenario(6, rounds=3)), adversary="backdoor=2", json=told) == 0
