@@ -216,7 +216,7 @@ def statements(report: SwarmReport) -> list[str]:
         for kind, each in report.bytes_by_kind.items()
         if each.sent / shares >= SHOWN_BYTES_MIN
     ]
-    if kinds:
+    if kinds and report.adversary is None:  # kinds are of bad devices, too
         kinds.sort(key=lambda pair: -pair[1])
         rest = _sent(report.nodes) / shares / 1000 - sum(size for _, size in kinds)
         shown = "  ".join(f"{kind} {size:.1f}" for kind, size in kinds)
