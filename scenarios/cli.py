@@ -22,7 +22,7 @@ from rich.text import Text
 from gossip.errors import GossamerError
 from gossip.manifest import MASKS_OFF
 from node.drivers.virtual import Crypto, cryptography
-from scenarios.adversary import BEHAVIOURS
+from scenarios.adversary import NAMES as BEHAVIOURS
 from scenarios.adversary.wanted import AdversaryTable
 from scenarios.adversary.wanted import read as read_adversary
 from scenarios.baselines.settings import NAMES
@@ -54,6 +54,7 @@ def swarm(
     rounds: int | None = None,
     seed: int | None = None,
     keep: Path | None = None,
+    adversary: str | None = None,
     json: Path | None = None,
     namespaces: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -71,6 +72,9 @@ def swarm(
         Draws the devices' keys, the first model and the shares of the data.
     keep
         Keep the devices' homes, with their logs, in this new folder.
+    adversary
+        So many devices do not follow the protocol, instead of what the scenario says: BEHAVIOUR=SHARE or BEHAVIOUR=COUNT, with +
+        between several, `none` for nobody. See docs/adversary.md. Figures are of the honest devices.
     json
         Write all figures to this file.
     namespaces
@@ -81,7 +85,8 @@ def swarm(
     stderr = Console(stderr=True)
     try:
         _refuse_json(json)
-        chosen = plan(find_scenario(scenario), nodes=nodes, rounds=rounds, seed=seed)
+        bad = _adversary(adversary) if adversary is not None else None
+        chosen = plan(find_scenario(scenario), nodes=nodes, rounds=rounds, seed=seed, adversaries=bad)
         if namespaces:
             refuse_unable(chosen.network, chosen.name)
         stderr.print(Text(f"{chosen.name}: {chosen.summary}"), soft_wrap=True)
@@ -406,10 +411,13 @@ def _adversaries(said: str | None, algorithms: Sequence[str]) -> list[Sequence[A
         return [None]
     if algorithms != [GOSSAMER]:
         raise OptionError("--adversary: gossamer alone can be attacked; leave --algorithm out")
+    return [_adversary(each) for each in said.split(",")]
+
+
+def _adversary(said: str) -> tuple[AdversaryTable, ...]:
+    """Raises OptionError."""
     try:
-        return [
-            () if each == "none" else tuple(map(read_adversary, each.split("+"))) for each in said.split(",")
-        ]
+        return () if said == "none" else tuple(map(read_adversary, said.split("+")))
     except ValueError as error:
         raise OptionError(f"--adversary: {error}; behaviours: {', '.join(BEHAVIOURS)}") from error
 

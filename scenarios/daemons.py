@@ -92,6 +92,9 @@ class Daemon:
     heard_at: float = 0.0  # or when the process was started
     past: list[Status] = field(default_factory=list)  # the last that was heard of each that a fault has ended
     groups: list[int] = field(default_factory=list)  # of all processes that there ever were
+    hostile: Mapping[str, str] | None = (
+        None  # of a bad device (`scenarios.adversary.daemon`): more of its environment
+    )
     inside: tuple[str, ...] = ()  # what its command begins with: that of its network namespace, if it has one
 
     @property
@@ -104,10 +107,12 @@ class Daemon:
             {"round": fault.round, "phase": fault.phase, "role": fault.role or fault.node} for fault in faults
         ]
         environ = os.environ | {PARENT_VARIABLE: str(os.getpid()), FAULTS_VARIABLE: json.dumps(told)}
+        environ |= self.hostile or {}
+        program = "node" if self.hostile is None else "scenarios.adversary.daemon"
         # Shielded: a process that has begun must not be forgotten.
         with self.stderr.open("ab") as stderr, trio.CancelScope(shield=True):
             self.process = await trio.lowlevel.open_process(
-                [*self.inside, sys.executable, "-P", "-m", "node", *words, "--home", str(self.home.path)],
+                [*self.inside, sys.executable, "-P", "-m", program, *words, "--home", str(self.home.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,

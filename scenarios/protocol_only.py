@@ -15,6 +15,8 @@ from crypto.hashing import digest
 from gossip.errors import GossamerError
 from gossip.events import Floats, Report
 from node.drivers.virtual import Crypto, Device, VirtualSwarm
+from scenarios.adversary.casting import cast_of, refuse_untrained
+from scenarios.adversary.effects import Effects
 from scenarios.forecast import left_s
 from scenarios.progress import Display, Snapshot
 from scenarios.simulate_report import RunReport, note_of
@@ -93,6 +95,9 @@ class ProtocolRun:
         self._clock = clock
         self._began = clock()
         self._rounds = [0] * len(plan.devices)
+        refuse_untrained(plan.adversaries)
+        self._honest = [index for index, table in enumerate(plan.hostile) if table is None]
+        identities = [identity_of(plan.seed, index) for index in range(len(plan.devices))]
         swarm = found(plan, NoModel())
         self.world = VirtualSwarm(
             seed=plan.seed,
@@ -100,17 +105,19 @@ class ProtocolRun:
             credentials=credentials(plan, swarm),
             initial=np.zeros(PARAMETERS, np.int64),
             devices=[
-                (identity_of(plan.seed, index), hardware_of(table, plan.seed, index))
+                (identities[index], hardware_of(table, plan.seed, index))
                 for index, table in enumerate(plan.hardware)
             ],
             phases=NoTraining(len(plan.devices)),
             report=self._hear,
+            make_core=cast_of(identities, plan.hostile, plan.seed),
         )
+        self._effects = Effects([each.public_key for each in identities], plan.hostile)
 
     def go(self) -> None:
         """Raises GossamerError with the command that replays it where our own code fails."""
         try:
-            while self.world.now < self._until_s and min(self._rounds) < self._plan.rounds:
+            while self.world.now < self._until_s and min(self._honest_rounds) < self._plan.rounds:
                 self.world.run(min(self._until_s, self.world.now + SHOW_S))
                 self._show()
         except Exception as error:
@@ -121,10 +128,15 @@ class ProtocolRun:
             ) from error
 
     def _hear(self, _now: float, device: int, report: Report) -> None:
+        self._effects.hear(device, report)
         if report.name == "folded":
             round_ = report.fields["round"]
             assert isinstance(round_, int)
             self._rounds[device] = max(self._rounds[device], round_)
+
+    @property
+    def _honest_rounds(self) -> list[int]:
+        return [self._rounds[index] for index in self._honest]
 
     def _show(self) -> None:
         devices, at_s = self.world.devices, self._clock() - self._began
@@ -134,7 +146,7 @@ class ProtocolRun:
                 at_s=at_s,
                 up=sum(device.core is not None for device in devices),
                 devices=len(devices),
-                round=max(self._rounds),
+                round=max(self._honest_rounds),
                 rounds=self._plan.rounds,
                 accuracy=None,
                 sent_bytes=sum(device.traffic.sent for device in devices),
@@ -144,7 +156,8 @@ class ProtocolRun:
         )
 
     def report(self) -> RunReport:
-        world, devices = self.world, self.world.devices
+        world = self.world
+        devices = [world.devices[index] for index in self._honest]
         return RunReport(
             algorithm="gossamer",
             seed=self._plan.seed,
@@ -155,15 +168,22 @@ class ProtocolRun:
             local_steps_per_device=mean(world.steps(device) for device in devices),
             final_accuracy=0.0,
             worst_accuracy=0.0,
-            rounds=max(self._rounds),
+            rounds=max(self._honest_rounds),
             trace_sha256=world.trace_sha256,
             wall_s=round(self._clock() - self._began, 2),
             training_wall_s=0.0,
             sent_per_device=mean(device.traffic.sent for device in devices),
-            sent_by_kind={kind: size / len(devices) for kind, size in sorted(world.sent_by_kind.items())},
+            sent_by_kind={
+                kind: size / len(world.devices) for kind, size in sorted(world.sent_by_kind.items())
+            },
             events=world.events,
-            problem="" if max(self._rounds) else "no sum came of it",
+            problem="" if max(self._honest_rounds) else "no sum came of it",
             crypto=self._crypto,
+            adversary=(
+                self._effects.report(self._plan.adversaries, max(self._honest_rounds), world.now, None)
+                if self._plan.adversaries
+                else None
+            ),
         )
 
 

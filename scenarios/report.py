@@ -23,6 +23,8 @@ from rich.text import Text
 from gossip.errors import GossamerError
 from gossip.manifest import MASKS_OFF
 from node.drivers.figures import STEPS
+from scenarios.adversary.effects import AdversaryReport
+from scenarios.adversary.effects import told as told_of
 
 WIDTH_MIN = 100  # columns of the table where no terminal says how wide it is
 SHOWN_BYTES_MIN = 50  # a round and device, below which a kind of message is left out of the words
@@ -122,6 +124,7 @@ class SwarmReport(msgspec.Struct, frozen=True):
     homes: str | None  # where the devices' homes are kept
     masks: bool = True  # without: MASKS_OFF
     cuts: tuple[CutReport, ...] = ()
+    adversary: AdversaryReport | None = None  # then `nodes` are the honest devices
 
 
 class ReportError(GossamerError):
@@ -201,6 +204,8 @@ def statements(report: SwarmReport) -> list[str]:
     if len({node.replica_sha256 for node in report.nodes}) == 1:
         same = report.nodes[0].replica_sha256[:16]
         lines.append(f"All {len(report.nodes)} replicas are the same to the last bit ({same}).")
+    if report.adversary is not None:
+        lines += [f"{line[0].upper()}{line[1:]}." for line in told_of(report.adversary)]
     walk = [f"{before} to {after}" for before, after in pairwise(STEPS)]
     phases = [f"{step} {report.phases_s[step]:.2f}" for step in walk if step in report.phases_s]
     if phases:
@@ -211,7 +216,7 @@ def statements(report: SwarmReport) -> list[str]:
         for kind, each in report.bytes_by_kind.items()
         if each.sent / shares >= SHOWN_BYTES_MIN
     ]
-    if kinds:
+    if kinds and report.adversary is None:  # kinds are of bad devices, too
         kinds.sort(key=lambda pair: -pair[1])
         rest = _sent(report.nodes) / shares / 1000 - sum(size for _, size in kinds)
         shown = "  ".join(f"{kind} {size:.1f}" for kind, size in kinds)

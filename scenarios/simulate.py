@@ -44,6 +44,7 @@ from scenarios.virtual_devices import credentials, found, hardware_of
 
 PROBE_S = 1.0
 COMPARE_S = 10.0  # between two comparisons of all replicas
+ATTACKED_STEPS = 5  # of a sum: a swarm under attack whose rounds take longer on average is said to be stopped
 SETTLE_S = 60.0  # for all to know the same history, once the last round is done
 STALL_STEPS = 40  # of a sum, without any fold
 STALL_S = 120.0
@@ -232,6 +233,9 @@ class Run:
         self._patience_s = (
             STALL_S + phase_s + STALL_STEPS * plan.swarm.cohorts.step_s + plan.swarm.cohorts.gather_s
         )
+        cohorts = plan.swarm.cohorts
+        round_s = phase_s + cohorts.gather_s + ATTACKED_STEPS * cohorts.step_s
+        self._limit_s = plan.rounds * round_s if len(self._honest) < count else math.inf
         self._accuracies = [self._training.accuracy((initial * UNIT).astype(np.float32))] * count
         self._rounds = [0] * count
         self._changed = [False] * count  # since the last probe
@@ -269,6 +273,9 @@ class Run:
             if self.world.now > max(self._folded_at, healed_at) + SETTLE_S:
                 self._problem = "the devices do not know the same aggregates"
                 return True
+        if self.world.now > self._limit_s:
+            self._problem = f"stopped: in round {self._round} after {self._limit_s:.0f} virtual seconds"
+            return True
         if self.world.now > self._folded_at + self._patience_s:
             self._problem = f"no device has come any further for {self._patience_s:.0f} virtual seconds"
             return True

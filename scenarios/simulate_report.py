@@ -139,7 +139,7 @@ def statements(report: SimulationReport) -> list[str]:
     lines = [f"Tested on {report.test}. {report.nodes} virtual devices{real}."]
     for algorithm, runs in by_algorithm(report.runs).items():
         last = runs[-1]
-        if not last.sent_by_kind:
+        if not last.sent_by_kind or last.adversary is not None:  # kinds are of bad devices, too
             continue
         rounds = max(last.rounds, 1)
         kinds = [

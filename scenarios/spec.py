@@ -106,7 +106,7 @@ from node.config import (
     TrainingSettings,
     load_toml,
 )
-from scenarios.adversary import BEHAVIOURS
+from scenarios.adversary import NAMES, drawn
 from scenarios.adversary.wanted import AdversaryTable
 from scenarios.baselines.settings import BaselineTables
 
@@ -567,20 +567,22 @@ def _hostile(scenario: Scenario, count: int) -> tuple[AdversaryTable | None, ...
     """Who is bad, drawn by the seed; never the first device, which founds the swarm and is trusted. Raises Unworkable."""
     hostile: list[AdversaryTable | None] = [None] * count
     seed = _number(scenario.seed)
-    drawn = sorted(range(1, count), key=lambda index: digest("scenario adversary", seed, _number(index)))
+    left = sorted(range(1, count), key=lambda index: digest("scenario adversary", seed, _number(index)))
     for position, table in enumerate(scenario.adversary):
         try:
-            _refuse_unknown("behaviour", "behaviour", table.behaviour, list(BEHAVIOURS))
+            _refuse_unknown("behaviour", "behaviour", table.behaviour, NAMES)
         except Unworkable as error:
             raise Unworkable(f"adversary[{position}].{error}") from error
+        if (table.share is None) == (table.count is None):
+            raise Unworkable(f"adversary[{position}].share: say how many, by share or count, and not both")
         wanted = table.of(count)
-        if wanted > len(drawn):
+        if wanted > len(left):
             raise Unworkable(
                 f"adversary[{position}]: {table} is more devices than there are besides the founder"
             )
-        for index in drawn[:wanted]:
-            hostile[index] = table
-        del drawn[:wanted]
+        for index in left[:wanted]:
+            hostile[index] = drawn(table, scenario.seed, index)
+        del left[:wanted]
     return tuple(hostile)
 
 

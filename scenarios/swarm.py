@@ -35,6 +35,9 @@ from node.drivers.trainer import TaskRefused, Trainer
 from node.founding import found_swarm
 from node.home import Home, init_home
 from node.telemetry import logging_to
+from scenarios.adversary.casting import refuse_untrained
+from scenarios.adversary.daemon import part_of
+from scenarios.adversary.effects import AdversaryReport, Effects, logged
 from scenarios.certified import certify
 from scenarios.cuts import Parting, sides_of
 from scenarios.daemons import Daemon, Status, SwarmFailed, end_all
@@ -75,6 +78,7 @@ def run(plan: Plan, keep: Path | None, display: Display, *, namespaces: bool = F
     the run fails. Raises SwarmFailed, NamespaceError, OptionError, TaskRefused, and KeyboardInterrupt on SIGINT,
     SIGTERM and SIGHUP. For the main thread.
     """
+    refuse_untrained(plan.adversaries)
     if plan.by_invitation and not namespaces:
         raise OptionError(f"scenario {plan.name}: its devices find each other on a network: add --namespaces")
     folder = Path(tempfile.mkdtemp(prefix="gossamer-")) if keep is None else _made(keep)
@@ -228,7 +232,13 @@ class Run:
             self.credentials = [()] * len(plan.devices)
         self.courses = [Course(fault) for fault in plan.faults]
         self.daemons = [
-            Daemon(device, Home(folder / device.name), identity.peer_id, inside=self._inside(index))
+            Daemon(
+                device,
+                Home(folder / device.name),
+                identity.peer_id,
+                hostile=None if plan.hostile[index] is None else part_of(plan.seed, index, plan.hostile),
+                inside=self._inside(index),
+            )
             for index, (device, identity) in enumerate(zip(plan.devices, self.identities, strict=True))
         ]
         if self.network is not None:
@@ -291,10 +301,13 @@ class Run:
         )
 
     def _network(self, daemon: Daemon, bootstrap: tuple[str, ...]) -> NetworkSettings:
+        number = self.daemons.index(daemon)
+        table = self.plan.hostile[number]
+        hub = table is not None and table.hub
         if self.network is None:
-            return NetworkSettings(bootstrap=bootstrap)
-        place = self.network.layout.places[self.daemons.index(daemon)]
-        return NetworkSettings(bootstrap=bootstrap, listen=(place.listen,))
+            return NetworkSettings(bootstrap=bootstrap, hub=hub)
+        place = self.network.layout.places[number]
+        return NetworkSettings(bootstrap=bootstrap, listen=(place.listen,), hub=hub)
 
     # --- the rounds ------------------------------------------------------------------------------------------
 
@@ -310,7 +323,7 @@ class Run:
         while True:
             await self._tick()
             now = trio.current_time()
-            heard = [daemon.heard for daemon in self._up]
+            heard = [daemon.heard for daemon in self._honest]
             rounds = [status and status.round for status in heard]
             if rounds != before:
                 before, moved_at = rounds, now
@@ -328,10 +341,10 @@ class Run:
 
     def _laments(self) -> str:
         """What the devices that are behind are doing."""
-        behind = min(self._up, key=lambda daemon: daemon.heard.round if daemon.heard else -1)
+        behind = min(self._honest, key=lambda daemon: daemon.heard.round if daemon.heard else -1)
         lines = [
             f"\n    {daemon.device.name} {daemon.heard.doing} and waits for {daemon.heard.waits_for}"
-            for daemon in self._up
+            for daemon in self._honest
             if daemon.heard and not daemon.heard.settled
         ]
         return "".join(lines) + behind.last_words()
@@ -341,9 +354,14 @@ class Run:
         return [daemon for daemon in self.daemons if daemon.process is not None]
 
     @property
+    def _honest(self) -> list[Daemon]:
+        """Those that are up, without the bad ones: what these say of themselves is nothing."""
+        return [daemon for daemon in self._up if daemon.hostile is None]
+
+    @property
     def _round(self) -> int:
-        """The highest that any device has told of."""
-        return max((daemon.heard.round for daemon in self._up if daemon.heard), default=0)
+        """The highest that any honest device has told of."""
+        return max((daemon.heard.round for daemon in self._honest if daemon.heard), default=0)
 
     @property
     def _now_s(self) -> float:
@@ -361,7 +379,7 @@ class Run:
         for course in await meet(self.courses, self._up, self._now_s, round_):
             assert course.daemon is not None
             self.display.say(f"{self._now_s:5.0f} s  {course.daemon.device.name}: {course.fault}")
-        idle = all(daemon.heard is not None and daemon.heard.settled for daemon in self._up)
+        idle = all(daemon.heard is not None and daemon.heard.settled for daemon in self._honest)
         for course in self.courses:
             if course.due(self._now_s, round_, idle=idle):
                 await self._go_on(course)
@@ -481,7 +499,7 @@ class Run:
     async def compare(self) -> Results:
         """What each device's replica is worth, and what the device could have come to by itself."""
         self.stage = "comparing"
-        up = self._up
+        up = self._honest
         async with self._watched():
             in_swarm = await _of_each(up, partial(_evaluation, path="/evaluate"), _cores())
             alone = await _of_each(up, _alone, _cores())
@@ -552,7 +570,20 @@ class Run:
             homes=None,
             faults=[course.report() for course in self.courses],
             cuts=tuple(parting.report() for parting in self.partings),
+            adversary=self._adversary(max(status.round for status in last)),
         )
+
+    def _adversary(self, rounds: int) -> AdversaryReport | None:
+        """Of what honest daemons have logged."""
+        hostile = self.plan.hostile
+        if not any(hostile):
+            return None
+        effects = Effects([identity.public_key for identity in self.identities], hostile)
+        for index, daemon in enumerate(self.daemons):
+            if daemon.hostile is None:
+                for report in logged(daemon.home.log):
+                    effects.hear(index, report)
+        return effects.report(self.plan.adversaries, rounds, self._now_s - self.up_s, None)
 
 
 async def _open_model(plan: Plan, folder: Path) -> messages.Opened:

@@ -89,11 +89,12 @@ def run_node(
     foreground: bool,
     announce: Announce,
     environ: Mapping[str, str],
+    make_core: Callable[..., NodeCore] = NodeCore,
 ) -> bool:
     """Be the daemon of a home until told to stop; whether it was by SIGINT. For the main thread.
 
     `bootstrap` adds to the settings' own; `nearby` names the swarm on this network that a new device joins; `announce` hears where this node listens, and whether
-    others need an invitation. Raises GossamerError: whatever is
+    others need an invitation; `make_core` is given what NodeCore is. Raises GossamerError: whatever is
     wrong, in one line, which is in the log as well.
     """
     with hold(home) as held:
@@ -103,7 +104,7 @@ def run_node(
         parent = _read_parent(environ)
         try:
             with logging_to(home.log, config.log.level, foreground=foreground) as log:
-                life = Life(home, config, identity, faults, log, nearby)
+                life = Life(home, config, identity, faults, log, nearby, make_core)
                 trio.run(life.run, held.socket, bootstrap, announce, parent)
         except BaseException as error:  # noqa: BLE001 - the process's edge
             _explain(error, home, config.log.level)
@@ -149,8 +150,10 @@ class Life:
         faults: Faults | None,
         log: BoundLogger,
         nearby: str | None,
+        make_core: Callable[..., NodeCore],
     ) -> None:
         self.interrupted = False
+        self._make_core = make_core
         self._wanted = nearby
         self._credential: tuple[bytes, ...] = ()
         self._home = home
@@ -391,7 +394,7 @@ class Life:
             public=self._config.network.public,
         )
         compose = partial(
-            NodeCore,
+            self._make_core,
             identity=self._identity,
             swarm=swarm,
             initial=initial,

@@ -5,8 +5,14 @@ Nothing of it is in the product: a bad device runs the honest core with its beha
 
 from collections.abc import Mapping
 
-from scenarios.adversary import contributing, forging, poisoning
+import msgspec
+
+from crypto.hashing import digest
+from scenarios.adversary import contributing, forging, leagues, poisoning, silent, talking
 from scenarios.adversary.behaviour import Behaviour
+from scenarios.adversary.wanted import AdversaryTable
+
+RANDOM = "random"  # any of the others, drawn for each device by the scenario's seed
 
 BEHAVIOURS: Mapping[str, type[Behaviour]] = {
     "forge": forging.Forge,
@@ -23,4 +29,24 @@ BEHAVIOURS: Mapping[str, type[Behaviour]] = {
     "free-ride-noise": contributing.FreeRideNoise,
     "ranges-low": contributing.RangesLow,
     "ranges-high": contributing.RangesHigh,
+    "silence": silent.Silence,
+    "refuse-all": silent.RefuseAll,
+    "equivocate": talking.Equivocate,
+    "replay": talking.Replay,
+    "old-round": talking.OldRound,
+    "disjoint": talking.Disjoint,
+    "crash-frames": talking.CrashFrames,
+    "bombs": talking.Bombs,
+    "league-history": leagues.LeagueHistory,
+    "league-checkpoint": leagues.LeagueCheckpoint,
 }
+NAMES = (*BEHAVIOURS, RANDOM)
+
+
+def drawn(table: AdversaryTable, seed: int, device: int) -> AdversaryTable:
+    """A device's own table: the same, but where it says `random`."""
+    if table.behaviour != RANDOM:
+        return table
+    lot = digest("random behaviour", seed.to_bytes(8, "big"), device.to_bytes(8, "big"))
+    names = sorted(BEHAVIOURS)
+    return msgspec.structs.replace(table, behaviour=names[int.from_bytes(lot[:8], "big") % len(names)])

@@ -1,13 +1,34 @@
 """What a sum's proposal and body hold beside the values: the one place here that knows their present form."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from msgspec import structs
 
+from crypto.certificates import certify
+from crypto.identity import Identity
 from crypto.masking import Lanes
-from gossip.aggregate import Aggregate, Body, Verified
+from gossip.aggregate import (
+    MEMBERSHIP_OF_MANIFEST,
+    Aggregate,
+    Body,
+    Part,
+    Signatures,
+    Verified,
+    aggregate_id,
+    basis_after,
+    body_statement,
+    grain_of,
+    pack_members,
+    spell_members,
+)
 from gossip.coding import squeeze
+from gossip.compression import EVERY_SEGMENT
+from gossip.lowrank import values_in
+from gossip.manifest import Manifest, Swarm
 from gossip.messages import BodyProposal
-from gossip.secure_sum import Member
-from scenarios.adversary.behaviour import Integers, put
+from gossip.secure_sum import Member, Terms
+from scenarios.adversary.behaviour import Integers, chance, put
 
 
 def proposal(member: Member, values: Integers, contributors: int) -> BodyProposal:
@@ -24,7 +45,60 @@ def body(member: Member, values: Integers, contributors: int) -> Verified:
     made: Body = member.compose_body(encoded(member, values), told.ranges)
     weights = (contributors,) * member.terms.layout.segments  # before a seal, nobody is a contributor yet
     made = structs.replace(made, weights=weights)
-    return Verified.of(Aggregate(made, ()), member.cohort.swarm.manifest)
+    origin = next((each for each in member.terms.parents if aggregate_id(each) == made.basis), None)
+    return replace(Verified.of(Aggregate(made, ()), member.cohort.swarm.manifest), origin=origin)
+
+
+def league_aggregate(
+    swarm: Swarm,
+    terms: Terms,
+    signers: Sequence[Identity],
+    *,
+    parents: tuple[bytes, ...],
+    round_: int,
+    state: bytes,
+    roster: bytes,
+) -> Aggregate:
+    """An aggregate of the largest values that there are, signed by a cohort that never met: `signers`, by key."""
+    manifest, layout = swarm.manifest, terms.layout
+    keys = [signer.public_key for signer in signers]
+    plan = terms.codec.plan(
+        layout=layout,
+        compression=manifest.compression,
+        cohort=roster,
+        parents=terms.parents,
+        travelling=EVERY_SEGMENT,
+    )
+    narrow = (
+        values_in(layout, manifest.compression.rank, round_) if is_factored(manifest) else plan.lanes.narrow
+    )
+    lanes = Lanes(0, narrow, plan.lanes.narrow_bits)
+    vector, grain = lanes.zeros(), grain_of(len(keys), manifest.compression)
+    most = len(keys) * manifest.compression.levels // grain * grain
+    put(vector, lanes, most * chance(roster).choice([-1, 1], narrow))
+    everybody = pack_members(list(range(len(keys))), len(keys))
+    made = Body(
+        version=1,
+        swarm=swarm.id,
+        parts=(Part(roster, spell_members(keys, manifest), MEMBERSHIP_OF_MANIFEST, everybody),),
+        parents=tuple(sorted(parents)),
+        round=round_,
+        codec=terms.codec.id,
+        basis=basis_after(((round_ - 1, each) for each in parents), roster) if is_factored(manifest) else b"",
+        blocks=layout.pack_blocks(plan.support),
+        exponents=plan.exponent_bytes,
+        sums=vector.tobytes(),
+        weights=(len(keys),) * layout.segments,
+        ranges=tuple(int(code) * len(keys) for code in plan.ranges),
+        state=state,
+    )
+    stated = body_statement(swarm.id, roster, aggregate_id(made))
+    votes = {place: signer.sign("body", stated) for place, signer in enumerate(signers)}
+    return Aggregate(made, (Signatures(everybody, *certify("body", stated, keys, votes)),))
+
+
+def is_factored(manifest: Manifest) -> bool:
+    return manifest.compression.codec == "lowrank"
 
 
 def _lanes(member: Member) -> Lanes:

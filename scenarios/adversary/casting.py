@@ -4,12 +4,29 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from crypto.identity import Identity
+from gossip.errors import GossamerError
 from gossip.events import Floats
 from node.core import NodeCore
-from scenarios.adversary import BEHAVIOURS
+from scenarios.adversary import BEHAVIOURS, RANDOM
 from scenarios.adversary.behaviour import League
 from scenarios.adversary.core import HostileCore
 from scenarios.adversary.wanted import AdversaryTable
+
+
+class Untrainable(GossamerError):
+    """A behaviour needs what real daemons do not have: use `gossamer simulate` for it. Exit code 2."""
+
+    exit_code = 2
+
+
+def refuse_untrained(tables: Sequence[AdversaryTable]) -> None:
+    """Raises Untrainable for what is done with the training of all devices at hand."""
+    for table in tables:
+        if table.behaviour == RANDOM or BEHAVIOURS[table.behaviour].needs_training:
+            raise Untrainable(
+                f"{table.behaviour}: real daemons do not do this, as it takes a look at their training: "
+                "use `gossamer simulate`"
+            )
 
 
 def cast_of(

@@ -4,9 +4,12 @@ It knows few names of reports on purpose: whatever an honest device reports with
 is blame.
 """
 
+import contextlib
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -15,7 +18,12 @@ from gossip.events import Report
 from scenarios.adversary.wanted import AdversaryTable
 
 # Reports with a peer that blame nobody.
-EVERYDAY = frozenset({"peer_up", "peer_down", "unreachable", "send_failed", "caught_up", "handed_on"})
+EVERYDAY = frozenset(
+    {
+        *("peer_up", "peer_down", "unreachable", "send_failed", "caught_up", "handed_on"),
+        *("route_changed", "relays", "not_punched"),  # in a daemon's log
+    }
+)
 REFUSED = frozenset({"refused_sum"})  # reports of a proposed sum that was refused
 REFUSED_STEPS = frozenset({"SUM_LOST", "REJECT", "BODY_REFUSED"})  # the same as steps of a cohort
 SHORT = 16  # digits of a key, as reports name peers
@@ -77,7 +85,7 @@ class Effects:
         if report.name == "settled" and len(self._ends) < COHORTS_MAX:
             self._ends.setdefault(str(cohort), {})[device] = str(told["outcome"])
         whom = self._named.get(str(told.get("peer", "")))
-        if whom is None or report.name in EVERYDAY:
+        if whom is None or whom == device or report.name in EVERYDAY:
             return
         pinned = self._told.setdefault(report.name, _Told())
         pinned.by.add(device)
@@ -112,6 +120,15 @@ class Effects:
             pins=tuple(pins),
             backdoor_success=backdoor,
         )
+
+
+def logged(path: Path) -> Iterator[Report]:
+    """What a daemon's core reported, as far as its log still has it."""
+    with contextlib.suppress(OSError):
+        for line in path.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                fields = json.loads(line)
+                yield Report(str(fields.pop("event", "")), fields)
 
 
 def told(report: AdversaryReport) -> list[str]:

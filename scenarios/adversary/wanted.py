@@ -30,10 +30,6 @@ class AdversaryTable(Section, frozen=True):
     tolerance_nats: Annotated[float, Meta(gt=0, le=100)] = 0.1
     target: Annotated[int, Meta(ge=0, lt=1 << 20)] = 0
 
-    def __post_init__(self) -> None:
-        if (self.share is None) == (self.count is None):
-            raise ValueError("say how many, by share or count, and not both")
-
     def of(self, devices: int) -> int:
         """How many of so many devices; a share of more than none is one at least."""
         if self.count is not None:

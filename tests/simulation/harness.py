@@ -202,13 +202,15 @@ class World:
         sums: int = 8,
         hubs: int = 0,
         admit: str = "members",
-        hostile: bool = False,
+        hostile: dict[int, object] | None = None,
+        attacked: bool = False,
     ) -> None:
         """`admit` = "invite": the first device has certified the others, each of whom knows its own certificate alone.
 
-        `hostile`: somebody tries to break the cores; in no other world may one of them tell of a fault.
+        `hostile`: what the cores of bad devices are made by, by index (`scenarios.adversary.casting`). `attacked`: somebody
+        else tries to break the cores; in no other world may one of them tell of a fault.
         """
-        self.hostile = hostile
+        self.attacked = attacked
         self.seed = seed
         self.rng = random.Random(seed)
         self.faults = faults or Faults(until=0.0)
@@ -230,6 +232,7 @@ class World:
                 device.credential = (certificate(self.swarm, founder, device.key, serial),)
                 # It knows the numbers that it has given.
                 self.devices[0].credential += device.credential
+        self.hostile = hostile or {}
         self.answers: list[Answered] = []
         self.hubs = hubs  # the first so many
         self.core_codec = core_codec
@@ -290,7 +293,7 @@ class World:
             hub=device.index < self.hubs,
         )
         stream = random.Random(f"{self.seed}/{device.index}/{device.incarnation}")
-        device.core = node_core.NodeCore(
+        device.core = self.hostile.get(device.index, node_core.NodeCore)(
             identity=device.identity,
             swarm=self.swarm,
             initial=tiny_initial(),
@@ -429,7 +432,7 @@ class World:
                 self._tell(device, 0.01, Evaluated(round_, 0.5, 1.0))
             case Report():
                 self.reports.append((self.now, device.index, action))
-                self.observer.require(action.name != "fault" or self.hostile, f"a fault: {action.fields}")
+                self.observer.require(action.name != "fault" or self.attacked or self.hostile, f"a fault: {action.fields}")
                 if action.name == "settled":
                     self.observer.settled(device, action.fields["cohort"], action.fields["outcome"])
                 self._maybe_crash(device, action)
@@ -443,7 +446,8 @@ class World:
     def _send(self, device: Device, peer: bytes, data: bytes) -> None:
         self.trace.update(data)
         other = self.by_key[peer]
-        self.observer.on_wire(device, other, data)
+        if device.index not in self.hostile:
+            self.observer.on_wire(device, other, data)
         self._old_frames.append(data)
         if self.now < self.faults.until:
             data = self._tamper(device, data)

@@ -1,0 +1,46 @@
+"""Bad devices that are not there when it matters, and ones that stop what others do."""
+
+from collections.abc import Iterable
+
+from gossip.events import Send
+from gossip.messages import Kind
+from scenarios.adversary.behaviour import Behaviour
+
+# What a member or an aggregator says from a step on, in the order of a sum.
+STEPS = {
+    "SHARES": ("SHARES", "DECLINE", "KEYS_SET"),
+    "MASKED": ("MASKED", "SEAL_PROPOSAL"),
+    "SEAL": ("SEAL_VOTE", "SEAL_CERTIFICATE", "ABORT_VOTE", "ABORT_CERTIFICATE"),
+    "UNMASK": ("UNMASK", "LOOK", "BODY_PROPOSAL"),
+    "BODY_VOTE": ("BODY_VOTE", "RESULT"),
+}
+REFUSALS = (
+    "REJECT",
+    "BODY_REJECT",
+)  # what a member may say instead of a vote for a body, where there is such a word
+
+
+def kind_of(frame: bytes) -> Kind | None:
+    """Of one of our own frames, by its third byte."""
+    return Kind(frame[2]) if frame[2] in Kind._value2member_map_ else None
+
+
+def said_from(step: str) -> frozenset[Kind]:
+    """Of the kinds that there are: this protocol may have fewer words than this list."""
+    steps = list(STEPS)
+    names = [name for each in steps[steps.index(step) :] for name in STEPS[each]]
+    return frozenset(Kind[name] for name in names if name in Kind.__members__)
+
+
+class Silence(Behaviour):
+    summary = "takes part, and from one step of a sum on says nothing, as member or as aggregator"
+
+    def say(self, send: Send) -> Iterable[Send]:
+        return () if kind_of(send.data) in said_from(self.table.step) else (send,)
+
+
+class RefuseAll(Behaviour):
+    summary = "votes for the body of no sum"
+
+    def say(self, send: Send) -> Iterable[Send]:
+        return () if kind_of(send.data) is Kind.BODY_VOTE else (send,)
