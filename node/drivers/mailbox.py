@@ -1,8 +1,9 @@
-"""Events on their way to the core: in order, never refused from our own machinery, bounded from every peer.
+"""Events on their way to the core: never refused from our own machinery, bounded from every peer.
 
 The core's task empties the mailbox many times a second, so it is nearly empty unless a peer sends faster than this
-device can verify. There is no way to slow down one neighbour without slowing down all, and every message may be lost
-anyway, so what a peer sends beyond its share is dropped and the peer is shut out, for it breaks the protocol's pace.
+device can verify. Then the neighbours take turns, one event each: what is about one of them stays in its order, and nobody
+waits behind all that another has sent. Every message may be lost anyway, so what a peer sends beyond its share is dropped and
+the peer is shut out, for it breaks the protocol's pace.
 
 What comes from this device itself (timers, the trainer, the disk, jobs) has no bound here: each such event answers an
 action of the core, and the core has few of those under way. Neighbours come and go within the transport's own limits.
@@ -53,27 +54,48 @@ class Mailbox:
         self.by_kind: dict[str, KindTraffic] = {}  # at most one entry a kind, and UNKNOWN
         self.undelivered_bytes = 0  # of all messages that `send_failed` named
         self.overrun: dict[bytes, None] = {}  # neighbours to shut out; at most the transport's connections
-        self._waiting: deque[Event] = deque()
+        self._own: deque[Event] = deque()  # from this device itself, which comes first
+        self._turns: dict[
+            bytes, deque[Event]
+        ] = {}  # by neighbour of whom something waits: the next one first
+        self._count = 0
         self._shares: dict[bytes, _Share] = {}  # only of neighbours of whom something waits
         self._arrived = trio.Event()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._count
 
     def put(self, event: Event) -> None:
-        self._waiting.append(event)
+        self._own.append(event)
+        self._count += 1
+        self._arrived.set()
+
+    def _put_for(self, peer: bytes, event: Event) -> None:
+        self._turns.setdefault(peer, deque()).append(event)
+        self._count += 1
         self._arrived.set()
 
     async def wait(self) -> None:
         """Until there is something to take; always a turn for other tasks."""
-        if self._waiting or self.overrun:
+        if self._count or self.overrun:
             await trio.lowlevel.checkpoint()
         else:
             self._arrived = trio.Event()
             await self._arrived.wait()
 
     def take(self) -> Event:
-        event = self._waiting.popleft()
+        """IndexError where nothing waits."""
+        if self._own:
+            event = self._own.popleft()
+        elif self._turns:
+            peer = next(iter(self._turns))
+            waiting = self._turns.pop(peer)
+            event = waiting.popleft()
+            if waiting:
+                self._turns[peer] = waiting
+        else:
+            raise IndexError("nothing waits")
+        self._count -= 1
         if isinstance(event, Received):
             self._give_back(event.peer, event.data)
         elif isinstance(event, Heard):
@@ -92,15 +114,15 @@ class Mailbox:
         self._accept(forwarder, data, Heard(forwarder, data))
 
     def peer_up(self, peer: bytes) -> None:
-        self.put(PeerUp(peer))
+        self._put_for(peer, PeerUp(peer))
 
     def peer_down(self, peer: bytes, reason: str) -> None:
-        self.put(PeerDown(peer, reason))
+        self._put_for(peer, PeerDown(peer, reason))
 
     def send_failed(self, peer: bytes, data: bytes, reason: str) -> None:
         self.undelivered_bytes += len(data)
         self.traffic_of(data).sent -= len(data)
-        self.put(SendFailed(peer, data, reason))
+        self._put_for(peer, SendFailed(peer, data, reason))
 
     # --- a neighbour's share ----------------------------------------------------------------------------------
 
@@ -113,7 +135,7 @@ class Mailbox:
             return
         share.messages += 1
         share.bytes += len(data)
-        self.put(event)
+        self._put_for(peer, event)
 
     def _give_back(self, peer: bytes, data: bytes) -> None:
         share = self._shares[peer]

@@ -486,3 +486,19 @@ async def test_a_connection_that_acknowledges_nothing_is_given_up_by_the_system(
             timeout_ms = socket.getsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_USER_TIMEOUT)
             assert timeout_ms == 1000 * UNACKED_S
     assert UNACKED_S == virtual.UNACKED_S, "virtual time is to be alike"
+
+
+async def test_a_neighbour_that_sends_too_much_waits_and_nobody_else_does(nursery):
+    ann, eve, bob = Node(1, limits=Limits(messages_per_s=100, messages_burst=50)), Node(2), Node(3)
+    await started(nursery, ann, eve, bob)
+    await connected(eve, ann)
+    await connected(bob, ann)
+    began = trio.current_time()
+    for _ in range(250):
+        eve.transport.send(ann.key, b"again")
+    bob.transport.send(ann.key, b"hello")
+    await ann.diary.until(lambda: (bob.key, b"hello") in ann.diary.of("received"))
+    assert ann.diary.of("received").count((eve.key, b"again")) < 250
+    await ann.diary.until(lambda: ann.diary.of("received").count((eve.key, b"again")) == 250)
+    assert trio.current_time() - began > (250 - 50 - 64) / 100
+    assert not ann.diary.of("down")

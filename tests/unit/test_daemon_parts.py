@@ -25,7 +25,7 @@ ME = Identity(bytes(range(32)))
 # --- the mailbox ------------------------------------------------------------------------------------------------
 
 
-def test_events_come_out_in_the_order_in_which_they_came_in():
+def test_what_is_about_one_neighbour_stays_in_order_and_this_devices_own_comes_first():
     box = Mailbox()
     box.received(ADA, b"1")
     box.put(Persisted(("x",)))
@@ -34,8 +34,8 @@ def test_events_come_out_in_the_order_in_which_they_came_in():
     box.send_failed(ADA, b"3", "gone")
     taken = [box.take() for _ in range(len(box))]
     assert taken == [
-        Received(ADA, b"1"),
         Persisted(("x",)),
+        Received(ADA, b"1"),
         Heard(BOB, b"2"),
         PeerDown(ADA, "gone"),
         SendFailed(ADA, b"3", "gone"),
@@ -50,6 +50,19 @@ def test_who_sends_faster_than_the_core_can_take_is_named_and_others_are_heard()
     box.peer_down(ADA, "gone")
     assert list(box.overrun) == [ADA]
     assert len(box) == PEER_MESSAGES + 2
+
+
+def test_nobody_waits_behind_all_that_another_has_sent():
+    box = Mailbox()
+    for number in range(PEER_MESSAGES):
+        box.received(ADA, bytes([number % 256]))
+    box.received(BOB, b"1")
+    box.peer_down(BOB, "gone")
+    taken = [box.take() for _ in range(4)]
+    assert taken == [Received(ADA, b"\0"), Received(BOB, b"1"), Received(ADA, b"\1"), PeerDown(BOB, "gone")]
+    assert [box.take().data[0] for _ in range(len(box))] == [n % 256 for n in range(2, PEER_MESSAGES)]
+    with pytest.raises(IndexError):
+        box.take()
 
 
 def test_large_messages_fill_a_share_sooner():

@@ -51,6 +51,8 @@ class Link:
         self._limits = limits
         self._credit_bytes = float(limits.announcement_burst_bytes)
         self._credited = now
+        self._messages = float(limits.messages_burst)
+        self._counted = now
 
     def close(self, reason: str) -> None:
         self.reason = self.reason or reason
@@ -60,6 +62,13 @@ class Link:
     def put(self, message: bytes) -> str:
         self.wake.set()
         return self.outbox.put(message)
+
+    def pause_s(self, messages: int, now: float) -> float:
+        """How long not to read from this neighbour after so many messages: its connection holds back the rest."""
+        earned = (now - self._counted) * self._limits.messages_per_s
+        self._messages = min(self._messages + earned, self._limits.messages_burst) - messages
+        self._counted = now
+        return max(0.0, -self._messages / self._limits.messages_per_s)
 
     def affords(self, size: int, now: float) -> bool:
         """Whether the neighbour's rate has room for one more announcement, and takes it."""

@@ -29,6 +29,8 @@ class Limits:
     inbound_connections: int = 48  # so that callers never take the slots that we dial with
     strangers_per_host: int = 32  # callers from one IP address that are not neighbours, or not yet
     streams_per_connection: int = 16  # open at once in both directions; a neighbour needs four
+    messages_per_s: int = 1000  # read from one neighbour; honest ones send a twentieth of it
+    messages_burst: int = 2000
     announcement_bytes_per_s: int = MIB  # from one neighbour
     announcement_burst_bytes: int = 8 * MIB
     handshake_s: float = 10.0

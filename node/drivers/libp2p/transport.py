@@ -57,6 +57,7 @@ from node.drivers.libp2p.visits import (
 from node.drivers.timers import unix_time
 
 CIRCUITS_AFTER_S = 3.0  # that a dial gives direct addresses before it tries circuits as well
+MESSAGES_AT_ONCE = 64  # of a neighbour's, until others have a turn
 RELAY_LOOK_S = 0.05  # between two looks whether a relay that is being dialled is up
 SIMULTANEOUS_S = 12.0  # longer than a dial, so that dials that cross are not taken for a reconnection
 SUCCESSION_S = (
@@ -486,7 +487,7 @@ class Libp2pTransport:
     # --- what peers open ------------------------------------------------------------------------------------
 
     async def _receive(self, stream: INetStream) -> None:
-        """The peer's messages stream, read without a pause.
+        """The peer's messages stream, read without a pause while it keeps to its rate (`Limits.messages_per_s`).
 
         libp2p 0.8.1: ends a sender's stream when nothing was read from it for 5 s, and never notices a peer
         that was stopped or unplugged; hence the signs of life.
@@ -531,13 +532,17 @@ class Libp2pTransport:
             with trio.fail_at(min(silent, begun + self._limits.allowance_s(decoder.unfinished_bytes))):
                 chunk = await stream.read(READ_BYTES)
             messages = decoder.feed(chunk)
+            for at in range(0, len(messages), MESSAGES_AT_ONCE):
+                some = messages[at : at + MESSAGES_AT_ONCE]
+                for message in some:
+                    self._traffic.messages_received += len(message)
+                    self._inbox.received(link.peer, message)
+                # Meanwhile its connection fills up: who sends too much waits, and nobody else does.
+                await trio.sleep(link.pause_s(len(some), trio.current_time()))
             if not decoder.unfinished_bytes:
                 begun = math.inf
             elif messages or begun == math.inf:
                 begun = trio.current_time()
-            for message in messages:
-                self._traffic.messages_received += len(message)
-                self._inbox.received(link.peer, message)
 
     async def _receive_newcomer(self, stream: INetStream) -> None:
         link = self._link_of(stream)
