@@ -147,7 +147,7 @@ def tiny_swarm(
                 hashlib.sha256(initial.tobytes()).digest(),
             ),
             training=Training(1, 10, 0, (Step(1, 256, 64),), 1 << 24),
-            compression=Compression(codec, 4, 7, 8, -2, 64, rank=2),
+            compression=Compression(codec, 4, 7, 8, -2, rank=2),
             cohorts=Cohorts(n_min, n_max, int(GATHER_S * 1000), int(STEP_S * 1000), sums),
             admit=admit,
             members=tuple(sorted(members)) if admit == "members" else (),

@@ -2,6 +2,7 @@
 
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from crypto.certificates import certify
 from crypto.half_aggregation import HalfAggregate
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip.aggregate import Aggregate, body_statement, check, pack_members, unpack_members
+from gossip.aggregate import Aggregate, Body, body_statement, check, pack_members, unpack_members
 from gossip.aggregator import Aggregator
 from gossip.coding import PLAIN
 from gossip.cohort import Secrets, open_roster, ready_frames, write_roster
@@ -21,6 +22,7 @@ from gossip.events import (
     CancelTimer,
     Compute,
     Computed,
+    Looked,
     Persist,
     Persisted,
     PersistFailed,
@@ -64,6 +66,7 @@ from gossip.secure_sum import (
     Closed,
     Contribute,
     Contributed,
+    Inspect,
     Member,
     Outcome,
     Settled,
@@ -122,6 +125,7 @@ class Table:
         self.silent: set[Kind] = set()  # kinds of message that are lost
         self.absent: set[int] = set()  # members who neither hear nor speak
         self.timers: dict[tuple[int, tuple[object, ...]], float] = {}
+        self.rise: Callable[[int, Body], float] = lambda _i, _body: 0.0  # what a member sees, in nats
 
     def ready_of(self, person: Identity, secrets: Secrets, trained: int) -> Message:
         ready = Ready(1, (), trained, secrets.channel.public, secrets.mask.public)
@@ -177,7 +181,9 @@ class Table:
                 self.give(i, Computed(tag, job.run()))
             case Contribute():
                 values = np.linspace(-0.1, 0.1, self.layout.parameters, dtype=np.float32) * (i + 1)
-                self.give(i, Contributed(Contribution(values, 10 + i, 0)))
+                self.give(i, Contributed(Contribution(values, 0)))
+            case Inspect(body, tag):
+                self.give(i, Looked(tag, self.rise(i, body)))
             case Spend(_, _, tag):
                 self.disk[i]["debit", self.cohort.id] = b""
                 self.give(i, Persisted(tag))
@@ -275,7 +281,7 @@ def test_all_the_way_to_a_certified_sum():
     assert len(certified) == 1
     body = certified[0].aggregate.body
     assert unpack_members(body.parts[0].contributors, 4) == [0, 1, 2, 3]
-    assert body.weights == (10 + 11 + 12 + 13,) * 2
+    assert body.weights == (4,) * 2
     for i, member in enumerate(table.members):
         settled = Settled(table.cohort.id, Outcome.INCLUDED, "the aggregate arrived")
         assert table.of(i, Settled) == [settled]
@@ -309,7 +315,7 @@ def test_keys_do_not_wait_for_the_contribution_and_nothing_leaves_before_the_deb
     member = table.members[i]
     assert member.state is State.PREPARING
     assert {("abort",), ("end",)} <= {tag[2:] for j, tag in table.timers if j == i}
-    (compute,) = table.give(i, Contributed(Contribution(np.zeros(16, np.float32), 5, 0)))
+    (compute,) = table.give(i, Contributed(Contribution(np.zeros(16, np.float32), 0)))
     assert compute.tag[2:] == ("mask",)
     (spend,) = table.give(i, Computed(compute.tag, compute.job.run()))
     assert isinstance(spend, Spend)
