@@ -93,9 +93,7 @@ def test_members_who_all_give_their_most_fill_the_lane_and_no_more():
             plan = plan_of(compression, bytes(32))
             for sign in (1, -1):
                 values = np.full(LAYOUT.parameters, sign * 9.0, np.float32)
-                vector = encode_payload(
-                    plan, Contribution(values, 0), bytes(32), LAYOUT, compression
-                ).vector
+                vector = encode_payload(plan, Contribution(values, 0), bytes(32), LAYOUT, compression).vector
                 total = plan.lanes.zeros()
                 for _ in range(members):
                     add_vectors(total, vector, plan.lanes)

@@ -27,7 +27,17 @@ from gossip.fold import State, fold_all
 from gossip.history import Added, Change
 from gossip.lowrank import values_in
 from gossip.manifest import Step
-from tests.histories import WITH_MOMENTUM, WITHOUT_MOMENTUM, Dice, Setting, body, part, setting, unsigned, unsound
+from tests.histories import (
+    WITH_MOMENTUM,
+    WITHOUT_MOMENTUM,
+    Dice,
+    Setting,
+    body,
+    part,
+    setting,
+    unsigned,
+    unsound,
+)
 
 FIRST_SEED = int(os.environ.get("GOSSAMER_FIRST_SEED", "0"))
 SEEDS = int(os.environ.get("GOSSAMER_SEEDS", "60"))

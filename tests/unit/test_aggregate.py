@@ -44,9 +44,7 @@ def verdict(aggregate: Aggregate, swarm=SWARM) -> Verified:
 
 
 def test_a_signed_aggregate_survives_the_wire_and_holds():
-    original = signed(
-        body(SWARM, [FIRST], cohorts=[1], sums=-28, exponents=-24, blocks=[0, 3, 5])
-    )
+    original = signed(body(SWARM, [FIRST], cohorts=[1], sums=-28, exponents=-24, blocks=[0, 3, 5]))
     received = parse(write(original, SWARM.manifest), SWARM.manifest, SWARM.layout)
     assert verdict(received) == Verified.of(original, SWARM.manifest)
 

@@ -255,9 +255,7 @@ def test_what_is_not_finite_is_refused_and_its_place_is_named(poison):
     values = np.zeros(20, np.float32)
     values[13] = poison
     with pytest.raises(MisuseError, match="parameter 13 is not"):
-        encode_payload(
-            plan_of(layout, compression), Contribution(values, 0), ROUNDING, layout, compression
-        )
+        encode_payload(plan_of(layout, compression), Contribution(values, 0), ROUNDING, layout, compression)
 
 
 def test_a_contribution_that_cannot_be_one_is_refused():
@@ -278,7 +276,5 @@ def test_a_contribution_that_cannot_be_one_is_refused():
 def test_a_payload_is_planned_with_any_support():
     layout, compression = layout_of((20, 0), (9, 1)), settings()
     plan = payload_plan(np.array([1, 4]), layout, compression, [])
-    encoded = encode_payload(
-        plan, Contribution(np.ones(29, np.float32), 0), ROUNDING, layout, compression
-    )
+    encoded = encode_payload(plan, Contribution(np.ones(29, np.float32), 0), ROUNDING, layout, compression)
     assert len(signed_lanes(plan, encoded.vector)) == 8 + 1

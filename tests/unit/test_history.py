@@ -85,7 +85,8 @@ def test_a_round_that_does_not_follow_is_refused_and_changes_nothing():
 def test_an_orphan_that_does_not_follow_is_refused_when_its_parents_come():
     one, two = chain(2)
     ahead = unsigned(body(SWARM, [two], round_=7))
-    behind = unsigned(body(SWARM, [two], round_=2))
+    tries = (unsigned(body(SWARM, [two], round_=2, ranges=tried)) for tried in range(99))
+    behind = next(each for each in tries if each.id < two.id)
     beyond = unsigned(body(SWARM, [ahead]))
     history = SWARM.history()
     for orphan in (behind, ahead, beyond, two):

@@ -210,7 +210,9 @@ def meant_by_hand(written: Body, origin: Body | None, swarm: Setting = SWARM) ->
     return meant
 
 
-def random_body(dice: Dice, parents, *, cohort: int = 0, exponents: int | None = None, swarm: Setting = SWARM) -> Body:
+def random_body(
+    dice: Dice, parents, *, cohort: int = 0, exponents: int | None = None, swarm: Setting = SWARM
+) -> Body:
     round_ = 1 + max((parent.body.round for parent in parents), default=0)
     values = values_in(swarm.layout, SETTINGS.rank, round_)
     return body(
@@ -367,8 +369,7 @@ def test_sums_that_a_factor_blows_up_are_cut_at_what_the_fold_bears():
     once = spread(largest.body, None, swarm.layout, swarm.manifest.compression)
     change = increment([largest] * 2048, 1, swarm.layout, swarm.manifest)
     expected = [
-        256 * max(-SUMS_MAX, min(2048 * each, SUMS_MAX)) // (256 * 64 * 2048)
-        for each in once.tolist()
+        256 * max(-SUMS_MAX, min(2048 * each, SUMS_MAX)) // (256 * 64 * 2048) for each in once.tolist()
     ]
     assert change.tolist() == expected
     assert {each for each in expected if abs(each) == SUMS_MAX >> 17}, "some are cut"
@@ -438,7 +439,12 @@ def body_of(plan, totals, parents=(), members=4, layout=TALL) -> Body:
     """A body as a cohort of these members would compose it."""
     ranges, sums = decode_sum(totals, plan.lanes, members)
     weights = (members,) * layout.segments
-    part = Part(b"c" * 32, tuple(bytes([i]) * 32 for i in range(members)), bytes(32), pack_members(range(members), members))
+    part = Part(
+        b"c" * 32,
+        tuple(bytes([i]) * 32 for i in range(members)),
+        bytes(32),
+        pack_members(range(members), members),
+    )
     round_ = 1 + max((each.round for each in parents), default=0)
     ids = tuple(sorted(map(aggregate_id, parents)))
     return Body(
@@ -515,9 +521,7 @@ def test_what_is_sent_is_what_its_sum_means(round_):
         vectors = [encode(plan, Contribution(values_like(generator), 0)).vector for _ in range(4)]
         parents = [body_of(plan, summed(plan, vectors))]
     plan = plan_of(parents)
-    contributions = [
-        Contribution(values_like(generator), age) for age in (0, 3)
-    ]
+    contributions = [Contribution(values_like(generator), age) for age in (0, 3)]
     encodings = [encode(plan, each, bytes([place]) * 32) for place, each in enumerate(contributions)]
     made = [body_of(plan, each.vector, parents) for each in encodings]
     origin = parents[0] if parents else None
@@ -866,9 +870,7 @@ def test_what_came_back_through_the_next_layer_arrives_in_the_first_round(on, le
     for known in (knowing(layout, initial, compression), layout):
         plan = plan_of(travelling=0b1, layout=known, compression=compression)
         vectors = [
-            encode(
-                plan, Contribution(delta, 0), rng.bytes(32), layout=known, compression=compression
-            ).vector
+            encode(plan, Contribution(delta, 0), rng.bytes(32), layout=known, compression=compression).vector
             for delta in given
         ]
         made = unsigned(body_of(plan, summed(plan, vectors), layout=known))
@@ -1019,7 +1021,9 @@ def test_a_newcomer_pulls_the_round_that_the_bases_above_its_checkpoint_come_fro
         twin.apply(outcome.changes, new.round)
     assert np.array_equal(twin.x, replica.x)
     late = unsigned(random_body(dice, [chain[8]], cohort=40))
-    unheld = chain[: STATE_EVERY - 2]  # later rounds build on earlier ones, so it takes all of the base to fold it
+    unheld = chain[
+        : STATE_EVERY - 2
+    ]  # later rounds build on earlier ones, so it takes all of the base to fold it
     assert new.add(late) == Waiting(tuple(sorted(each.id for each in unheld)))
 
 

@@ -105,17 +105,18 @@ def test_who_has_withdrawn_asks_nobody_any_more():
     node.machine.ask(ready(PEOPLE[0]).raw, 1, 0.0)
     assert node.machine.withdraw() == [CancelTimer(ASKED)]
     assert (
-        node.fire(ASKED, 9.0) == node.machine.failed(by_rank()[0], 9.0) == node.machine.advance(5, 9.0) == []
+        node.fire(ASKED, 9.0) == node.machine.failed(by_rank()[0], 9.0) == node.machine.advance(5) == []
     )
 
 
-def test_when_the_history_grows_the_same_ready_goes_to_the_new_first():
+def test_when_the_history_grows_a_ready_is_taken_back_as_it_is_for_one_round():
     node = Node(KEYS[0])
-    frame = ready(PEOPLE[0]).raw
-    node.machine.ask(frame, 1, 0.0)
-    send, timer = node.machine.advance(2, 3.0)
-    assert (send.peer, send.data, timer.tag) == (by_rank(2)[0], frame, ASKED)
-    assert node.machine.advance(2, 4.0) == [], "once for each round"
+    node.machine.ask(ready(PEOPLE[0]).raw, 1, 0.0)
+    assert node.machine.advance(1) == []
+    assert node.machine.asked is not None
+    assert node.machine.advance(2) == [CancelTimer(ASKED)]
+    assert node.machine.asked is None
+    assert node.machine.advance(2) == [], "once for each round"
 
 
 def test_only_the_live_are_asked():
@@ -250,9 +251,9 @@ def test_a_leader_that_is_no_longer_the_first_forgets_its_bag():
     round_ = next(r for r in range(2, 50) if by_rank(r)[0] != me)
     node = Node(me)
     node.hear(ready(PEOPLE[1]), ready(PEOPLE[2]))
-    assert node.machine.advance(1, 0.5) == []
+    assert node.machine.advance(1) == []
     assert node.machine.gathered == 2
-    assert node.machine.advance(round_, 1.0) == [CancelTimer(GATHER)]
+    assert node.machine.advance(round_) == [CancelTimer(GATHER)]
     assert node.machine.gathered == 0
 
 
@@ -323,12 +324,12 @@ def test_each_of_two_leaders_keeps_its_bag_and_with_too_few_the_second_hands_on_
     hubs = [first, second, third]
     node = Node(second, cohorts=TWO_SUMS, hubs=hubs)
     node.hear(ready(PEOPLE[0]))
-    assert node.machine.advance(1, 0.1) == []
+    assert node.machine.advance(1) == []
     assert node.machine.gathered == 1
     assert {a.peer for a in node.fire(GATHER, GATHER_S) if isinstance(a, Send)} == {first}
     outside = Node(third, cohorts=TWO_SUMS, hubs=hubs)
     outside.hear(ready(PEOPLE[0]))
-    assert outside.machine.advance(1, 0.1) == [CancelTimer(GATHER)]
+    assert outside.machine.advance(1) == [CancelTimer(GATHER)]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -426,7 +427,7 @@ def test_a_ready_for_a_round_that_is_over_makes_no_cohort_where_the_lottery_draw
     late, others = ready(PEOPLE[0], 2), [ready(PEOPLE[1], 3), ready(PEOPLE[2], 3)]
     for drawn in (True, False):
         node = large(ONE_SUM)
-        node.machine.advance(3, 0.0, drawn=drawn)
+        node.machine.advance(3, drawn=drawn)
         assert len(closed(node.hear(late, *others))) == (not drawn)
         assert node.machine.gathered == 2 * drawn
 
@@ -451,7 +452,7 @@ def test_a_ready_that_lost_its_round_is_withdrawn_where_the_lottery_decides():
     node = large(ONE_SUM)
     node.machine.ask(ready(person(node.machine._me)).raw, 1, 0.0)
     node.hear(ready(PEOPLE[0], 1), ready(PEOPLE[1], 2))
-    actions = node.machine.advance(2, 1.0, drawn=True)
+    actions = node.machine.advance(2, drawn=True)
     assert node.machine.asked is None
     assert CancelTimer(ASKED) in actions
     assert not any(isinstance(action, Send) for action in actions)
