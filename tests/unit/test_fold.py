@@ -1,6 +1,7 @@
 """The fold's arithmetic, number by number, and a replica whose shortcuts all end in the same bits."""
 
 import hashlib
+import itertools
 from fractions import Fraction
 from math import floor
 
@@ -9,7 +10,7 @@ import pytest
 
 from gossip.aggregate import CONTRIBUTORS_MAX, PARTS_MAX, SUM_MAX
 from gossip.errors import ManifestError, MisuseError
-from gossip.fold import RECENT, Replica, fold_all, has_momentum, increment, step_at
+from gossip.fold import GROWTH_MAX, RECENT, RECENT_MIN, Replica, fold_all, has_momentum, increment, step_at
 from gossip.history import FOLDED_MAX, Added, Change
 from gossip.manifest import COHORT_MAX, Step
 from tests.histories import WITH_MOMENTUM, WITHOUT_MOMENTUM, Dice, body, setting, unsigned
@@ -306,6 +307,117 @@ def test_a_state_can_be_asked_for_without_becoming_it(schedule):
     assert recent == expected.recent
     assert len(recent) == RECENT
     assert (replica.x is before[0], replica.v is before[1], replica.round) == (True, True, 40)
+
+
+# --- what one round may do ------------------------------------------------------------------------------------
+
+
+def rounds_of(swarm, sums, sizes=None):
+    """One aggregate a round, on the last one, of four contributors or of as many as cohorts are named."""
+    row, rounds = [], []
+    for place, each in enumerate(sums):
+        cohorts = [place] if sizes is None else [10 * place + cohort for cohort in range(sizes[place] // 4)]
+        row = [unsigned(body(swarm, row, cohorts=cohorts, sums=each))]
+        rounds.append(row)
+    return rounds
+
+
+def changes(swarm, rounds):
+    """What each round has done to the first parameter, in 2^-24."""
+    x = [
+        int(fold_all(swarm.initial, rounds[:count], swarm.layout, swarm.manifest).x[0])
+        for count in range(len(rounds) + 1)
+    ]
+    return [after - before for before, after in itertools.pairwise(x)]
+
+
+ONE_TENSOR = setting(tensors=[(4, 0)])
+
+
+def test_a_round_moves_a_tensor_at_most_twice_as_far_as_the_median_of_the_last_ones():
+    quiet, loud = 1, 28
+    *before, moved = changes(ONE_TENSOR, rounds_of(ONE_TENSOR, [quiet] * 5 + [loud]))
+    assert before == [(1 << 24) // 28] * 5
+    assert moved == pytest.approx(GROWTH_MAX * before[0], rel=2**-14)
+    *_, down = changes(ONE_TENSOR, rounds_of(ONE_TENSOR, [quiet] * 5 + [-loud]))
+    assert down == pytest.approx(-GROWTH_MAX * before[0], rel=2**-14)
+
+
+def test_before_three_rounds_nothing_is_known_that_could_bound():
+    for count in range(RECENT_MIN + 1):
+        *_, moved = changes(ONE_TENSOR, rounds_of(ONE_TENSOR, [1] * count + [28]))
+        assert (moved == 1 << 24) == (count < RECENT_MIN)
+
+
+def test_who_would_raise_the_bound_must_raise_most_of_the_last_rounds():
+    """Doubling takes more than half of what is remembered: five rounds of nine, each of which moves what was allowed."""
+    moved = changes(ONE_TENSOR, rounds_of(ONE_TENSOR, [1] * RECENT + [28] * 12))
+    unit = (1 << 24) // 28
+    times = [round(each / unit) for each in moved[RECENT:]]
+    assert times[: RECENT // 2 + 1] == [2] * (RECENT // 2 + 1)
+    assert max(times) <= 8
+
+
+def test_an_increment_is_scaled_and_not_cut_so_that_its_direction_stays():
+    swarm = setting(tensors=[(4, 0)])
+    rounds = rounds_of(swarm, [[1, 1, 1, 1]] * 4 + [[28, 14, -7, 0]])
+    x = [fold_all(swarm.initial, rounds[:count], swarm.layout, swarm.manifest).x for count in (4, 5)]
+    moved = (x[1] - x[0]).tolist()
+    assert moved[0] == pytest.approx(2 * moved[1], rel=2**-12)
+    assert moved[0] == pytest.approx(-4 * moved[2], rel=2**-12)
+    assert moved[3] == 0
+    assert sum(map(abs, moved)) == pytest.approx(GROWTH_MAX * 4 * ((1 << 24) // 28), rel=2**-12)
+
+
+def test_each_tensor_is_bounded_by_itself_and_one_that_rested_is_not():
+    swarm = setting(tensors=[(4, 0), (4, 0)])
+    quiet = [[1] * 4 + [0] * 4] * 4
+    rounds = rounds_of(swarm, [*quiet, [28] * 8])
+    x = [fold_all(swarm.initial, rounds[:count], swarm.layout, swarm.manifest).x for count in (4, 5)]
+    moved = (x[1] - x[0]).tolist()
+    assert moved[4:] == [1 << 24] * 4
+    assert moved[0] == pytest.approx(GROWTH_MAX * (1 << 24) // 28, rel=2**-12)
+
+
+def test_a_change_of_the_schedules_step_size_is_no_growth():
+    """Sizes are remembered as for the step size 256: twice the step is twice the change, and eight times its half."""
+    swarm = setting(tensors=[(4, 0)], schedule=(Step(1, 32, 0), Step(6, 256, 0)))
+    *_, before, after = changes(swarm, rounds_of(swarm, [4] * 6))
+    assert after == pytest.approx(8 * before, rel=2**-10)
+
+
+@pytest.mark.parametrize(("few", "share"), [(8, 1), (4, 2 / 3)])
+def test_a_round_of_few_counts_in_proportion_below_half_of_what_rounds_have(few, share):
+    """A league of four in a swarm whose rounds have twelve: two thirds of the mean of its four, as 2 * 4 / 12."""
+    swarm = setting(tensors=[(4, 0)], n_max=4)
+    rounds = rounds_of(swarm, [3] * 4 + [few // 4], sizes=[12] * 4 + [few])
+    *before, moved = changes(swarm, rounds)
+    assert {each // (1 << 10) for each in before} == {(3 << 24) // (7 * 12) >> 10}
+    full = (1 << 24) * (few // 4) // (7 * few)
+    assert moved == pytest.approx(share * full, rel=2**-12)
+
+
+def test_a_league_that_fills_the_history_with_rounds_of_its_own_first_moves_little():
+    """n_min devices after honest rounds of twelve: whatever they sign, each of five rounds moves less than one honest one."""
+    swarm = setting(tensors=[(4, 0)], n_max=4)
+    moved = changes(swarm, rounds_of(swarm, [3] * 9 + [28] * 4, sizes=[12] * 9 + [4] * 4))
+    honest, *league = moved[8:]
+    assert max(league) <= GROWTH_MAX * honest
+
+
+@SCHEDULES
+@pytest.mark.parametrize("seed", range(4))
+def test_bounds_are_the_same_in_whatever_order_and_however_late_aggregates_come(schedule, seed):
+    swarm = setting(schedule=schedule, cap=1 << 24)
+    chain, beside = long_history(swarm, 24, seed)
+    dice = Dice("late", seed)
+    _, in_time = filled(swarm, [each for pair in zip(chain, beside, strict=True) for each in pair])
+    _, late = filled(swarm, [*chain, *dice.shuffled(beside)])
+    _, mixed = filled(swarm, dice.shuffled([*chain, *beside]))
+    for replica in (late, mixed):
+        assert np.array_equal(replica.x, in_time.x)
+        assert np.array_equal(replica.v, in_time.v)
+        assert replica.state.recent == in_time.state.recent
 
 
 # --- where the model is going ---------------------------------------------------------------------------------

@@ -104,9 +104,7 @@ def test_who_has_withdrawn_asks_nobody_any_more():
     node = Node(KEYS[0])
     node.machine.ask(ready(PEOPLE[0]).raw, 1, 0.0)
     assert node.machine.withdraw() == [CancelTimer(ASKED)]
-    assert (
-        node.fire(ASKED, 9.0) == node.machine.failed(by_rank()[0], 9.0) == node.machine.advance(5) == []
-    )
+    assert node.fire(ASKED, 9.0) == node.machine.failed(by_rank()[0], 9.0) == node.machine.advance(5) == []
 
 
 def test_when_the_history_grows_a_ready_is_taken_back_as_it_is_for_one_round():

@@ -16,7 +16,7 @@ from gossip.aggregate import Aggregate, Body, body_statement, check, pack_member
 from gossip.aggregator import Aggregator
 from gossip.coding import PLAIN
 from gossip.cohort import Secrets, open_roster, ready_frames, write_roster
-from gossip.compression import DENSE, Contribution, encode_payload
+from gossip.compression import DENSE, RANGE_SLACK, Contribution, encode_payload
 from gossip.errors import PeerViolation
 from gossip.events import (
     CancelTimer,
@@ -46,6 +46,8 @@ from gossip.messages import (
     Masked,
     Message,
     Ready,
+    RejectCertificate,
+    RejectVote,
     Result,
     Roster,
     SealCertificate,
@@ -60,7 +62,9 @@ from gossip.messages import (
 from gossip.secure_sum import (
     ABORT_STEPS,
     END_STEPS,
+    HARM_MAX,
     KEYS_STEPS,
+    REJECT_STEPS,
     SECOND_AGGREGATOR_STEPS,
     Certified,
     Closed,
@@ -719,7 +723,7 @@ def aborted(table: Table, signers: list[int]) -> AbortCertificate:
     return AbortCertificate(pack_members(signers, table.cohort.size), *certified(table, AbortVote(), signers))
 
 
-def certified(table: Table, vote: SealVote | AbortVote, signers: list[int]) -> HalfAggregate:
+def certified(table: Table, vote: SealVote | AbortVote | RejectVote, signers: list[int]) -> HalfAggregate:
     messages = {signer: table.message(signer, vote) for signer in signers}
     stated = statement(table.swarm.id, messages[signers[0]].kind, table.cohort.id, pack(vote))
     single = {signer: message.signature for signer, message in messages.items()}
@@ -1402,7 +1406,7 @@ def test_t_signatures_make_the_result_and_a_false_one_is_a_violation():
     assert not table.give(table.first, table.message(4, votes[4])), "it is done"
 
 
-def unsummable(table: Table, sender: int, vote: SealVote | AbortVote) -> Message:
+def unsummable(table: Table, sender: int, vote: SealVote | AbortVote | RejectVote) -> Message:
     """Signed without a nonce: the signature holds, and would spoil every certificate that it is put into."""
     person = table.people[sender]
     kind, body = table.message(sender, vote).kind, pack(vote)
@@ -1463,3 +1467,226 @@ def test_shares_are_taken_once_and_not_after_the_keys():
     assert isinstance(shares.body, Shares)
     assert table.give(table.first, shares) == []
     assert len(table.said(table.first, Kind.KEYS_SET)) == 4
+
+
+# --- look before you sign -------------------------------------------------------------------------------------
+
+
+def harmful(*bodies_of: int):
+    """All members see harm in sums whose first lane is one of these; in no other."""
+    return lambda _i, body: 2 * HARM_MAX if body.sums[0] in bodies_of else 0.0
+
+
+def forged(table: Table, by: int) -> Message:
+    """Another sum than was added up, as this aggregator shows it."""
+    honest = next(
+        message.body for i in (table.first, table.second) for message in table.said(i, Kind.BODY_PROPOSAL)
+    )
+    return table.message(by, BodyProposal(PLAIN + bytes([5]) * table.layout.parameters, honest.ranges))
+
+
+def before_the_sum(n: int = 5) -> Table:
+    """Everybody waits for the sum, and the first aggregator's proposal is lost."""
+    table = Table(n)
+    table.silent = {Kind.BODY_PROPOSAL}
+    table.start().deal()
+    assert {member.state for member in table.members} == {State.AWAIT_SUM}
+    return table
+
+
+def test_nothing_is_signed_before_the_device_has_looked():
+    table = before_the_sum()
+    i = table.plain[0]
+    table.held = (Inspect,)
+    (inspect,) = table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
+    assert inspect.body.sums
+    assert not table.of(i, Persist)[1:]
+    table.give(i, Looked(inspect.tag, HARM_MAX))
+    assert table.said(i, Kind.BODY_VOTE), "as much as honest sums may"
+
+
+@pytest.mark.parametrize("rise", [HARM_MAX * 1.01, 5.0, float("inf"), float("nan")])
+def test_a_sum_that_does_harm_is_not_signed_and_the_second_aggregator_has_its_turn(rise):
+    table = before_the_sum()
+    i = table.plain[0]
+    table.rise = lambda *_: rise
+    table.give(i, forged(table, table.first))
+    [refused] = table.of(i, Refused)
+    assert (refused.aggregator, refused.certain) == (table.cohort.aggregators[0], False)
+    assert "raises the loss" in refused.reason
+    assert not table.said(i, Kind.BODY_VOTE)
+    assert table.members[i].second_is_due
+    second = table.cohort.aggregators[1]
+    told = [a for a in table.done[i] if isinstance(a, Send) and a.peer == second]
+    assert Kind.UNMASK in kinds(told, table.swarm.id), "it is told all that it needs to add up"
+
+
+def test_what_the_first_aggregator_forges_the_second_puts_right():
+    """Seen: a forged body of the first was accepted 3 of 3 times."""
+    table = before_the_sum()
+    table.rise = harmful(5)
+    table.silent = set()
+    lie = forged(table, table.first)
+    for i in range(5):
+        if i != table.first:
+            table.give(i, lie)
+    table.deal()
+    certified_ = [action for i in table.aggregators for action in table.of(i, Certified)]
+    assert certified_
+    assert {action.aggregate.body.sums[0] for action in certified_} != {5}
+    for i in table.plain:
+        assert table.outcome(i) is Outcome.INCLUDED
+        certain = [refused for refused in table.of(i, Refused) if refused.certain]
+        assert [refused.aggregator for refused in certain] == [table.cohort.aggregators[0]]
+
+
+def test_a_member_looks_at_two_sums_of_a_cohort_at_most_and_at_the_same_one_once():
+    table = before_the_sum()
+    i = table.plain[0]
+    table.rise = lambda *_: 1.0
+    lie = forged(table, table.first)
+    for _ in range(3):
+        table.give(i, lie)
+    again = BodyProposal(PLAIN + bytes([6]) * table.layout.parameters, lie.body.ranges)
+    table.give(i, table.message(table.first, again))
+    assert len(table.of(i, Inspect)) == 1, "one of each aggregator"
+    table.give(i, table.message(table.second, lie.body))
+    assert len(table.of(i, Inspect)) == 1, "the same sum is not looked at again"
+    assert [
+        put.value for action in table.of(i, Persist) for put in action.records if put.table == "body"
+    ] == [b""]
+
+
+def test_two_harmful_sums_are_the_members_and_are_rejected_durably():
+    table = before_the_sum()
+    i = table.plain[0]
+    table.rise = lambda *_: 1.0
+    table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
+    table.held = (Persist,)
+    told = table.give(i, forged(table, table.second))
+    [persist] = [action for action in told if isinstance(action, Persist)]
+    assert persist.records == (Put("body", table.cohort.id, b""),)
+    assert not table.said(i, Kind.REJECT_VOTE)
+    table.release()
+    assert len(table.said(i, Kind.REJECT_VOTE)) == 5
+    table.rise = lambda *_: 0.0
+    assert not kinds(table.give(i, forged(table, table.second)), table.swarm.id), "no body after REJECT"
+    assert table.disk[i]["body", table.cohort.id] == b""
+
+
+def test_never_reject_after_a_body():
+    table = before_the_sum()
+    i = table.plain[0]
+    table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
+    assert table.said(i, Kind.BODY_VOTE)
+    table.rise = lambda *_: 1.0
+    table.give(i, forged(table, table.second))
+    assert not table.give(i, TimerFired(("sum", table.cohort.id, "reject")))
+    assert not table.said(i, Kind.REJECT_VOTE)
+
+
+def test_where_no_other_sum_comes_the_first_is_rejected_in_time():
+    table = before_the_sum()
+    table.rise = lambda *_: 1.0
+    i = table.plain[0]
+    table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
+    assert table.timers[i, ("sum", table.cohort.id, "reject")] == table.now + REJECT_STEPS * STEP_S
+    table.give(i, TimerFired(("sum", table.cohort.id, "reject")))
+    assert table.said(i, Kind.REJECT_VOTE)
+
+
+def test_t_rejections_refund_everybody_and_tell_who_contributed():
+    """A sum that a member has spoilt: seen, 52 sums settled "unknown" and their updates lost."""
+    table = Table(5)
+    table.rise = lambda *_: 1.0
+    table.start().deal().at(END_STEPS)
+    for i in range(5):
+        assert table.outcome(i) is Outcome.REFUNDED
+        assert [told.contributors for told in table.of(i, Rejected)] == [[0, 1, 2, 3, 4]]
+        assert table.members[i].state is State.OVER
+    assert not any(table.of(i, Certified) for i in table.aggregators)
+
+
+def test_fewer_than_t_rejections_stop_no_sum():
+    table = Table(5)
+    table.rise = lambda i, _: 1.0 if i == table.plain[0] else 0.0
+    table.start().deal().at(END_STEPS)
+    [done, *_] = [*table.of(table.first, Certified), *table.of(table.second, Certified)]
+    refuser = table.plain[0]
+    assert {table.outcome(i) for i in range(5) if i != refuser} == {Outcome.INCLUDED}
+    assert table.said(refuser, Kind.REJECT_VOTE)
+    table.learn(refuser, done.aggregate)
+    assert table.outcome(refuser) is Outcome.INCLUDED, "it has voted, and counts all the same"
+
+
+def rejected(table: Table, signers: list[int]) -> RejectCertificate:
+    half = certified(table, RejectVote(), signers)
+    return RejectCertificate(pack_members(signers, table.cohort.size), *half)
+
+
+def test_a_rejection_needs_t_signatures_that_hold():
+    table = before_the_sum()
+    i = table.plain[0]
+    good = rejected(table, [0, 1, 2, 3])
+    for bad in [
+        rejected(table, [0, 1, 2]),
+        replace_fields(good, scalar=rejected(table, [1, 2, 3, 4]).scalar),
+        replace_fields(good, signers=pack_members([1, 2, 3, 4], 5)),
+        RejectCertificate(pack_members([0, 1, 2, 3], 5), *certified(table, AbortVote(), [0, 1, 2, 3])),
+    ]:
+        with pytest.raises(PeerViolation, match="without 4 valid"):
+            table.give(i, table.message(table.first, bad))
+    assert table.outcome(i) is None
+    told = table.give(i, table.message(table.plain[1], good))
+    assert table.outcome(i) is Outcome.REFUNDED
+    assert [action.contributors for action in told if isinstance(action, Rejected)] == [[0, 1, 2, 3, 4]]
+    assert not table.give(i, table.message(table.first, good)), "and once"
+
+
+def test_a_vote_cannot_spoil_a_rejection():
+    table = before_the_sum()
+    i = table.plain[0]
+    others = [j for j in range(5) if j != i]
+    with pytest.raises(PeerViolation, match="REJECT_VOTE: a signature that no certificate can hold"):
+        table.give(i, unsummable(table, others[0], RejectVote()))
+    for j in others:
+        table.give(i, table.message(j, RejectVote()))
+    assert table.outcome(i) is Outcome.REFUNDED
+
+
+def test_after_a_restart_a_rejection_is_the_answer_and_refunds():
+    """Rule 3: only a certificate refunds; a member that was away when t rejected the sum asks with its ABORT."""
+    table = before_the_sum()
+    i, other = table.plain[:2]
+    table.give(other, table.message(table.first, rejected(table, [0, 1, 2, 3])))
+    member = restarted(table, i)
+    _, persist = member.resume(None)
+    (asked, *_) = member.handle(Persisted(persist.tag), 0.0)
+    vote = open_frame(table.swarm.id, asked.data)
+    (answer,) = table.give(other, vote)
+    assert kinds([answer], table.swarm.id) == [Kind.REJECT_CERTIFICATE]
+    told = member.handle(open_frame(table.swarm.id, answer.data), 0.0)
+    assert [action.outcome for action in told if isinstance(action, Settled)] == [Outcome.REFUNDED]
+
+
+def test_ranges_far_from_what_a_member_measures_itself_are_refused():
+    table = before_the_sum()
+    i = table.plain[0]
+    honest = table.said(table.first, Kind.BODY_PROPOSAL)[0].body
+    own = table.members[i]._ranges
+    for shift, refuses in ((RANGE_SLACK, False), (RANGE_SLACK + 1, True)):
+        table = before_the_sum()
+        ranges = tuple(5 * (int(each) + shift) for each in own)
+        table.give(i, table.message(table.first, BodyProposal(honest.sums, ranges)))
+        assert bool(table.of(i, Refused)) == refuses
+        assert bool(table.said(i, Kind.BODY_VOTE)) == (not refuses)
+
+
+def test_a_look_that_comes_when_all_is_over_changes_nothing():
+    table = before_the_sum()
+    i = table.plain[0]
+    table.held = (Inspect,)
+    (inspect,) = table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
+    table.give(i, table.message(table.first, rejected(table, [0, 1, 2, 3])))
+    assert not table.give(i, Looked(inspect.tag, 0.0))
+    assert not table.said(i, Kind.BODY_VOTE)
