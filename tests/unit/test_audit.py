@@ -1,8 +1,8 @@
 """Audits: an honest sum clears its aggregator, a forged one is found by everybody who adds up again, and nobody is believed."""
 
-from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from gossip.aggregate import aggregate_id
 from gossip.audit import ALARMED, AUDIT_STEPS, AUDITS
@@ -75,6 +75,7 @@ def forging(table: Table, sums: bytes = ZEROS) -> Table:
     assert honest.sums != PLAIN + sums
     lie = table.message(table.first, BodyProposal(PLAIN + sums, honest.ranges))
     table.silent = set()
+    table.aggregators[table.first]._offered = None  # what it has added up itself is in its way
     for i in range(table.cohort.size):
         table.give(i, lie)
     return table.deal()
@@ -235,6 +236,6 @@ def test_without_masks_audits_are_the_same_also_of_who_dropped_out(bare):  # noq
 def test_a_stranger_cannot_accuse():
     table = Table(5).start().deal()
     court = Court(table, draw=NEVER).hold()
-    accusation = replace(table.message(0, Accusation()), sender=bytes(32))
+    accusation = structs.replace(table.message(0, Accusation()), sender=bytes(32))
     with pytest.raises(PeerViolation, match="not a member of this cohort"):
         court.auditors[table.plain[0]].handle(accusation, 0.0)
