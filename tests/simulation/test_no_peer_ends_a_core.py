@@ -38,7 +38,7 @@ def fails(*_arguments, **_more):
 def denied(at_s: int) -> bytes:
     """As on the wire, whatever bounds the type has."""
     body = pack((int(Why.EXPIRED), at_s))
-    return pack(Frame(1, Kind.DENIED, b"", 0, b"", body, b""))
+    return pack(Frame(1, Kind.DENIED, b"", b"", body, b""))
 
 
 @pytest.fixture

@@ -121,6 +121,7 @@ def test_a_share_byte_flipped(monkeypatch):
     monkeypatch.setattr(dealing, "recover", gullible)
     monkeypatch.setattr(Member, "refuse_invalid", lambda self, body: None)
     monkeypatch.setattr(aggregate, "_check_sum", lambda *_: None)
+    monkeypatch.setattr(secure_sum, "strange_ranges", lambda *_: False)  # which all would refuse
     with pytest.raises(InvariantBroken, match="I4: a wrong"):
         World(2, 8, faults=faults).run(60)
 
@@ -168,7 +169,7 @@ def test_an_aggregate_folded_twice(monkeypatch):
         before = self.x
         honest(self, changes, round_)
         change = self.x - before
-        self._state = (self._state[0] + change, self._state[1])
+        self._state = self._state._replace(x=self._state.x + change)
         return change
 
     monkeypatch.setattr(Replica, "apply", twice)
@@ -177,12 +178,13 @@ def test_an_aggregate_folded_twice(monkeypatch):
 
 def test_a_roster_signed_twice_for_one_ready(monkeypatch):
     monkeypatch.setattr(Rendezvous, "withdraw", lambda self: [])
+    monkeypatch.setattr(Rendezvous, "taken", lambda self, readies: None)
     honest = NodeCore._join
 
     def again(self, cohort, now):
-        secrets = self._secrets
+        offers = dict(self._offers)
         actions = honest(self, cohort, now)
-        self._secrets = secrets
+        self._offers = offers
         return actions
 
     monkeypatch.setattr(NodeCore, "_join", again)

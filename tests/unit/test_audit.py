@@ -1,6 +1,5 @@
 """Audits: an honest sum clears its aggregator, a forged one is found by everybody who adds up again, and nobody is believed."""
 
-
 import pytest
 from msgspec import structs
 
