@@ -21,6 +21,7 @@ from gossip.coding import squeeze
 from gossip.cohort import Secrets, open_roster, write_roster
 from gossip.compression import payload_plan
 from gossip.events import Look, Looked, Received, Report, Send
+from gossip.fold import GROWTH_MAX
 from gossip.messages import (
     Aggregates,
     BodyProposal,
@@ -107,15 +108,16 @@ def test_a_forger_that_nobody_sees_any_harm_in_is_found_by_audits_and_leads_no_m
     world = Watched(32, 8)
     forger = world.devices[3]
     cohorts = forging(world, forger, monkeypatch, bytes(16))
-    world.run(400)
-    found = [i for i, _ in reports(world, "forged")]
-    assert found, "before long"
+    for _ in range(25):
+        world.run(10)
+        if reports(world, "forged"):
+            break
     assert {fields["peer"] for _, fields in reports(world, "forged")} == {forger.key.hex()[:16]}
-    at = next(at for at, _, report in world.reports if report.name == "forged")
-    before = len(set(cohorts))
-    world.run(200)
-    assert len({*cohorts}) - before <= 1, f"nobody is led by it since {at}"
-    assert min(world.rounds()) >= 20
+    world.run(5)  # all who were told have added up for themselves
+    before = len(forgeries)
+    world.run(60)
+    assert cohorts
+    assert len(forgeries) - before <= 1, "no sum that it leads is certified any more"
 
 
 # --- item 5 ---------------------------------------------------------------------------------------------------
@@ -176,23 +178,18 @@ def test_a_league_that_writes_rounds_is_held_to_the_pace_of_a_swarm(forgeries):
     world.run(60, until=lambda: min(world.rounds()) >= 4)
     victim, league = world.devices[0], league_of(world)
     assert world.run(30, until=lambda: victim.core._sync._pace._tokens is not None), "it has once caught up"
-    before, x = victim.core._history.round, victim.core._replica.x
-    honest = max(abs(int(each)) for each in x - np.arange(16) * (1 << 18)) / before
+    before, usual = victim.core._history.round, victim.core._replica.state.recent
     row = [victim.core._history.get(victim.core._history.heads()[0])]
     for number in range(1, 300):
-        row.append(
-            signed_sum(
-                world,
-                league,
-                row[-1:],
-                number=number,
-                state=bytes(32) if row[-1].body.round % STATE_EVERY == STATE_EVERY - 1 else b"",
-            )
-        )
+        due = (row[-1].body.round + 1) % STATE_EVERY == 0
+        row.append(signed_sum(world, league, row[-1:], number=number, state=bytes(32) if due else b""))
         told(world, league[0], victim, row[-1])
-    assert victim.core._history.round - before <= BURST + 1
-    moved = max(abs(int(each)) for each in victim.core._replica.x - x) / (BURST + 1)
-    assert moved < 4 * honest, "and a round of theirs does no more than twice what rounds do"
+        if number == 4:
+            theirs = victim.core._replica.state.recent[-4:]
+    assert BURST / 2 < victim.core._history.round - before <= BURST + 1
+    for tensor in (0, 1):
+        largest = max(each.sizes[tensor] for each in usual)
+        assert all(each.sizes[tensor] <= GROWTH_MAX * largest for each in theirs), "twice what rounds do"
 
 
 # --- item 6 ---------------------------------------------------------------------------------------------------
@@ -316,6 +313,11 @@ def test_a_leader_puts_nobody_who_is_ready_for_a_later_round_into_an_old_one():
 # --- item 2 ---------------------------------------------------------------------------------------------------
 
 
+def in_order(world: World, frames: list[bytes]) -> tuple[bytes, ...]:
+    """As a bag that closes gives them."""
+    return tuple(sorted(frames, key=lambda frame: open_frame(world.swarm.id, frame).sender))
+
+
 @pytest.mark.parametrize("liars", [1, 2, 3, 5])
 def test_readies_whose_trained_bits_are_disjoint_end_no_leader_and_are_left_out(liars):
     """Seen: `open_roster` raised out of the leader's core."""
@@ -333,7 +335,7 @@ def test_readies_whose_trained_bits_are_disjoint_end_no_leader_and_are_left_out(
                 Ready(1, (), trained, secrets.channel.public, secrets.mask.public),
             )
         )
-    actions = leader.core._form(tuple(readies))
+    actions = leader.core._form(in_order(world, readies))
     rosters = {action.data for action in actions if isinstance(action, Send)}
     [frame] = rosters
     cohort = open_roster(world.swarm, open_frame(world.swarm.id, frame))
@@ -349,4 +351,4 @@ def test_readies_of_which_no_segment_could_travel_make_no_roster_and_raise_nothi
         secrets = Secrets.fresh(device.key, world.rng.randbytes)
         ready = Ready(1, (), 1 + place % 2, secrets.channel.public, secrets.mask.public)
         readies.append(sign_frame(device.identity, world.swarm.id, ready))
-    assert world.devices[0].core._form(tuple(readies)) == []
+    assert world.devices[0].core._form(in_order(world, readies)) == []
