@@ -39,7 +39,7 @@ class RecentRound(Wire, frozen=True):
     """`gossip.fold.Recent` as it travels."""
 
     contributors: Annotated[int, Meta(ge=1, le=FOLDED_MAX * CONTRIBUTORS_MAX)]
-    sizes: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 63)], ...], Meta(max_length=TENSORS_MAX)]
+    sizes: Annotated[tuple[Annotated[int, Meta(ge=0, le=(1 << 63) - 1)], ...], Meta(max_length=TENSORS_MAX)]
 
 
 class Checkpoint(Wire, frozen=True):

@@ -28,6 +28,8 @@ Of the READYs in its bag a leader draws those of devices that were in refused su
 and whoever is distrusted is asked to lead last of all; both are one device's own opinions, and a device whom another leaves out is taken
 by the next.
 
+Whoever waits in vain says another READY to the next candidate, as a roster may have taken the first and was lost.
+
 A leader has no power but to leave somebody out: the roster holds the members' own signed READYs, and a member signs one
 roster for each READY. Two leaders who hold the same READY therefore cost a DECLINE at the first step, and nothing else.
 """
@@ -136,6 +138,7 @@ class Rendezvous:
         self._made: list[Made] = []
         self._formed_at = 0.0  # the last of them
         self.asked: Asked | None = None
+        self._silent: Asked | None = None  # who was asked in vain, by the READY before
         self._bag: dict[bytes, Bagged] = {}  # by sender, at most BAG_MAX
         self._closing_at: float | None = None
 
@@ -147,7 +150,8 @@ class Rendezvous:
 
     def ask(self, frame: bytes, round_: int, now: float) -> list[Action]:
         """Offer this device's fresh READY to the first candidate."""
-        self.asked = Asked(frame, round_, [])
+        tried = self._silent.tried if self._silent is not None and self._silent.round == round_ else []
+        self.asked, self._silent = Asked(frame, round_, tried), None
         return self._ask_next(now)
 
     def withdraw(self) -> list[Action]:
@@ -212,7 +216,9 @@ class Rendezvous:
             case Message(body=Ready() as ready):
                 return self._on_ready(event, ready, now, is_own=peer in {b"", event.sender})
             case TimerFired(("rendezvous", "asked")):
-                return self._ask_next(now)
+                # Perhaps a roster has taken the READY and was lost, and nobody takes one twice: another goes to the next.
+                self._silent, self.asked = self.asked, None
+                return []
             case TimerFired(("rendezvous", "gather")):
                 return self._on_gathered(now)
         return []

@@ -548,7 +548,7 @@ class NodeCore:
             case ("sum", cohort, *_):
                 return self._to_cohort(cohort, fired, now)
             case ("rendezvous", *_):
-                return [*self._rendezvous.handle(fired, now)]
+                return [*self._rendezvous.handle(fired, now), *self._consider(now)]
             case ("roster",):
                 self._pending = None
                 return self._consider(now)

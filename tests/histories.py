@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from msgspec.structs import replace
 
 from crypto.certificates import certify
 from crypto.hashing import digest
 from crypto.identity import Identity
 from gossip.aggregate import (
+    CODE_OF_ONE,
     CODECS,
     MEMBERSHIP_OF_MANIFEST,
     STATE_EVERY,
@@ -24,7 +26,9 @@ from gossip.aggregate import (
     body_statement,
     pack_members,
     threshold,
+    unpack_members,
 )
+from gossip.compression import exponents_after
 from gossip.fold import Replica
 from gossip.history import History
 from gossip.layout import Layout
@@ -34,6 +38,9 @@ from gossip.manifest import Cohorts, Compression, Manifest, Model, Step, Tensor,
 PEOPLE = sorted((Identity(bytes([number]) * 32) for number in range(1, 41)), key=lambda who: who.public_key)
 WITHOUT_MOMENTUM = (Step(1, 256, 0),)
 WITH_MOMENTUM = (Step(1, 256, 179), Step(5, 128, 230), Step(9, 200, 0), Step(12, 31, 64))
+
+
+TRAINED = np.array([0, 3, 4])  # how many of a cohort of four may have trained a segment
 
 
 class Dice:
@@ -48,6 +55,14 @@ class Dice:
         self._rolls += 1
         stream = hashlib.shake_128(self._key + self._rolls.to_bytes(8, "big")).digest(4 * count)
         return low + np.frombuffer(stream, "<u4").astype(np.int64) % (high - low)
+
+    def trained(self, count: int) -> np.ndarray:
+        """Of a cohort of four, by segment."""
+        return TRAINED[self.integers(0, len(TRAINED), count)]
+
+    def ranges(self, count: int) -> np.ndarray:
+        """Votes of four, by tensor, after which exponents lie between -10 and 0."""
+        return 4 * self.integers(CODE_OF_ONE - 212, CODE_OF_ONE, count)
 
     def below(self, high: int) -> int:
         return int(self.integers(0, high, 1)[0])
@@ -108,7 +123,7 @@ def setting(
             initial=hashlib.sha256(initial.astype("<i8").tobytes()).digest(),
         ),
         training=Training(1, 2, 0, schedule, cap),
-        compression=Compression(codec, block_size, levels, lane_bits, 0, 100, rank=rank, grain=grain),
+        compression=Compression(codec, block_size, levels, lane_bits, 0, rank=rank, grain=grain),
         cohorts=Cohorts(3, n_max, 1000, 1000),
         admit=admit,
         members=members,
@@ -137,12 +152,17 @@ def body(
     cohorts: Sequence[int] = (0,),
     sums: Sequence[int] | int = 1,
     blocks: Sequence[int] | None = None,
-    exponents: Sequence[int] | int = 0,
-    weights: Sequence[int] | int = 10,
+    exponents: Sequence[int] | int | None = None,
+    weights: Sequence[int] | int | None = None,
+    ranges: Sequence[int] | int | None = None,
     round_: int | None = None,
     state: bytes | None = None,
 ) -> Body:
-    """A valid body, unless the arguments make it invalid; a single number stands for each of its kind."""
+    """A valid body, unless the arguments make it invalid; a single number stands for each of its kind.
+
+    By default all contributors have trained everything, the exponents follow from the parents, and the ranges lead the
+    children's exponents to 0, as the manifest leads the first round's.
+    """
     layout, compression = swarm.layout, swarm.manifest.compression
     carried = np.arange(layout.blocks) if blocks is None else np.array(blocks)
     place = 1 + max((parent.body.round for parent in parents), default=0) if round_ is None else round_
@@ -154,11 +174,15 @@ def body(
             min(part(cohort).roster for cohort in cohorts),
         )
     values = np.broadcast_to(np.array(sums), value_count)
-    lowered = np.broadcast_to(-np.array(exponents), exponent_count)
-    return Body(
+    lowered = np.broadcast_to(-np.array(0 if exponents is None else exponents), exponent_count)
+    parts = tuple(part(cohort) for cohort in sorted(cohorts))
+    contributors = sum(each.contributors[0].bit_count() for each in parts)
+    weighed = contributors if weights is None else weights
+    measured = CODE_OF_ONE * contributors if ranges is None else ranges
+    made = Body(
         version=1,
         swarm=swarm.swarm,
-        parts=tuple(part(cohort) for cohort in sorted(cohorts)),
+        parts=parts,
         parents=tuple(sorted(parent.id for parent in parents)),
         round=place,
         codec=CODECS.index(compression.codec),
@@ -166,15 +190,24 @@ def body(
         blocks=layout.pack_blocks(carried),
         exponents=lowered.astype(np.uint8).tobytes(),
         sums=values.astype(f"<i{compression.lane_bits // 8}").tobytes(),
-        weights=tuple(int(each) for each in np.broadcast_to(np.array(weights), layout.segments)),
-        ranges=(0,) * len(layout.tensor_ends),
+        weights=tuple(int(each) for each in np.broadcast_to(np.array(weighed), layout.segments)),
+        ranges=tuple(int(each) for each in np.broadcast_to(np.array(measured), len(layout.tensor_ends))),
         state=(b"" if place % STATE_EVERY else bytes(32)) if state is None else state,
     )
+    if exponents is not None:
+        return made
+    followed = exponents_after(made, [parent.body for parent in parents], layout, compression)
+    return replace(made, exponents=followed)
 
 
 def unsigned(body_: Body, origin: Body | None = None) -> Verified:
     """As if it had been checked: whoever tests the history alone needs no signatures."""
-    return Verified(aggregate_id(body_), Aggregate(body_, ()), (), origin)
+    named = (
+        each.members[index]
+        for each in body_.parts
+        for index in unpack_members(each.contributors, len(each.members))
+    )
+    return Verified(aggregate_id(body_), Aggregate(body_, ()), tuple(named), origin)
 
 
 def signed(body_: Body, *, first: int = 0) -> Aggregate:

@@ -23,11 +23,21 @@ import pytest
 from gossip import checkpoint
 from gossip.aggregate import Aggregate, Verified
 from gossip.errors import PeerViolation
-from gossip.fold import fold_all
+from gossip.fold import State, fold_all
 from gossip.history import Added, Change
 from gossip.lowrank import values_in
 from gossip.manifest import Step
-from tests.histories import WITH_MOMENTUM, WITHOUT_MOMENTUM, Dice, Setting, body, setting, unsigned, unsound
+from tests.histories import (
+    WITH_MOMENTUM,
+    WITHOUT_MOMENTUM,
+    Dice,
+    Setting,
+    body,
+    part,
+    setting,
+    unsigned,
+    unsound,
+)
 
 FIRST_SEED = int(os.environ.get("GOSSAMER_FIRST_SEED", "0"))
 SEEDS = int(os.environ.get("GOSSAMER_SEEDS", "60"))
@@ -123,7 +133,7 @@ class Story:
             # The same cohort again, in its round: with other sums, or merged with another cohort.
             cohorts = [int.from_bytes(part.roster[:4], "big") for part in rival.body.parts]
             if self.dice.chance(50):
-                cohorts = [cohorts[0], self._new_cohort()]
+                cohorts = [cohorts[0], self._new_cohort(beside=cohorts[0])]
             parents: Sequence[bytes] = rival.body.parents
         else:
             cohorts = [self._new_cohort()]
@@ -198,7 +208,7 @@ class Story:
         self.refuse_nonsense()
         newcomer = self.newcomer()
         everybody = [*self.sides, newcomer] if newcomer else self.sides
-        x, v = self.folded(self.written)
+        x, v, recent = self.folded(self.written)
         for side in everybody:
             assert side.history.wanted() == ()
             assert not side.history.missing(self.written)
@@ -207,32 +217,46 @@ class Story:
             assert side.history.heads() == everybody[0].history.heads()
             assert np.array_equal(side.replica.x, x)
             assert np.array_equal(side.replica.v, v)
+            assert side.replica.state.recent == recent
             self.trace.note(side.history.heads(), side.history.parents_for_next(), side.history.digest())
         self.check_states()
 
     def check_states(self) -> None:
         """The state of any ancestors is the fold of these and nothing else, on every side."""
         some = self.dice.shuffled(list(self.written))[:2]
-        x, v = self.folded(self.before(some))
+        x, v, recent = self.folded(self.before(some))
         for side in self.sides[:2]:
             taken = checkpoint.take(side.history, side.replica, some, self.swarm.swarm)
             assert (taken.x, taken.v) == (x.tobytes(), v.tobytes())
+            assert [(each.contributors, each.sizes) for each in taken.recent] == list(recent)
             self.trace.note(taken)
 
     # --- by brute force ---------------------------------------------------------------------------------------
 
-    def folded(self, ids: Sequence[bytes] | dict[bytes, Verified]) -> tuple[np.ndarray, np.ndarray]:
+    def folded(self, ids: Sequence[bytes] | dict[bytes, Verified]) -> State:
         chosen = [
             replace(each, origin=self.written[each.body.basis].body) if each.body.basis else each
             for each in map(self.written.__getitem__, ids)
         ]
-        lowest: dict[bytes, bytes] = {}
+        count: dict[bytes, bool] = {}
+
+        def counts(one: Verified) -> bool:
+            """Unless one that counts and goes before it in its round has a contributor in common with it."""
+            if one.id not in count:
+                count[one.id] = not any(
+                    counts(other)
+                    for other in of_round[one.body.round]
+                    if (-len(other.contributors), other.id) < (-len(one.contributors), one.id)
+                    and {*one.contributors} & {*other.contributors}
+                )
+            return count[one.id]
+
+        of_round: dict[int, list[Verified]] = {}
         for each in chosen:
-            for part in each.body.parts:
-                lowest[part.roster] = min(lowest.get(part.roster, each.id), each.id)
+            of_round.setdefault(each.body.round, []).append(each)
         rounds: list[list[Verified]] = [[] for _ in range(max(each.body.round for each in chosen))]
         for each in self.dice.shuffled(chosen):
-            if all(lowest[part.roster] == each.id for part in each.body.parts):
+            if counts(each):
                 rounds[each.body.round - 1].append(each)
         return fold_all(self.swarm.initial, rounds, self.swarm.layout, self.swarm.manifest)
 
@@ -251,8 +275,10 @@ class Story:
     def held(self, side: Side) -> list[Verified]:
         return [each for each in self.written.values() if each.id in side.history]
 
-    def _new_cohort(self) -> int:
+    def _new_cohort(self, beside: int | None = None) -> int:
         self._cohorts += 1
+        if beside is not None and part(beside).members == part(self._cohorts).members:
+            self._cohorts += 1  # nobody is in a merged sum twice
         return self._cohorts
 
     def _publish(self, side: Side, parents: Sequence[bytes], cohorts: list[int]) -> None:
@@ -270,19 +296,19 @@ class Story:
         layout, dice = self.swarm.layout, self.dice
         blocks = np.flatnonzero(dice.integers(0, 3, layout.blocks))
         blocks = blocks if len(blocks) else np.zeros(1, np.int64)
-        exponents, values = len(blocks), layout.values_in(blocks)
+        values = layout.values_in(blocks)
         compression = self.swarm.manifest.compression
         if compression.codec == "lowrank":
             place = more.get("round_") or 1 + max((parent.body.round for parent in parents), default=0)
-            exponents, values = len(layout.tensor_ends), values_in(layout, compression.rank, place)
+            values = values_in(layout, compression.rank, place)
         return body(
             self.swarm,
             parents,
             cohorts=cohorts,
             blocks=blocks,
             sums=dice.integers(-28, 29, values),
-            exponents=-dice.integers(0, 10, exponents),
-            weights=dice.integers(0, 5, layout.segments) * 100,
+            weights=dice.trained(layout.segments),
+            ranges=dice.ranges(len(layout.tensor_ends)),
             **more,
         )
 

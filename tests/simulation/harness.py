@@ -147,7 +147,7 @@ def tiny_swarm(
                 hashlib.sha256(initial.tobytes()).digest(),
             ),
             training=Training(1, 10, 0, (Step(1, 256, 64),), 1 << 24),
-            compression=Compression(codec, 4, 7, 8, -2, 64, rank=2),
+            compression=Compression(codec, 4, 7, 8, -2, rank=2),
             cohorts=Cohorts(n_min, n_max, int(GATHER_S * 1000), int(STEP_S * 1000), sums),
             admit=admit,
             members=tuple(sorted(members)) if admit == "members" else (),
@@ -523,6 +523,7 @@ class Observer:
     def __init__(self, world: World) -> None:
         self.world = world
         self.plain: dict[tuple[bytes, int], np.ndarray] = {}  # (cohort, index) -> lanes unmasked
+        self.trained: dict[tuple[bytes, int], int] = {}  # the same -> the segments that may be counted
         self.masked: dict[tuple[bytes, bytes], bytes] = {}
         self.masks: dict[bytes, tuple[bytes, bytes]] = {}
         self.keys: dict[tuple[bytes, bytes], tuple[int, ...]] = {}  # U1 as a vector's sender masked under it
@@ -562,6 +563,7 @@ class Observer:
                 compression=job.cohort.swarm.manifest.compression,
             )
             self.plain[job.cohort.id, job.owner] = encoded.vector
+            self.trained[job.cohort.id, job.owner] = job.contribution.trained & job.cohort.travelling
             self.rosters[job.cohort.id] = job.cohort.members
             self.keys[job.cohort.id, device.key] = tuple(job.members)
 
@@ -630,7 +632,7 @@ class Observer:
         rounds = [core._history.counting(r) for r in range(1, core._history.round + 1)]
         for known in (each for counted in rounds for each in counted):
             self._check_aggregate(known)
-        expected, _ = fold_all(tiny_initial(), rounds, core._layout, self.world.swarm.manifest)
+        expected, *_ = fold_all(tiny_initial(), rounds, core._layout, self.world.swarm.manifest)
         self.require(
             np.array_equal(expected, core._replica.x), "I3: the replica is not the fold of its history"
         )
@@ -656,18 +658,22 @@ class Observer:
     def _check_sum(self, body: Body) -> None:
         core = self.world.alive()[0].core if self.world.alive() else None
         layout = core._layout
-        wide_total = np.zeros(layout.segments + len(layout.tensor_ends), np.int64)
+        wide_total = np.zeros(len(layout.tensor_ends), np.int64)
+        trained = [0] * layout.segments
         narrow_total: np.ndarray | None = None
         for part in body.parts:
             for index in unpack_members(part.contributors, len(part.members)):
                 vector = self.plain[part.roster, index]
+                for segment in range(layout.segments):
+                    trained[segment] += self.trained[part.roster, index] >> segment & 1
                 wide_bytes = 4 * len(wide_total)
                 wide_total += vector[:wide_bytes].view("<u4")
                 narrow = vector[wide_bytes:].view("<i1").astype(np.int64)
                 narrow_total = narrow if narrow_total is None else narrow_total + narrow
         sums = np.frombuffer(body.sums, "<i1").astype(np.int64)
         self.require(np.array_equal(sums, narrow_total), "I4: a wrong sum")
-        self.require((*body.weights, *body.ranges) == tuple(int(w) for w in wide_total), "I4: wrong weights")
+        self.require(body.ranges == tuple(int(w) for w in wide_total), "I4: wrong ranges")
+        self.require(body.weights == tuple(trained), "I4: wrong counts of contributors")
 
     def settled(self, device: Device, cohort_prefix: str, outcome: str) -> None:
         if outcome == "refunded":

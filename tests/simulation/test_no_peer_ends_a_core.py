@@ -38,7 +38,7 @@ def fails(*_arguments, **_more):
 def denied(at_s: int) -> bytes:
     """As on the wire, whatever bounds the type has."""
     body = pack((int(Why.EXPIRED), at_s))
-    return pack(Frame(1, Kind.DENIED, b"", 0, b"", body, b""))
+    return pack(Frame(1, Kind.DENIED, b"", b"", body, b""))
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_an_exception_is_the_violation_of_whoever_brought_it(monkeypatch, error)
         raise error("so it is")
 
     world = World(21, 4)
-    world.run(5)
+    world.run(20)
     core, bad, good = world.devices[0].core, *world.devices[1:3]
     frame = channel_frame(Greeting(()))
     monkeypatch.setattr(Membership, "handle", fail)

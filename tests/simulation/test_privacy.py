@@ -9,7 +9,7 @@ from crypto.agreement import KeyPair
 from crypto.masking import Mask, add_vectors, apply_masks
 from crypto.sharing import combine
 from gossip.cohort import Secrets, pair_mask, self_mask
-from gossip.compression import payload_lanes
+from gossip.compression import payload_plan
 from gossip.secure_sum import Keys, Member
 from tests.simulation.harness import World
 
@@ -70,7 +70,9 @@ def strip(world: World, loot: Loot, cohort, victim: int, colluders: list[int]) -
 
 def lanes_of(world: World):
     core = world.alive()[0].core
-    return payload_lanes(np.arange(core._layout.blocks), core._layout, world.swarm.manifest.compression)
+    return payload_plan(
+        np.arange(core._layout.blocks), core._layout, world.swarm.manifest.compression, []
+    ).lanes
 
 
 def lane_sum(world: World, vectors: list[np.ndarray]) -> bytes:

@@ -48,6 +48,9 @@ class Drift:
     def drop(self, device):
         self.asked.append(("drop", device))
 
+    def look(self, device, before, after):
+        return 0.0
+
     def freeze(self, device):
         self.asked.append(("freeze", device, self._steps[device]))
         return np.full(SIZE, 0.001 * self._steps[device], np.float32), self._steps[device], 0.5
@@ -69,7 +72,7 @@ def a_swarm(count, *, seed=7, hardware=body, phases=None, rounds=0, report=None,
             "tiny", bytes(32), (Tensor(9, 0), Tensor(7, 1)), 0, hashlib.sha256(INITIAL.tobytes()).digest()
         ),
         training=Training(10, 40, rounds, (Step(1, 256, 64),), 1 << 24),
-        compression=Compression("dense", 4, 7, 8, -2, 64),
+        compression=Compression("dense", 4, 7, 8, -2),
         cohorts=Cohorts(3, 8, 500, 1000, sums),
         admit="members",
         members=tuple(sorted(identity.public_key for identity in identities)),

@@ -44,9 +44,7 @@ def verdict(aggregate: Aggregate, swarm=SWARM) -> Verified:
 
 
 def test_a_signed_aggregate_survives_the_wire_and_holds():
-    original = signed(
-        body(SWARM, [FIRST], cohorts=[1], sums=-28, weights=400, exponents=-24, blocks=[0, 3, 5])
-    )
+    original = signed(body(SWARM, [FIRST], cohorts=[1], sums=-28, exponents=-24, blocks=[0, 3, 5]))
     received = parse(write(original, SWARM.manifest), SWARM.manifest, SWARM.layout)
     assert verdict(received) == Verified.of(original, SWARM.manifest)
 
@@ -83,7 +81,7 @@ def test_all_members_may_sign():
 
 
 def test_a_merged_sum_is_signed_by_each_of_its_rosters():
-    merged = signed(body(SWARM, [FIRST], cohorts=[1, 2], sums=56, weights=800))
+    merged = signed(body(SWARM, [FIRST], cohorts=[1, 2], sums=56))
     verdict(merged)
     with pytest.raises(PeerViolation, match="signatures of 1 rosters, not 2"):
         verdict(replace(merged, signatures=merged.signatures[:1]))
@@ -160,7 +158,9 @@ WITHIN = [
     Broken("too high a sum", r"a sum outside \+-28", {"sums": bytes(19) + b"\x1d"}),
     Broken("too low a sum", r"a sum outside \+-28", {"sums": bytes(19) + b"\x80"}),
     Broken("a weight too few", "1 weights for 2", {"weights": (1,)}),
-    Broken("too much weight", "a weight above 400", {"weights": (0, 401)}),
+    Broken("too much weight", "a weight above its 4 contributors", {"weights": (0, 5)}),
+    Broken("a segment of two", "fewer devices than hide one another", {"weights": (4, 2)}),
+    Broken("a segment of one", "fewer devices than hide one another", {"weights": (1, 4)}),
     Broken("a range too few", "2 ranges for 3", {"ranges": (0, 0)}),
     Broken("too wide a range", "a range above 4092", {"ranges": (0, 0, 4093)}),
 ]
@@ -323,7 +323,7 @@ def test_the_largest_valid_aggregate_is_within_the_limit_and_breaks_no_rule(memb
     largest = setting(tensors=[(40, 61)] * 50, lane_bits=32, levels=levels, block_size=1, n_max=members)
     many = PARTS_MAX * members
     written = replace(
-        body(largest, [FIRST], sums=many * levels, weights=100 * many, round_=1 << 20, exponents=-24),
+        body(largest, [FIRST], sums=many * levels, weights=many, round_=1 << 20, exponents=-24),
         state=bytes(32),
         parts=tuple(crowd(each, members) for each in range(PARTS_MAX)),
         parents=tuple(bytes([each]) * 32 for each in range(PARENTS_MAX)),

@@ -22,9 +22,10 @@ from gossip.catching_up import (
     WAIT_S,
     Adopted,
     CatchUp,
+    Doubt,
 )
 from gossip.errors import PeerViolation
-from gossip.events import Send
+from gossip.events import Report, Send
 from gossip.manifest import Swarm
 from gossip.messages import (
     CheckpointOffer,
@@ -38,8 +39,8 @@ from tests.histories import WITH_MOMENTUM, body, setting, signed, unsound
 
 SETTING = setting(schedule=WITH_MOMENTUM)
 SWARM = Swarm(SETTING.swarm, SETTING.manifest, b"")
-NAMES = [Identity(bytes([200 + i] * 32)).public_key for i in range(4)]
-ME, ADA, BOB, CHIDI = NAMES
+NAMES = [Identity(bytes([200 + i] * 32)).public_key for i in range(6)]
+ME, ADA, BOB, CHIDI, DUYGU, EVE = NAMES
 ROUNDS = BEHIND_ROUNDS + 10
 replace = msgspec.structs.replace
 
@@ -91,13 +92,15 @@ def one_will_do(monkeypatch):
     monkeypatch.setattr(catching_up, "OFFERS_NEEDED", 1)
 
 
-def fetch(taker, giver, name, now=0.0):
-    """All that follows when a neighbour has said ALIVE; what came of it."""
-    asked = taker.consider(name, giver.history.round, now)
-    while asked and not isinstance(asked[0], Adopted):
-        (question,) = asked
-        (answer,) = giver.hear(ME, question, now)
-        asked = taker.hear(name, answer, now)
+def fetch(taker, giver, *names, now=0.0):
+    """All that follows when neighbours of these names, who know the same, have said ALIVE; what came of it."""
+    for name in names:
+        asked = taker.consider(name, giver.history.round, now)
+        while asked and not isinstance(asked[0], Adopted | Report):
+            (question,) = asked
+            (answer,) = giver.hear(ME, question, now)
+            under_way = taker.machine._fetch
+            asked = taker.hear(under_way.giver if under_way else name, answer, now)
     return asked[0] if asked else None
 
 
@@ -184,7 +187,8 @@ def test_another_checkpoint_than_was_signed_is_found_out_and_its_giver_passed_ov
         fetch(taker, liar, ADA)
     assert taker.history.round == 0
     assert taker.consider(ADA, ROUNDS) is None, "from the liar, everything is pulled"
-    assert fetch(taker, giver, BOB).history.round == newest_state(row).body.round
+    assert fetch(taker, giver, BOB) is None, "one of two that were asked is no majority"
+    assert fetch(taker, giver, CHIDI).history.round == newest_state(row).body.round
 
 
 @pytest.mark.parametrize("wrong", ["unsigned", "stateless", "too large", "rubbish"])
@@ -238,12 +242,16 @@ def test_who_has_none_or_is_too_slow_is_passed_over_and_in_the_end_everything_is
     (question,) = taker.consider(ADA, ROUNDS)
     assert taker.hear(ADA, young.hear(ME, question)[0]) == []
     assert taker.consider(ADA, ROUNDS) is None
-    (question,) = taker.consider(BOB, ROUNDS)
-    (offer,) = giver.hear(ME, question)
-    taker.hear(BOB, offer)
+    for name in (BOB, CHIDI):
+        (question,) = taker.consider(name, ROUNDS)
+        (offer,) = giver.hear(ME, question)
+        taker.hear(name, offer)
+    assert taker.machine._fetch.giver == BOB
     assert taker.consider(ADA, ROUNDS, PART_S / 2) == [], "one is on its way"
-    assert taker.consider(BOB, ROUNDS, PART_S) is None, "too slow"
-    assert taker.consider(CHIDI, ROUNDS, PART_S) == [CheckpointRequest(b"", 0)]
+    assert taker.consider(BOB, ROUNDS, PART_S) == [], "too slow, but another one has offered"
+    assert taker.machine._fetch is None
+    assert taker.consider(CHIDI, ROUNDS, PART_S) == []
+    assert taker.consider(DUYGU, ROUNDS, PART_S) == [CheckpointRequest(b"", 0)]
     assert taker.consider(ADA, ROUNDS, WAIT_S) == [], "one has not answered yet"
     assert taker.consider(CHIDI, ROUNDS, WAIT_S + 0.1) is None
     assert taker.consider(BOB, ROUNDS, AGAIN_S + 0.1) == [CheckpointRequest(b"", 0)]
@@ -280,3 +288,55 @@ def test_what_others_can_fill_is_bounded(row):
         young.machine._made = giver.machine._made
         young.hear(ME, CheckpointRequest(b"", 0))
     assert len(giver.machine._made) <= MADE_MAX
+
+
+# --- what a league gains --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("asked", "needed"), [(2, 2), (3, 2), (4, 3), (5, 3)])
+def test_more_than_half_of_those_who_were_asked_must_offer_the_same(row, asked, needed):
+    giver, taker = Node(row), Node()
+    names = NAMES[1 : 1 + asked]
+    for name in names:
+        assert taker.consider(name, ROUNDS) == [CheckpointRequest(b"", 0)]
+    (offer,) = giver.hear(ME, CheckpointRequest(b"", 0))
+    for count, name in enumerate(names[:needed], 1):
+        assert bool(taker.hear(name, offer)) == (count == needed)
+
+
+@pytest.mark.usefixtures("one_will_do")
+def test_a_checkpoint_that_lacks_what_this_device_knows_is_refused_and_everything_is_pulled(row):
+    """The league's own world, signed by n_min: whoever took it forgot the swarm's history, and handed the league's on."""
+    own = checked(body(SETTING, row[:1], cohorts=[7], sums=3))
+    taker, league = Node([*row[:3], own]), Node(row)
+    refused = fetch(taker, league, ADA)
+    assert refused.name == "checkpoint_refused"
+    assert own.id in taker.history
+    assert not taker.machine.under_way
+    for name in (ADA, BOB):
+        assert taker.consider(name, ROUNDS, AGAIN_S - 1) is None, "no other one for a while"
+    assert taker.consider(BOB, ROUNDS, AGAIN_S) == [CheckpointRequest(b"", 0)]
+
+
+def doubted(row):
+    signed_ = row[STATE_EVERY - 1]
+    return signed_, Doubt(signed_, SETTING.manifest)
+
+
+def test_a_later_state_that_differs_refutes_a_checkpoint_whoever_signed_it(row):
+    signed_, doubt = doubted(row)
+    later = row[2 * STATE_EVERY - 1]
+    assert doubt.judge(later, bytes(32)) is False
+    of_the_same = checked(body(SETTING, row[30:31], cohorts=[STATE_EVERY], round_=32, state=b"s" * 32))
+    assert set(of_the_same.contributors) == set(members_of(signed_.body, SETTING.manifest))
+    assert doubt.judge(of_the_same, bytes(32)) is False
+
+
+def test_a_later_state_confirms_a_checkpoint_only_if_others_have_signed_it_too(row):
+    signed_, doubt = doubted(row)
+    later = row[2 * STATE_EVERY - 1]
+    assert doubt.judge(later, later.body.state) is True
+    own = checked(body(SETTING, row[30:31], cohorts=[STATE_EVERY], round_=32, state=b"s" * 32))
+    assert doubt.judge(own, own.body.state) is None, "a league does not confirm itself"
+    assert doubt.judge(signed_, bytes(32)) is None
+    assert doubt.judge(row[STATE_EVERY], bytes(32)) is None, "says nothing of a state"

@@ -5,7 +5,7 @@ import pytest
 
 from gossip import commons, fold
 from gossip.commons import Commons
-from gossip.fold import Replica
+from gossip.fold import Replica, State
 from tests.histories import WITH_MOMENTUM, WITHOUT_MOMENTUM, Dice, body, setting, unsigned
 
 SCHEDULES = pytest.mark.parametrize("schedule", [WITHOUT_MOMENTUM, WITH_MOMENTUM], ids=["plain", "momentum"])
@@ -25,8 +25,8 @@ def rounds_of(swarm, seed: str):
                     parents,
                     cohorts=[cohort],
                     sums=dice.integers(-28, 29, swarm.layout.parameters),
-                    exponents=-dice.integers(0, 9, swarm.layout.blocks),
-                    weights=dice.integers(1, 400, swarm.layout.segments),
+                    weights=dice.trained(swarm.layout.segments),
+                    ranges=dice.ranges(len(swarm.layout.tensor_ends)),
                 )
             )
             for cohort in (1, 2, 3)
@@ -70,7 +70,7 @@ def test_shared_folds_are_the_unshared_ones_bit_by_bit_also_when_they_were_forgo
         together = shared.replica(swarm.manifest, swarm.layout, swarm.initial)
         assert told(swarm, together, order) == told(swarm, swarm.replica(), order)
     folds = shared._folds
-    every = (folds.increments, folds.states, folds.changed, folds.models, folds.foreseen, folds.hashes)
+    every = (folds.states, folds.models, folds.foreseen, folds.hashes)
     for each in every:
         assert len(each) <= kept
     assert len(folds.models) == len(folds.foreseen) == kept or kept > 3
@@ -130,9 +130,9 @@ def test_a_state_at_the_address_of_one_that_is_gone_is_not_taken_for_it():
     ((first, *_), *_) = rounds_of(swarm, "gone")
     replica = Commons(4).replica(swarm.manifest, swarm.layout, swarm.initial)
     for number in range(50):
-        state = (swarm.initial + number, replica.v)
+        state = State(swarm.initial + number, replica.v)
         expected = fold.advance(state, [first], 1, swarm.layout, swarm.manifest)
-        x, v = replica._advance(state, [first], 1)
+        x, v, _ = replica._advance(state, [first], 1)
         assert np.array_equal(x, expected[0])
         assert np.array_equal(v, expected[1])
         del state, expected, x, v
@@ -144,9 +144,9 @@ def test_what_is_foreseen_of_a_model_that_is_gone_is_not_taken_for_anothers():
     v = np.full_like(swarm.initial, 1 << 20)
     for number in range(50):
         x = np.full_like(swarm.initial, number << 20)
-        replica._state = (x, v)
+        replica._state = State(x, v)
         assert replica.foreseen(256).tolist() == [(number + 1) / 16] * len(x)
-        replica._state = (swarm.initial, v)
+        replica._state = State(swarm.initial, v)
         del x
 
 

@@ -31,8 +31,8 @@ def layout_of(*tensors: tuple[int, int], block_size: int = 8) -> Layout:
     )
 
 
-def settings(codec="dense", *, levels=7, bits=8, first=-4, weight_max=64) -> Compression:
-    return Compression(codec, 8, levels, bits, first, weight_max)
+def settings(codec="dense", *, levels=7, bits=8, first=-4) -> Compression:
+    return Compression(codec, 8, levels, bits, first)
 
 
 def plan_of(layout, compression, *, cohort=COHORT, parents=(), travelling=EVERY) -> Plan:
@@ -112,19 +112,19 @@ def test_only_the_newest_parents_tell_the_range_and_every_voter_counts_alike():
 # --- the votes ------------------------------------------------------------------------------------------------
 
 
-def votes_of(values, *, ranges, examples=64, age=0, trained=EVERY, segments=(0, 1, 0)):
+def votes_of(values, *, ranges, age=0, trained=EVERY, segments=(0, 1, 0)):
     """Of three tensors of 16 parameters each, one value throughout."""
     layout, compression = layout_of(*((16, segment) for segment in segments)), settings()
     parents = [parent(1, tuple(3 * code for code in ranges), 3)]
     plan = plan_of(layout, compression, parents=parents)
-    contribution = Contribution(np.repeat(np.float32(values), 16), examples, age, trained)
-    vector = encode_payload(plan, contribution, ROUNDING, layout, compression).vector
-    return wide_lanes(plan, vector)[layout.segments :]
+    contribution = Contribution(np.repeat(np.float32(values), 16), age, trained)
+    encoded = encode_payload(plan, contribution, ROUNDING, layout, compression)
+    assert wide_lanes(plan, encoded.vector) == encoded.ranges.tolist()
+    return encoded.ranges.tolist()
 
 
 def test_a_vote_is_the_logarithm_of_the_rms_of_the_scaled_values():
     assert votes_of([1.0, 2.0**-5, -(2.0**-20)], ranges=(0, 0, 0)) == [512, 432, 192]
-    assert votes_of([1.0, 2.0**-5, -(2.0**-20)], ranges=(0, 0, 0), examples=32) == [496, 416, 176]
     assert votes_of([1.0, 2.0**-5, -(2.0**-20)], ranges=(0, 0, 0), age=3) == [496, 416, 176]
     assert votes_of([1e38, 1e-40, 1.0], ranges=(7, 7, 7)) == [1023, 0, 512]
 
@@ -140,7 +140,7 @@ def sum_of_cohort(plan, layout, compression, contributions):
         add_vectors(
             total, encode_payload(plan, each, seed.to_bytes(32), layout, compression).vector, plan.lanes
         )
-    return decode_sum(total, plan.lanes, layout)
+    return decode_sum(total, plan.lanes, len(contributions))
 
 
 @pytest.mark.parametrize("first", [-24, 0])
@@ -154,7 +154,7 @@ def test_a_wrong_first_range_is_put_right_and_then_remembered(first, trainers):
         # From round 20 on nobody gives the second segment, and its range is nobody's to measure.
         travelling = 0b11 if round_ < 20 else 0b01
         plan = plan_of(layout, compression, parents=parents, travelling=travelling)
-        members = [Contribution(values[i], 64, 0, 0b11 if i < trainers else 0b01) for i in range(len(values))]
+        members = [Contribution(values[i], 0, 0b11 if i < trainers else 0b01) for i in range(len(values))]
         parents = [parent(round_, sum_of_cohort(plan, layout, compression, members).ranges, len(values))]
         if round_ in {2, 19, 24}:
             exponents = exponents_of(plan.ranges, compression.levels).tolist()
@@ -170,28 +170,28 @@ def test_whole_levels_are_encoded_as_they_are():
     layout, compression = layout_of((9, 0)), settings(levels=4, first=-2)
     plan = plan_of(layout, compression)
     values = (np.arange(-4, 5) / 16).astype(np.float32)
-    encoded = encode_payload(plan, Contribution(values, 64, 0), ROUNDING, layout, compression)
+    encoded = encode_payload(plan, Contribution(values, 0), ROUNDING, layout, compression)
     assert signed_lanes(plan, encoded.vector).tolist() == list(range(-4, 5))
     assert (encoded.sent.values == values).all()
 
 
-def test_examples_and_age_scale_the_values_and_examples_alone_are_the_weight():
-    layout, compression = layout_of((8, 0), (8, 1)), settings(levels=4, first=0, weight_max=64)
+def test_age_scales_the_values_and_nothing_else_does():
+    layout, compression = layout_of((8, 0), (8, 1)), settings(levels=4, first=0)
     plan = plan_of(layout, compression)
     values = np.full(16, 0.5, np.float32)
-    for examples, age, level, weight in [(64, 0, 2, 64), (9999, 0, 2, 64), (32, 0, 1, 32), (64, 3, 1, 64)]:
-        encoded = encode_payload(plan, Contribution(values, examples, age), ROUNDING, layout, compression)
+    for age, level in [(0, 2), (3, 1)]:
+        encoded = encode_payload(plan, Contribution(values, age), ROUNDING, layout, compression)
         assert set(signed_lanes(plan, encoded.vector).tolist()) == {level}
-        assert wide_lanes(plan, encoded.vector)[:2] == [weight, weight]
+        assert plan.lanes.wide == 2, "ranges, and no weights"
         assert (encoded.sent.values == values).all(), "what is sent is in the model's unit again"
 
 
-def test_a_segment_that_was_not_trained_or_does_not_travel_gives_nothing_and_weighs_nothing():
+def test_a_segment_that_was_not_trained_or_does_not_travel_gives_nothing_and_votes_as_before():
     layout, compression = layout_of((8, 0), (8, 1), (8, 2)), settings(levels=4, first=0)
     plan = plan_of(layout, compression, travelling=0b011)
-    contribution = Contribution(np.ones(24, np.float32), 64, 0, trained=0b101)
+    contribution = Contribution(np.ones(24, np.float32), 0, trained=0b101)
     encoded = encode_payload(plan, contribution, ROUNDING, layout, compression)
-    assert wide_lanes(plan, encoded.vector)[:3] == [64, 0, 0]
+    assert wide_lanes(plan, encoded.vector) == [512, *plan.ranges[1:].tolist()]
     assert signed_lanes(plan, encoded.vector).tolist() == [4] * 8 + [0] * 8
     assert encoded.sent.values.tolist() == [1.0] * 8 + [0.0] * 8
     books = Books.empty(layout).freeze(contribution.values).debit(COHORT, encoded.sent)
@@ -204,7 +204,7 @@ def test_rounding_is_unbiased():
     plan = plan_of(layout, compression)
     for value in (-0.99, -0.3, -1e-3, 0.01, 0.5, 0.9):
         values = np.full(count, value, np.float32)
-        encoded = encode_payload(plan, Contribution(values, 64, 0), b"\1" * 32, layout, compression)
+        encoded = encode_payload(plan, Contribution(values, 0), b"\1" * 32, layout, compression)
         mean = signed_lanes(plan, encoded.vector).mean() / 7
         assert abs(mean - value) < 5 * 0.5 / 7 / np.sqrt(count), "five standard deviations at the very most"
 
@@ -212,7 +212,7 @@ def test_rounding_is_unbiased():
 def test_rounding_follows_the_bytes_it_is_given_and_all_of_them():
     layout, compression = layout_of((1000, 0)), settings(first=0)
     plan = plan_of(layout, compression)
-    contribution = Contribution(np.full(1000, 0.3, np.float32), 64, 0)
+    contribution = Contribution(np.full(1000, 0.3, np.float32), 0)
 
     def encoded(rounding: bytes) -> bytes:
         return encode_payload(plan, contribution, rounding, layout, compression).vector.tobytes()
@@ -227,7 +227,7 @@ def test_nothing_steps_over_the_highest_level(levels):
     values = np.repeat(np.float32([*edges, *(-np.float32(edges))]), 20_000)
     layout, compression = layout_of((len(values), 0)), settings(levels=levels, bits=32, first=0)
     plan = plan_of(layout, compression)
-    encoded = encode_payload(plan, Contribution(values, 64, 0), ROUNDING, layout, compression)
+    encoded = encode_payload(plan, Contribution(values, 0), ROUNDING, layout, compression)
     assert np.abs(signed_lanes(plan, encoded.vector)).max() == levels
 
 
@@ -237,8 +237,8 @@ def test_sizes_are_known_before_anything_is_allocated(bits):
     compression = settings(bits=bits)
     plan = plan_of(layout, compression, travelling=0b101)
     values = int(layout.sizes[plan.support].sum())
-    assert plan.lanes.size_bytes == 4 * (3 + 3) + values * bits // 8
-    contribution = Contribution(np.ones(8043, np.float32), 1, 0)
+    assert plan.lanes.size_bytes == 4 * 3 + values * bits // 8
+    contribution = Contribution(np.ones(8043, np.float32), 0)
     encoded = encode_payload(plan, contribution, ROUNDING, layout, compression)
     assert encoded.vector.nbytes == plan.lanes.size_bytes
     assert len(encoded.sent.values) == values
@@ -255,9 +255,7 @@ def test_what_is_not_finite_is_refused_and_its_place_is_named(poison):
     values = np.zeros(20, np.float32)
     values[13] = poison
     with pytest.raises(MisuseError, match="parameter 13 is not"):
-        encode_payload(
-            plan_of(layout, compression), Contribution(values, 1, 0), ROUNDING, layout, compression
-        )
+        encode_payload(plan_of(layout, compression), Contribution(values, 0), ROUNDING, layout, compression)
 
 
 def test_a_contribution_that_cannot_be_one_is_refused():
@@ -265,12 +263,11 @@ def test_a_contribution_that_cannot_be_one_is_refused():
     plan, fit = plan_of(layout, compression), np.zeros(20, np.float32)
     factored = Plan(plan.support, plan.exponents, plan.lanes, np.zeros(0, np.int64))
     for unfit_plan, contribution, rounding in [
-        (plan, Contribution(fit[1:], 1, 0), ROUNDING),
-        (plan, Contribution(fit.astype(np.float64), 1, 0), ROUNDING),
-        (plan, Contribution(fit, 0, 0), ROUNDING),
-        (plan, Contribution(fit, 1, -1), ROUNDING),
-        (plan, Contribution(fit, 1, 0), ROUNDING[1:]),
-        (factored, Contribution(fit, 1, 0), ROUNDING),
+        (plan, Contribution(fit[1:], 0), ROUNDING),
+        (plan, Contribution(fit.astype(np.float64), 0), ROUNDING),
+        (plan, Contribution(fit, -1), ROUNDING),
+        (plan, Contribution(fit, 0), ROUNDING[1:]),
+        (factored, Contribution(fit, 0), ROUNDING),
     ]:
         with pytest.raises(MisuseError):
             encode_payload(unfit_plan, contribution, rounding, layout, compression)
@@ -279,7 +276,5 @@ def test_a_contribution_that_cannot_be_one_is_refused():
 def test_a_payload_is_planned_with_any_support():
     layout, compression = layout_of((20, 0), (9, 1)), settings()
     plan = payload_plan(np.array([1, 4]), layout, compression, [])
-    encoded = encode_payload(
-        plan, Contribution(np.ones(29, np.float32), 64, 0), ROUNDING, layout, compression
-    )
+    encoded = encode_payload(plan, Contribution(np.ones(29, np.float32), 0), ROUNDING, layout, compression)
     assert len(signed_lanes(plan, encoded.vector)) == 8 + 1

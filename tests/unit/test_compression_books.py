@@ -122,7 +122,7 @@ def test_a_diverged_delta_is_refused_by_name_and_changes_nothing():
 # --- a long run -----------------------------------------------------------------------------------------------
 
 PARAMETERS, MEMBERS, ROUNDS = 1600, 4, 1500
-COARSE = Compression("dense", 8, 1, 8, -2, 64)  # one level: +1, 0 or -1
+COARSE = Compression("dense", 8, 1, 8, -2)  # one level: +1, 0 or -1
 CARRIED = 10  # of 200 blocks
 MODEL = Layout.of(Model("q", bytes(32), (Tensor(PARAMETERS, 0),), 0, bytes(32)), 8)
 
@@ -144,19 +144,19 @@ def descend(*, forget: bool = False, twice: bool = False) -> tuple[list[float], 
         for member in range(MEMBERS):
             frozen = books[member].freeze((0.01 * (optima[member] - x)).astype(np.float32))
             encoded = encode_payload(
-                plan, Contribution(frozen.to_give, 64, 0), generator.bytes(32), MODEL, COARSE
+                plan, Contribution(frozen.to_give, 0), generator.bytes(32), MODEL, COARSE
             )
             add_vectors(total, encoded.vector, plan.lanes)
             debited = frozen.debit(cohort, encoded.sent)
             books[member] = debited.refund(cohort) if twice else debited.settle(cohort)
             if forget:
                 books[member] = Books.empty(MODEL)
-        weights, ranges, sums = decode_sum(total, plan.lanes, MODEL)
-        scale = COARSE.weight_max / (COARSE.levels * weights[0])
+        ranges, sums = decode_sum(total, plan.lanes, MEMBERS)
+        scale = 1 / (COARSE.levels * MEMBERS)
         unit = MODEL.expand(2.0 ** plan.exponents.astype(float), plan.support)
         x[MODEL.indices(plan.support)] += np.frombuffer(sums, np.int8) * unit * scale
         part = Part(bytes(32), (), bytes(32), pack_members(range(MEMBERS), MEMBERS))
-        parents = [Body(1, bytes(32), (part,), (), round_, 0, b"", b"", b"", b"", weights, ranges, b"")]
+        parents = [Body(1, bytes(32), (part,), (), round_, 0, b"", b"", b"", b"", (MEMBERS,), ranges, b"")]
         distances.append(float(np.linalg.norm(x - optima.mean(axis=0))))
         norms.append(max(float(np.linalg.norm(each.residual)) for each in books))
     return distances, norms

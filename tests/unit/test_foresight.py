@@ -119,8 +119,7 @@ def chain_of(setting, rounds=6, seed="chain", state=None):
                 made[-1][:1] if made else [],
                 cohorts=[3 * round_ + place],
                 sums=dice.integers(-28, 29, setting.layout.parameters),
-                weights=dice.integers(50, 250, setting.layout.segments),
-                exponents=-1,
+                weights=dice.integers(3, 5, setting.layout.segments),
                 state=state(made) if due else None,
             )
             for place in range(3)
@@ -314,6 +313,9 @@ class Standing:
 
     def drop(self, device):
         del self.at[device]
+
+    def look(self, device, before, after):
+        return 0.0
 
     def freeze(self, device):
         del self.at[device]

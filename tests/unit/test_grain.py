@@ -14,7 +14,7 @@ from tests.histories import body, setting
 
 
 def settings(grain: int, *, levels: int = 3, bits: int = 8) -> Compression:
-    return Compression("dense", 8, levels, bits, -4, 64, grain=grain)
+    return Compression("dense", 8, levels, bits, -4, grain=grain)
 
 
 def published(sums: np.ndarray, contributors: int, compression: Compression) -> np.ndarray:

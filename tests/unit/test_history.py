@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from gossip import history as history_module
-from gossip.aggregate import Verified
+from gossip.aggregate import MEMBERSHIP_OF_MANIFEST, Part, Verified, pack_members
 from gossip.errors import MisuseError, PeerViolation
 from gossip.history import Added, Known, Waiting, counting
-from tests.histories import Dice, body, part, setting, signed, unsigned
+from tests.histories import PEOPLE, Dice, body, part, setting, signed, unsigned
 
 replace = msgspec.structs.replace
 SWARM = setting()
@@ -85,7 +85,8 @@ def test_a_round_that_does_not_follow_is_refused_and_changes_nothing():
 def test_an_orphan_that_does_not_follow_is_refused_when_its_parents_come():
     one, two = chain(2)
     ahead = unsigned(body(SWARM, [two], round_=7))
-    behind = unsigned(body(SWARM, [two], round_=2))
+    tries = (unsigned(body(SWARM, [two], round_=2, ranges=tried)) for tried in range(99))
+    behind = next(each for each in tries if each.id < two.id)
     beyond = unsigned(body(SWARM, [ahead]))
     history = SWARM.history()
     for orphan in (behind, ahead, beyond, two):
@@ -210,10 +211,10 @@ def test_ancestors_are_all_before_by_round_and_nothing_beside():
 
 
 def ascending(*named):
-    """Bodies of one round for these lists of cohorts, with ids in this order: the weights are tried until it is so."""
+    """Bodies of one round for these lists of cohorts, with ids in this order: the ranges are tried until it is so."""
     made = []
     for place, cohorts in enumerate(named):
-        tries = (unsigned(body(SWARM, [], cohorts=cohorts, weights=weight)) for weight in range(400))
+        tries = (unsigned(body(SWARM, [], cohorts=cohorts, ranges=tried)) for tried in range(400))
         made.append(next(each for each in tries if each.id[0] * len(named) // 256 == place))
     return made
 
@@ -236,57 +237,95 @@ def test_of_one_cohorts_aggregates_the_lowest_counts_in_either_order(order):
     ("named", "counts"),
     [
         ([[1, 2], [1], [2]], [0]),
-        ([[1], [2], [1, 2]], [0, 1]),
-        # The merged sum lost one cohort, and what remains of the other lost to it.
-        ([[1], [1, 2], [2]], [0]),
-        ([[1], [1, 2], [2, 3], [3], [4]], [0, 4]),
-        ([[2, 3], [1, 2], [3, 4], [1], [4]], [0]),
+        ([[1], [2], [1, 2]], [2]),
+        ([[1], [1, 2], [2]], [1]),
+        # The merged sum that comes second lost one cohort to the first, and what remains of the other counts.
+        ([[1], [1, 2], [2, 3], [3], [4]], [1, 3, 4]),
+        ([[2, 3], [1, 2], [3, 4], [1], [4]], [0, 3, 4]),
         ([[1], [2], [3]], [0, 1, 2]),
+        # Cohort 11 is of the same people as cohort 1.
+        ([[11], [1, 2], [3]], [1, 2]),
+        ([[11], [1]], [0]),
     ],
 )
-def test_a_cohort_is_never_folded_both_alone_and_merged(named, counts):
+def test_a_device_counts_once_in_a_round_and_the_most_contributors_first(named, counts):
     made = ascending(*named)
     for order in itertools.permutations(made):
         history = SWARM.history()
         for each in order:
             history.add(each)
         assert history.counting(1) == tuple(made[place] for place in counts)
-    folded = [cohort for place in counts for cohort in named[place]]
-    assert len(folded) == len(set(folded))
+    contributors = [peer for place in counts for peer in made[place].contributors]
+    assert len(contributors) == len(set(contributors))
+
+
+def of_size(size: int, *, first: int = 0, tried: int = 0) -> Verified:
+    """A sum of so many people, from this one on."""
+    keys = tuple(who.public_key for who in PEOPLE[first : first + size])
+    whole = Part(bytes([size, first]) * 16, keys, MEMBERSHIP_OF_MANIFEST, pack_members(range(size), size))
+    return unsigned(replace(body(SWARM, [], ranges=tried), parts=(whole,), weights=(size, size)))
+
+
+def test_a_league_cannot_beat_an_honest_sum_that_it_sits_in_with_small_bodies_of_its_own():
+    """Three of eight sign many bodies of one round, with any id they like: the honest sum counts, and none of theirs."""
+    honest = of_size(8)
+    league = [of_size(3, first=place, tried=tried) for tried in range(40) for place in (0, 5)]
+    assert any(each.id < honest.id for each in league)
+    assert counting([honest, *league]) == counting([*league, honest]) == (honest,)
+    history = SWARM.history()
+    for each in (*league[:20], honest, *league[20:]):
+        history.add(each)
+    assert history.counting(1) == (honest,)
+
+
+def test_a_league_that_signs_many_bodies_of_a_round_gains_one():
+    league = [of_size(3, tried=tried) for tried in range(40)]
+    assert counting(league) == (by_id(league)[0],)
 
 
 def of_many_cohorts():
-    named = [[1], [2], [3], [1, 2], [2, 3], [1, 3]] * 2
-    return [
-        unsigned(body(SWARM, [], cohorts=cohorts, weights=weight)) for weight, cohorts in enumerate(named)
-    ]
+    named = [[1], [2], [3], [1, 2], [2, 3], [1, 3], [11], [12, 3]] * 2
+    return [unsigned(body(SWARM, [], cohorts=cohorts, ranges=tried)) for tried, cohorts in enumerate(named)]
 
 
 def by_brute_force(made):
-    return tuple(
-        each
-        for each in by_id(made)
+    """The one set in which each is in it just if nothing before it in it has a contributor in common with it."""
+
+    def before(one, other):
+        return (-len(one.contributors), one.id) < (-len(other.contributors), other.id)
+
+    fitting = []
+    for chosen in itertools.product((False, True), repeat=len(made)):
+        taken = [each for each, is_taken in zip(made, chosen, strict=True) if is_taken]
         if all(
-            each.id <= rival.id for rival in made for cohort in each.body.parts if cohort in rival.body.parts
-        )
-    )
+            is_taken
+            == (
+                not any(
+                    before(other, each) and {*other.contributors} & {*each.contributors} for other in taken
+                )
+            )
+            for each, is_taken in zip(made, chosen, strict=True)
+        ):
+            fitting.append(tuple(by_id(taken)))
+    [only] = fitting
+    return only
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_what_stopped_to_count_never_counts_again(seed):
+@pytest.mark.parametrize("seed", range(5))
+def test_what_counts_is_a_function_of_the_set_and_not_of_the_order(seed):
+    made = Dice(seed).shuffled(of_many_cohorts())[:9]
     history = SWARM.history()
-    beaten = []
-    for each in Dice(seed).shuffled(of_many_cohorts()):
+    for place, each in enumerate(Dice(seed, "order").shuffled(made), 1):
         change = history.add(each).changes[0]
-        assert not [again for again in change.after if again in beaten]
-        beaten += [gone for gone in change.before if gone not in change.after]
-    assert history.counting(1) == by_brute_force(of_many_cohorts())
+        assert change.after == history.counting(1)
+        assert len(history.ids(1)) == place
+    assert history.counting(1) == by_brute_force(made)
 
 
 def test_strangers_cannot_beat_a_cohort_by_naming_its_roster():
     honest = unsigned(body(SWARM, [], cohorts=[1]))
-    for q in range(30):
-        forged = body(SWARM, [], cohorts=[2], weights=q)
+    for tried in range(30):
+        forged = body(SWARM, [], cohorts=[2], ranges=tried)
         forged = unsigned(replace(forged, parts=(replace(part(2), roster=honest.body.parts[0].roster),)))
         assert honest in counting([honest, forged])
 
@@ -295,3 +334,42 @@ def test_a_round_folds_no_more_than_its_integers_bear(monkeypatch):
     monkeypatch.setattr(history_module, "FOLDED_MAX", 3)
     made = [unsigned(body(SWARM, [], cohorts=[place])) for place in range(5)]
     assert counting(made) == counting(made[::-1]) == tuple(by_id(made)[:3])
+
+
+# --- what must follow from the parents ------------------------------------------------------------------------
+
+
+def test_exponents_that_do_not_follow_from_the_parents_are_refused():
+    loud = [unsigned(body(SWARM, [], cohorts=[place], ranges=4 * 400)) for place in (1, 2)]
+    history = SWARM.history()
+    for each in loud:
+        history.add(each)
+    honest = body(SWARM, loud, cohorts=[3])
+    assert set(honest.exponents) == {4}
+    for wrong in (bytes(6), bytes([4, 4, 4, 4, 4, 3]), bytes([5] * 6)):
+        with pytest.raises(PeerViolation, match="other exponents than its parents lead to"):
+            history.add(unsigned(replace(honest, exponents=wrong)))
+    assert (len(history), history.round) == (2, 1)
+    assert isinstance(history.add(unsigned(honest)), Added)
+
+
+def test_the_first_rounds_exponents_are_the_manifests():
+    with pytest.raises(PeerViolation, match="other exponents"):
+        SWARM.history().add(unsigned(body(SWARM, [], exponents=-1)))
+
+
+def test_an_orphan_whose_exponents_do_not_follow_is_refused_when_its_parents_come():
+    one, two = chain(2)
+    wrong = unsigned(body(SWARM, [two], exponents=-3))
+    history = SWARM.history()
+    history.add(wrong)
+    history.add(two)
+    assert history.add(one).refused == (wrong.id,)
+
+
+def test_a_history_iterates_over_its_ids_in_the_order_in_which_they_became_valid():
+    one, two, three = chain(3)
+    history = SWARM.history()
+    for each in (three, two, one):
+        history.add(each)
+    assert list(history) == [one.id, two.id, three.id]

@@ -6,7 +6,7 @@ import pytest
 
 from gossip import checkpoint
 from gossip.errors import MisuseError, PeerViolation
-from gossip.fold import fold_all
+from gossip.fold import RECENT, fold_all
 from gossip.history import Added, Known, Waiting
 from gossip.wire import pack
 from tests.histories import WITH_MOMENTUM, WITHOUT_MOMENTUM, body, setting, unsigned
@@ -56,11 +56,13 @@ class Old:
 @SCHEDULES
 def test_a_checkpoint_is_the_fold_of_exactly_the_ancestors(schedule):
     old = Old(schedule)
-    x, v = fold_all(
+    x, v, recent = fold_all(
         old.swarm.initial, [[each] for each in old.chain[:15]], old.swarm.layout, old.swarm.manifest
     )
     assert old.checkpoint.x == x.tobytes()
     assert old.checkpoint.v == v.tobytes()
+    assert [(each.contributors, each.sizes) for each in old.checkpoint.recent] == list(recent)
+    assert len(recent) == RECENT
     assert old.checkpoint.rounds == tuple((each.id,) for each in old.chain[:15])
     # Taken again, after all that came since: the same.
     assert old.take(old.chain[14:15]) == old.checkpoint
@@ -170,7 +172,7 @@ def test_a_late_aggregate_of_the_base_waits_for_the_bodies_that_its_fold_needs(s
     history, replica = old.restore()
     late = old.beside[6]
     before = replica.x
-    needed = old.chain[:15] if schedule == WITH_MOMENTUM else old.chain[6:7]
+    needed = old.chain[:15]
     assert history.add(late) == Waiting(tuple(sorted(each.id for each in needed)))
     assert late.id not in history
     assert pulled(old, history, replica) == len(needed)

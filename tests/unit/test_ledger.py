@@ -190,7 +190,7 @@ def test_a_node_starts_at_every_crash_point_and_knows_what_is_open(lives):
             actions = core.start(0.0)
             persisted = [a for a in actions if isinstance(a, Persist) and a.tag and a.tag[0] == "sum"]
             rounds = [core._history.counting(r) for r in range(1, core._history.round + 1)]
-            expected, _ = fold_all(tiny_initial(), rounds, core._layout, world.swarm.manifest)
+            expected, *_ = fold_all(tiny_initial(), rounds, core._layout, world.swarm.manifest)
             assert np.array_equal(expected, core._replica.x)
             assert set(tables.get("debit", {})) == set(core._cohorts)
             for cohort, running in core._cohorts.items():

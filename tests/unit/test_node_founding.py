@@ -38,7 +38,7 @@ SETTINGS = SwarmSettings(
     rounds=12,
     seed=7,
     training=TrainingSettings(5, 50, (ScheduleStep(1, 256), ScheduleStep(9, 128, 32)), 1 << 20, 1.5, 7, 300),
-    compression=CompressionSettings("dense", 32, 3, 16, -6, 128, newton_schulz=2),
+    compression=CompressionSettings("dense", 32, 3, 16, -6, 5, newton_schulz=2),
     cohorts=CohortSettings(4, 8, 0.25, 1.5),
 )
 

@@ -14,10 +14,12 @@ from gossip.messages import Message, Ready, open_frame, sign_frame
 from gossip.rendezvous import (
     PATIENCE_GATHERS,
     READY_TTL_GATHERS,
+    USED_MAX,
     Close,
     Introduce,
     Rendezvous,
 )
+from gossip.suspicion import Suspicion
 from gossip.turns import ranking, whole_sum_s
 
 SWARM = digest("swarm", b"rendezvous")
@@ -77,16 +79,18 @@ def test_everybody_ranks_alike_and_each_round_differently():
 
 
 def test_a_ready_goes_to_the_lowest_and_after_a_while_to_the_next_and_round_again():
+    """Each time another READY, as a roster may have taken the last one and was lost: nobody takes one twice."""
     node = Node(KEYS[0])
-    frame = ready(PEOPLE[0]).raw
     now, asked = 0.0, []
-    send, timer = node.machine.ask(frame, 1, now)
-    for _ in range(2 * len(KEYS)):
+    for place in range(2 * len(KEYS)):
+        frame = ready(PEOPLE[0], seed=place).raw
+        send, timer = node.machine.ask(frame, 1, now)
         assert send.data == frame
         asked.append(send.peer)
         assert timer == SetTimer(ASKED, now + PATIENCE_GATHERS * GATHER_S), "no question without an end"
         now = timer.at
-        send, timer = node.fire(ASKED, now)
+        assert node.fire(ASKED, now) == []
+        assert node.machine.asked is None, "so that the node says another one"
     assert asked == by_rank() * 2, "itself among them, and none left out"
 
 
@@ -104,18 +108,17 @@ def test_who_has_withdrawn_asks_nobody_any_more():
     node = Node(KEYS[0])
     node.machine.ask(ready(PEOPLE[0]).raw, 1, 0.0)
     assert node.machine.withdraw() == [CancelTimer(ASKED)]
-    assert (
-        node.fire(ASKED, 9.0) == node.machine.failed(by_rank()[0], 9.0) == node.machine.advance(5, 9.0) == []
-    )
+    assert node.fire(ASKED, 9.0) == node.machine.failed(by_rank()[0], 9.0) == node.machine.advance(5) == []
 
 
-def test_when_the_history_grows_the_same_ready_goes_to_the_new_first():
+def test_when_the_history_grows_a_ready_is_taken_back_as_it_is_for_one_round():
     node = Node(KEYS[0])
-    frame = ready(PEOPLE[0]).raw
-    node.machine.ask(frame, 1, 0.0)
-    send, timer = node.machine.advance(2, 3.0)
-    assert (send.peer, send.data, timer.tag) == (by_rank(2)[0], frame, ASKED)
-    assert node.machine.advance(2, 4.0) == [], "once for each round"
+    node.machine.ask(ready(PEOPLE[0]).raw, 1, 0.0)
+    assert node.machine.advance(1) == []
+    assert node.machine.asked is not None
+    assert node.machine.advance(2) == [CancelTimer(ASKED)]
+    assert node.machine.asked is None
+    assert node.machine.advance(2) == [], "once for each round"
 
 
 def test_only_the_live_are_asked():
@@ -250,9 +253,9 @@ def test_a_leader_that_is_no_longer_the_first_forgets_its_bag():
     round_ = next(r for r in range(2, 50) if by_rank(r)[0] != me)
     node = Node(me)
     node.hear(ready(PEOPLE[1]), ready(PEOPLE[2]))
-    assert node.machine.advance(1, 0.5) == []
+    assert node.machine.advance(1) == []
     assert node.machine.gathered == 2
-    assert node.machine.advance(round_, 1.0) == [CancelTimer(GATHER)]
+    assert node.machine.advance(round_) == [CancelTimer(GATHER)]
     assert node.machine.gathered == 0
 
 
@@ -323,12 +326,12 @@ def test_each_of_two_leaders_keeps_its_bag_and_with_too_few_the_second_hands_on_
     hubs = [first, second, third]
     node = Node(second, cohorts=TWO_SUMS, hubs=hubs)
     node.hear(ready(PEOPLE[0]))
-    assert node.machine.advance(1, 0.1) == []
+    assert node.machine.advance(1) == []
     assert node.machine.gathered == 1
     assert {a.peer for a in node.fire(GATHER, GATHER_S) if isinstance(a, Send)} == {first}
     outside = Node(third, cohorts=TWO_SUMS, hubs=hubs)
     outside.hear(ready(PEOPLE[0]))
-    assert outside.machine.advance(1, 0.1) == [CancelTimer(GATHER)]
+    assert outside.machine.advance(1) == [CancelTimer(GATHER)]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -426,7 +429,7 @@ def test_a_ready_for_a_round_that_is_over_makes_no_cohort_where_the_lottery_draw
     late, others = ready(PEOPLE[0], 2), [ready(PEOPLE[1], 3), ready(PEOPLE[2], 3)]
     for drawn in (True, False):
         node = large(ONE_SUM)
-        node.machine.advance(3, 0.0, drawn=drawn)
+        node.machine.advance(3, drawn=drawn)
         assert len(closed(node.hear(late, *others))) == (not drawn)
         assert node.machine.gathered == 2 * drawn
 
@@ -451,7 +454,7 @@ def test_a_ready_that_lost_its_round_is_withdrawn_where_the_lottery_decides():
     node = large(ONE_SUM)
     node.machine.ask(ready(person(node.machine._me)).raw, 1, 0.0)
     node.hear(ready(PEOPLE[0], 1), ready(PEOPLE[1], 2))
-    actions = node.machine.advance(2, 1.0, drawn=True)
+    actions = node.machine.advance(2, drawn=True)
     assert node.machine.asked is None
     assert CancelTimer(ASKED) in actions
     assert not any(isinstance(action, Send) for action in actions)
@@ -462,3 +465,86 @@ def test_who_asks_one_that_all_ask_is_as_patient_as_a_whole_sum():
     node = large(ONE_SUM)
     _, timer = node.machine.ask(ready(PEOPLE[0]).raw, 1, 0.0)
     assert timer == SetTimer(ASKED, whole_sum_s(ONE_SUM))
+
+
+# --- READYs that are worth nothing, and devices that are met rarely --------------------------------------------
+
+
+def trusting(suspicion: Suspicion, me: bytes = KEYS[0], cohorts: Cohorts = COHORTS) -> Node:
+    node = Node(me, cohorts=cohorts)
+    node.machine = Rendezvous(SWARM, me, cohorts, lambda: KEYS, list, suspicion=suspicion)
+    return node
+
+
+def test_an_old_ready_that_somebody_kept_makes_no_cohort_of_absent_devices():
+    """Seen: READYs out of old rosters, handed to leaders again, made 55 rounds a minute 8."""
+    node = Node(by_rank(5)[0])
+    node.machine.advance(5)
+    for who in PEOPLE[:4]:
+        assert node.machine.handle(ready(who, 4), 0.0, KEYS[7]) == []
+        assert node.machine.handle(ready(who, 3), 0.0) == []
+    assert node.machine.gathered == 0
+    node.machine.handle(ready(PEOPLE[1], 4), 0.0, KEYS[1])
+    assert node.machine.gathered == 1, "from its own sender, who has not heard yet of the round that came"
+
+
+def test_a_ready_that_a_roster_has_taken_is_not_taken_again_by_who_saw_it():
+    node = Node(KEYS[0])
+    messages = [ready(who) for who in PEOPLE[:3]]
+    node.machine.taken(tuple(message.raw for message in messages))
+    assert node.hear(*messages) == []
+    assert node.machine.gathered == 0
+    node.hear(ready(PEOPLE[1], seed=1))
+    assert node.machine.gathered == 1, "a fresh one of the same device is"
+
+
+def test_what_is_remembered_of_rosters_is_bounded():
+    node = Node(KEYS[0])
+    for number in range(2 * USED_MAX):
+        node.machine.taken((number.to_bytes(4, "big"),))
+    assert len(node.machine._used) == USED_MAX
+
+
+def test_who_was_in_refused_sums_is_left_for_a_later_cohort():
+    suspicion = Suspicion(SWARM, KEYS[0])
+    for _ in range(6):
+        suspicion.rejected(KEYS[1:2], KEYS[1:2])
+    rosters = []
+    node = trusting(suspicion)
+    for place in range(60):
+        node.machine.advance(place + 1)
+        node.hear(*[ready(who, place + 1) for who in PEOPLE[:4]], now=float(place))
+        rosters += closed(node.fire(GATHER, place + 0.5))
+        node.machine._bag.clear()
+    with_it = [KEYS[1] in roster for roster in rosters]
+    full = trusting(Suspicion(SWARM, KEYS[0]))
+    assert closed(full.hear(*[ready(who) for who in PEOPLE[:4]])) == [KEYS[:4]]
+    assert sum(with_it) <= 6
+
+
+def test_too_few_others_and_the_least_suspected_are_taken_after_all():
+    suspicion = Suspicion(SWARM, KEYS[0])
+    for count, key in ((9, KEYS[1]), (9, KEYS[2]), (3, KEYS[3])):
+        for _ in range(count):
+            suspicion.rejected([key], [key])
+    for seed in range(10):
+        node = trusting(suspicion, cohorts=Cohorts(3, 3, 2000, 1000))
+        node.machine._closed = seed
+        [roster] = closed(node.hear(*[ready(who) for who in PEOPLE[:3]]))
+        assert roster == KEYS[:3], "three hide one another, two do not"
+
+
+def test_who_is_distrusted_is_asked_to_lead_last_and_is_handed_no_bag():
+    suspicion = Suspicion(SWARM, KEYS[0])
+    first, second, *_ = by_rank()
+    suspicion.forged(first)
+    node = trusting(suspicion)
+    send, _ = node.machine.ask(ready(PEOPLE[0]).raw, 1, 0.0)
+    asked = [send.peer]
+    while len(asked) < len(KEYS):
+        asked.append(node.machine.failed(asked[-1], 0.1)[0].peer)
+    assert asked[0] == second
+    assert asked[-1] == first
+    third = trusting(suspicion, me=by_rank()[2])
+    third.hear(ready(PEOPLE[1]))
+    assert {a.peer for a in third.fire(GATHER, GATHER_S) if isinstance(a, Send)} == {second}

@@ -2,6 +2,7 @@
 
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,16 +12,17 @@ from crypto.certificates import certify
 from crypto.half_aggregation import HalfAggregate
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip.aggregate import Aggregate, body_statement, check, pack_members, unpack_members
+from gossip.aggregate import Aggregate, Body, body_statement, check, pack_members, unpack_members
 from gossip.aggregator import Aggregator
 from gossip.coding import PLAIN
 from gossip.cohort import Secrets, open_roster, ready_frames, write_roster
-from gossip.compression import DENSE, Contribution, encode_payload
+from gossip.compression import DENSE, RANGE_SLACK, Contribution, encode_payload
 from gossip.errors import PeerViolation
 from gossip.events import (
     CancelTimer,
     Compute,
     Computed,
+    Looked,
     Persist,
     Persisted,
     PersistFailed,
@@ -44,6 +46,8 @@ from gossip.messages import (
     Masked,
     Message,
     Ready,
+    RejectCertificate,
+    RejectVote,
     Result,
     Roster,
     SealCertificate,
@@ -58,14 +62,19 @@ from gossip.messages import (
 from gossip.secure_sum import (
     ABORT_STEPS,
     END_STEPS,
+    HARM_MAX,
     KEYS_STEPS,
+    REJECT_STEPS,
     SECOND_AGGREGATOR_STEPS,
     Certified,
     Closed,
     Contribute,
     Contributed,
+    Inspect,
     Member,
     Outcome,
+    Refused,
+    Rejected,
     Settled,
     Spend,
     State,
@@ -122,6 +131,7 @@ class Table:
         self.silent: set[Kind] = set()  # kinds of message that are lost
         self.absent: set[int] = set()  # members who neither hear nor speak
         self.timers: dict[tuple[int, tuple[object, ...]], float] = {}
+        self.rise: Callable[[int, Body], float] = lambda _i, _body: 0.0  # what a member sees, in nats
 
     def ready_of(self, person: Identity, secrets: Secrets, trained: int) -> Message:
         ready = Ready(1, (), trained, secrets.channel.public, secrets.mask.public)
@@ -177,7 +187,9 @@ class Table:
                 self.give(i, Computed(tag, job.run()))
             case Contribute():
                 values = np.linspace(-0.1, 0.1, self.layout.parameters, dtype=np.float32) * (i + 1)
-                self.give(i, Contributed(Contribution(values, 10 + i, 0)))
+                self.give(i, Contributed(Contribution(values, 0)))
+            case Inspect(body, tag):
+                self.give(i, Looked(tag, self.rise(i, body)))
             case Spend(_, _, tag):
                 self.disk[i]["debit", self.cohort.id] = b""
                 self.give(i, Persisted(tag))
@@ -275,7 +287,7 @@ def test_all_the_way_to_a_certified_sum():
     assert len(certified) == 1
     body = certified[0].aggregate.body
     assert unpack_members(body.parts[0].contributors, 4) == [0, 1, 2, 3]
-    assert body.weights == (10 + 11 + 12 + 13,) * 2
+    assert body.weights == (4,) * 2
     for i, member in enumerate(table.members):
         settled = Settled(table.cohort.id, Outcome.INCLUDED, "the aggregate arrived")
         assert table.of(i, Settled) == [settled]
@@ -309,7 +321,7 @@ def test_keys_do_not_wait_for_the_contribution_and_nothing_leaves_before_the_deb
     member = table.members[i]
     assert member.state is State.PREPARING
     assert {("abort",), ("end",)} <= {tag[2:] for j, tag in table.timers if j == i}
-    (compute,) = table.give(i, Contributed(Contribution(np.zeros(16, np.float32), 5, 0)))
+    (compute,) = table.give(i, Contributed(Contribution(np.zeros(16, np.float32), 0)))
     assert compute.tag[2:] == ("mask",)
     (spend,) = table.give(i, Computed(compute.tag, compute.job.run()))
     assert isinstance(spend, Spend)
@@ -365,7 +377,7 @@ def test_a_vote_leaves_only_when_it_is_durable():
     table, proposal = Table().proposed()
     table.held = (Persist,)
     i = table.plain[0]
-    (persist,) = table.give(i, proposal)
+    [persist] = [a for a in table.give(i, proposal) if isinstance(a, Persist)]
     assert persist.records[0].table == "vote"
     assert not table.said(i, Kind.SEAL_VOTE)
     table.release()
@@ -484,14 +496,15 @@ def test_only_one_body_is_signed_and_durably():
     i = table.plain[0]
     proposal = table.said(table.first, Kind.BODY_PROPOSAL)[0]
     table.held = (Persist,)
-    (persist,) = table.give(i, proposal)
+    [persist] = [a for a in table.give(i, proposal) if isinstance(a, Persist)]
     assert persist.records[0].table == "body"
     assert not table.said(i, Kind.BODY_VOTE)
     table.release()
     assert len(table.said(i, Kind.BODY_VOTE)) == 1
     body = table.members[i].body.body
-    other = BodyProposal(PLAIN + body.sums, (body.weights[0] - 1, body.weights[1]), body.ranges)
-    assert not table.give(i, table.message(table.second, other))
+    other = BodyProposal(PLAIN + body.sums, (body.ranges[0] - 1, body.ranges[1]))
+    (noted,) = table.give(i, table.message(table.second, other))
+    assert noted.fields["phase"] == "TWO_SUMS"
     again = table.give(i, table.message(table.second, proposal.body))
     assert kinds(again, table.swarm.id) == [Kind.BODY_VOTE], "a lost vote is repeated to whom asks"
     assert again[0].peer == table.cohort.aggregators[1]
@@ -710,7 +723,7 @@ def aborted(table: Table, signers: list[int]) -> AbortCertificate:
     return AbortCertificate(pack_members(signers, table.cohort.size), *certified(table, AbortVote(), signers))
 
 
-def certified(table: Table, vote: SealVote | AbortVote, signers: list[int]) -> HalfAggregate:
+def certified(table: Table, vote: SealVote | AbortVote | RejectVote, signers: list[int]) -> HalfAggregate:
     messages = {signer: table.message(signer, vote) for signer in signers}
     stated = statement(table.swarm.id, messages[signers[0]].kind, table.cohort.id, pack(vote))
     single = {signer: message.signature for signer, message in messages.items()}
@@ -775,8 +788,7 @@ def test_a_body_of_other_sizes_or_out_of_bounds():
     for bad, why in [
         (replace_fields(honest, sums=honest.sums[:-1]), "lanes: 15 bytes, not 16"),
         (replace_fields(honest, sums=PLAIN + b"\x7f" * (len(honest.sums) - 1)), "a sum outside"),
-        (replace_fields(honest, weights=(10**5, 0)), "a weight above"),
-        (replace_fields(honest, weights=()), "0 weights"),
+        (replace_fields(honest, ranges=(10**5, 0)), "a range above"),
         (replace_fields(honest, ranges=(0,)), "1 ranges"),
     ]:
         with pytest.raises(PeerViolation, match=why):
@@ -1003,7 +1015,8 @@ def test_a_body_that_cannot_be_stored_is_not_signed():
     table.silent = {Kind.BODY_PROPOSAL}
     table.start().deal()
     table.held = (Persist,)
-    (persist,) = table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
+    told = table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
+    [persist] = [action for action in told if isinstance(action, Persist)]
     table.give(i, PersistFailed(persist.tag, "full"))
     assert table.outcome(i) is Outcome.UNKNOWN
     assert not table.said(i, Kind.BODY_VOTE)
@@ -1265,7 +1278,8 @@ def test_a_lying_holder_is_outvoted_wherever_it_stands(place):
     assert (refused.fields["phase"], refused.fields["holder"]) == ("SHARE_REFUSED", place)
     table.deal()
     (certified,) = table.of(table.first, Certified)
-    assert certified.aggregate.body.weights == (10 + 11 + 12 + 13 + 14,) * 2, "the sum is the true one"
+    votes = sum(member._ranges for member in table.members)
+    assert certified.aggregate.body.ranges == tuple(votes.tolist()), "the sum is the true one"
 
 
 def test_as_many_liars_as_may_be_missing_are_outvoted_and_one_more_stops_the_sum_without_falsifying_it():
@@ -1340,19 +1354,36 @@ def test_a_seal_over_a_vector_of_another_size_is_not_summed():
     assert not table.of(table.second, Compute)[1:], "nothing but its own masking was computed"
 
 
-def test_a_sum_beyond_its_bounds_is_not_proposed(monkeypatch):
+def boasting(monkeypatch, boaster: int, vote: int, table: Table) -> None:
+    """This member's vector has a range that nobody measures."""
+
     def boast(self, plan, contribution, rounding, *, layout, compression):
         encoded = encode_payload(plan, contribution, rounding, layout, compression)
-        if contribution.examples == 10:
-            plan.lanes.wide_view(encoded.vector)[0] = 1 << 31
+        if contribution.values[-1] == np.float32(0.1) * (boaster + 1):
+            plan.lanes.wide_view(encoded.vector)[0] = vote
         return encoded
 
     monkeypatch.setattr(type(DENSE), "encode", boast)
-    table = Table().start().deal().at(END_STEPS)
-    lost = [a.fields["reason"] for a in table.of(table.first, Report) if a.fields["phase"] == "SUM_LOST"]
-    assert lost == ["aggregate: a weight above 256"]
-    assert not any(table.said(i, Kind.BODY_PROPOSAL) for i in range(4))
-    assert {table.outcome(i) for i in range(4)} == {Outcome.UNKNOWN}
+
+
+def test_a_vote_beyond_its_bounds_is_cut_and_refused_and_everybody_is_refunded(monkeypatch):
+    """One member's 2^31 made the body invalid after everybody had paid, and nobody was told that their update was in no sum."""
+    table = Table()
+    boasting(monkeypatch, table.plain[0], 1 << 31, table)
+    table.start().deal().at(END_STEPS)
+    for i in range(4):
+        assert table.outcome(i) is Outcome.REFUNDED
+        [refused, *_] = table.of(i, Refused)
+        assert refused.reason == "its ranges are far from what this device has measured"
+        assert [told.contributors for told in table.of(i, Rejected)] == [[0, 1, 2, 3]]
+    assert not table.of(table.first, Certified)
+
+
+def test_a_vote_that_is_loud_but_moves_the_mean_little_stops_nothing(monkeypatch):
+    table = Table(8)
+    boasting(monkeypatch, table.plain[0], 560, table)
+    table.start().deal()
+    assert table.of(table.first, Certified)
 
 
 def test_t_signatures_make_the_result_and_a_false_one_is_a_violation():
@@ -1375,7 +1406,7 @@ def test_t_signatures_make_the_result_and_a_false_one_is_a_violation():
     assert not table.give(table.first, table.message(4, votes[4])), "it is done"
 
 
-def unsummable(table: Table, sender: int, vote: SealVote | AbortVote) -> Message:
+def unsummable(table: Table, sender: int, vote: SealVote | AbortVote | RejectVote) -> Message:
     """Signed without a nonce: the signature holds, and would spoil every certificate that it is put into."""
     person = table.people[sender]
     kind, body = table.message(sender, vote).kind, pack(vote)
@@ -1436,3 +1467,226 @@ def test_shares_are_taken_once_and_not_after_the_keys():
     assert isinstance(shares.body, Shares)
     assert table.give(table.first, shares) == []
     assert len(table.said(table.first, Kind.KEYS_SET)) == 4
+
+
+# --- look before you sign -------------------------------------------------------------------------------------
+
+
+def harmful(*bodies_of: int):
+    """All members see harm in sums whose first lane is one of these; in no other."""
+    return lambda _i, body: 2 * HARM_MAX if body.sums[0] in bodies_of else 0.0
+
+
+def forged(table: Table, by: int) -> Message:
+    """Another sum than was added up, as this aggregator shows it."""
+    honest = next(
+        message.body for i in (table.first, table.second) for message in table.said(i, Kind.BODY_PROPOSAL)
+    )
+    return table.message(by, BodyProposal(PLAIN + bytes([5]) * table.layout.parameters, honest.ranges))
+
+
+def before_the_sum(n: int = 5) -> Table:
+    """Everybody waits for the sum, and the first aggregator's proposal is lost."""
+    table = Table(n)
+    table.silent = {Kind.BODY_PROPOSAL}
+    table.start().deal()
+    assert {member.state for member in table.members} == {State.AWAIT_SUM}
+    return table
+
+
+def test_nothing_is_signed_before_the_device_has_looked():
+    table = before_the_sum()
+    i = table.plain[0]
+    table.held = (Inspect,)
+    (inspect,) = table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
+    assert inspect.body.sums
+    assert not table.of(i, Persist)[1:]
+    table.give(i, Looked(inspect.tag, HARM_MAX))
+    assert table.said(i, Kind.BODY_VOTE), "as much as honest sums may"
+
+
+@pytest.mark.parametrize("rise", [HARM_MAX * 1.01, 5.0, float("inf"), float("nan")])
+def test_a_sum_that_does_harm_is_not_signed_and_the_second_aggregator_has_its_turn(rise):
+    table = before_the_sum()
+    i = table.plain[0]
+    table.rise = lambda *_: rise
+    table.give(i, forged(table, table.first))
+    [refused] = table.of(i, Refused)
+    assert (refused.aggregator, refused.certain) == (table.cohort.aggregators[0], False)
+    assert "raises the loss" in refused.reason
+    assert not table.said(i, Kind.BODY_VOTE)
+    assert table.members[i].second_is_due
+    second = table.cohort.aggregators[1]
+    told = [a for a in table.done[i] if isinstance(a, Send) and a.peer == second]
+    assert Kind.UNMASK in kinds(told, table.swarm.id), "it is told all that it needs to add up"
+
+
+def test_what_the_first_aggregator_forges_the_second_puts_right():
+    """Seen: a forged body of the first was accepted 3 of 3 times."""
+    table = before_the_sum()
+    table.rise = harmful(5)
+    table.silent = set()
+    lie = forged(table, table.first)
+    for i in range(5):
+        if i != table.first:
+            table.give(i, lie)
+    table.deal()
+    certified_ = [action for i in table.aggregators for action in table.of(i, Certified)]
+    assert certified_
+    assert {action.aggregate.body.sums[0] for action in certified_} != {5}
+    for i in table.plain:
+        assert table.outcome(i) is Outcome.INCLUDED
+        certain = [refused for refused in table.of(i, Refused) if refused.certain]
+        assert [refused.aggregator for refused in certain] == [table.cohort.aggregators[0]]
+
+
+def test_a_member_looks_at_two_sums_of_a_cohort_at_most_and_at_the_same_one_once():
+    table = before_the_sum()
+    i = table.plain[0]
+    table.rise = lambda *_: 1.0
+    lie = forged(table, table.first)
+    for _ in range(3):
+        table.give(i, lie)
+    again = BodyProposal(PLAIN + bytes([6]) * table.layout.parameters, lie.body.ranges)
+    table.give(i, table.message(table.first, again))
+    assert len(table.of(i, Inspect)) == 1, "one of each aggregator"
+    table.give(i, table.message(table.second, lie.body))
+    assert len(table.of(i, Inspect)) == 1, "the same sum is not looked at again"
+    assert [
+        put.value for action in table.of(i, Persist) for put in action.records if put.table == "body"
+    ] == [b""]
+
+
+def test_two_harmful_sums_are_the_members_and_are_rejected_durably():
+    table = before_the_sum()
+    i = table.plain[0]
+    table.rise = lambda *_: 1.0
+    table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
+    table.held = (Persist,)
+    told = table.give(i, forged(table, table.second))
+    [persist] = [action for action in told if isinstance(action, Persist)]
+    assert persist.records == (Put("body", table.cohort.id, b""),)
+    assert not table.said(i, Kind.REJECT_VOTE)
+    table.release()
+    assert len(table.said(i, Kind.REJECT_VOTE)) == 5
+    table.rise = lambda *_: 0.0
+    assert not kinds(table.give(i, forged(table, table.second)), table.swarm.id), "no body after REJECT"
+    assert table.disk[i]["body", table.cohort.id] == b""
+
+
+def test_never_reject_after_a_body():
+    table = before_the_sum()
+    i = table.plain[0]
+    table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
+    assert table.said(i, Kind.BODY_VOTE)
+    table.rise = lambda *_: 1.0
+    table.give(i, forged(table, table.second))
+    assert not table.give(i, TimerFired(("sum", table.cohort.id, "reject")))
+    assert not table.said(i, Kind.REJECT_VOTE)
+
+
+def test_where_no_other_sum_comes_the_first_is_rejected_in_time():
+    table = before_the_sum()
+    table.rise = lambda *_: 1.0
+    i = table.plain[0]
+    table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
+    assert table.timers[i, ("sum", table.cohort.id, "reject")] == table.now + REJECT_STEPS * STEP_S
+    table.give(i, TimerFired(("sum", table.cohort.id, "reject")))
+    assert table.said(i, Kind.REJECT_VOTE)
+
+
+def test_t_rejections_refund_everybody_and_tell_who_contributed():
+    """A sum that a member has spoilt: seen, 52 sums settled "unknown" and their updates lost."""
+    table = Table(5)
+    table.rise = lambda *_: 1.0
+    table.start().deal().at(END_STEPS)
+    for i in range(5):
+        assert table.outcome(i) is Outcome.REFUNDED
+        assert [told.contributors for told in table.of(i, Rejected)] == [[0, 1, 2, 3, 4]]
+        assert table.members[i].state is State.OVER
+    assert not any(table.of(i, Certified) for i in table.aggregators)
+
+
+def test_fewer_than_t_rejections_stop_no_sum():
+    table = Table(5)
+    table.rise = lambda i, _: 1.0 if i == table.plain[0] else 0.0
+    table.start().deal().at(END_STEPS)
+    [done, *_] = [*table.of(table.first, Certified), *table.of(table.second, Certified)]
+    refuser = table.plain[0]
+    assert {table.outcome(i) for i in range(5) if i != refuser} == {Outcome.INCLUDED}
+    assert table.said(refuser, Kind.REJECT_VOTE)
+    table.learn(refuser, done.aggregate)
+    assert table.outcome(refuser) is Outcome.INCLUDED, "it has voted, and counts all the same"
+
+
+def rejected(table: Table, signers: list[int]) -> RejectCertificate:
+    half = certified(table, RejectVote(), signers)
+    return RejectCertificate(pack_members(signers, table.cohort.size), *half)
+
+
+def test_a_rejection_needs_t_signatures_that_hold():
+    table = before_the_sum()
+    i = table.plain[0]
+    good = rejected(table, [0, 1, 2, 3])
+    for bad in [
+        rejected(table, [0, 1, 2]),
+        replace_fields(good, scalar=rejected(table, [1, 2, 3, 4]).scalar),
+        replace_fields(good, signers=pack_members([1, 2, 3, 4], 5)),
+        RejectCertificate(pack_members([0, 1, 2, 3], 5), *certified(table, AbortVote(), [0, 1, 2, 3])),
+    ]:
+        with pytest.raises(PeerViolation, match="without 4 valid"):
+            table.give(i, table.message(table.first, bad))
+    assert table.outcome(i) is None
+    told = table.give(i, table.message(table.plain[1], good))
+    assert table.outcome(i) is Outcome.REFUNDED
+    assert [action.contributors for action in told if isinstance(action, Rejected)] == [[0, 1, 2, 3, 4]]
+    assert not table.give(i, table.message(table.first, good)), "and once"
+
+
+def test_a_vote_cannot_spoil_a_rejection():
+    table = before_the_sum()
+    i = table.plain[0]
+    others = [j for j in range(5) if j != i]
+    with pytest.raises(PeerViolation, match="REJECT_VOTE: a signature that no certificate can hold"):
+        table.give(i, unsummable(table, others[0], RejectVote()))
+    for j in others:
+        table.give(i, table.message(j, RejectVote()))
+    assert table.outcome(i) is Outcome.REFUNDED
+
+
+def test_after_a_restart_a_rejection_is_the_answer_and_refunds():
+    """Rule 3: only a certificate refunds; a member that was away when t rejected the sum asks with its ABORT."""
+    table = before_the_sum()
+    i, other = table.plain[:2]
+    table.give(other, table.message(table.first, rejected(table, [0, 1, 2, 3])))
+    member = restarted(table, i)
+    _, persist = member.resume(None)
+    (asked, *_) = member.handle(Persisted(persist.tag), 0.0)
+    vote = open_frame(table.swarm.id, asked.data)
+    (answer,) = table.give(other, vote)
+    assert kinds([answer], table.swarm.id) == [Kind.REJECT_CERTIFICATE]
+    told = member.handle(open_frame(table.swarm.id, answer.data), 0.0)
+    assert [action.outcome for action in told if isinstance(action, Settled)] == [Outcome.REFUNDED]
+
+
+def test_ranges_far_from_what_a_member_measures_itself_are_refused():
+    table = before_the_sum()
+    i = table.plain[0]
+    honest = table.said(table.first, Kind.BODY_PROPOSAL)[0].body
+    own = table.members[i]._ranges
+    for shift, refuses in ((RANGE_SLACK, False), (RANGE_SLACK + 1, True)):
+        table = before_the_sum()
+        ranges = tuple(5 * (int(each) + shift) for each in own)
+        table.give(i, table.message(table.first, BodyProposal(honest.sums, ranges)))
+        assert bool(table.of(i, Refused)) == refuses
+        assert bool(table.said(i, Kind.BODY_VOTE)) == (not refuses)
+
+
+def test_a_look_that_comes_when_all_is_over_changes_nothing():
+    table = before_the_sum()
+    i = table.plain[0]
+    table.held = (Inspect,)
+    (inspect,) = table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
+    table.give(i, table.message(table.first, rejected(table, [0, 1, 2, 3])))
+    assert not table.give(i, Looked(inspect.tag, 0.0))
+    assert not table.said(i, Kind.BODY_VOTE)

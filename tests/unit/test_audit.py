@@ -1,0 +1,240 @@
+"""Audits: an honest sum clears its aggregator, a forged one is found by everybody who adds up again, and nobody is believed."""
+
+import pytest
+from msgspec import structs
+
+from gossip.aggregate import aggregate_id
+from gossip.audit import ALARMED, AUDIT_STEPS, AUDITS
+from gossip.auditor import Auditor, Cleared, Forged, Unanswered
+from gossip.auditor import State as AuditState
+from gossip.coding import PLAIN
+from gossip.compression import DENSE, encode_payload
+from gossip.errors import PeerViolation
+from gossip.events import Compute, Computed, Send, TimerFired
+from gossip.messages import Accusation, AuditAnswer, BodyProposal, Kind, Message, open_frame
+from gossip.secure_sum import Certified
+from tests.simulation.harness import STEP_S
+from tests.unit.test_masks_off import bare  # noqa: F401  (a fixture)
+from tests.unit.test_secure_sum_transitions import Table
+
+ALWAYS, NEVER = bytes(4), b"\xff" * 4
+ZEROS = bytes(16)
+
+
+class Court:
+    """A table whose sum is over, with an auditor beside each member; what the first aggregator showed may be forged."""
+
+    def __init__(self, table: Table, *, draw: bytes = ALWAYS) -> None:
+        self.table = table
+        self.auditors = [
+            Auditor(table.members[i], table.people[i], lambda _count: draw) for i in range(table.cohort.size)
+        ]
+        self.first = table.first
+        self.accused: dict[int, list[Message]] = {}
+        self.verdicts: dict[int, list[object]] = {i: [] for i in range(table.cohort.size)}
+        self.lost: set[Kind] = set()
+
+    def hold(self, *, members: list[int] | None = None, alarmed: bool = False) -> "Court":
+        """The sum holds, as everybody learns; all mail is delivered."""
+        for i in range(self.table.cohort.size) if members is None else members:
+            member = self.table.members[i]
+            [aggregate] = {body.id for body in member._offered.values()}
+            self.take(i, self.auditors[i].held(aggregate, self.table.now, alarmed=alarmed))
+        return self
+
+    def take(self, i: int, actions: list[object]) -> list[object]:
+        for action in actions:
+            match action:
+                case Send(peer, data):
+                    message = open_frame(self.table.swarm.id, data)
+                    if message.kind not in self.lost:
+                        self.hear(self.table.cohort.members.index(peer), message)
+                case Compute(tag, job):
+                    self.take(i, self.auditors[i].handle(Computed(tag, job.run()), self.table.now))
+                case Unanswered() | Forged() | Cleared():
+                    self.verdicts[i].append(action)
+        return actions
+
+    def hear(self, i: int, message: Message) -> None:
+        if message.kind is Kind.AUDIT_REQUEST:
+            self.take(i, self.table.aggregators[i].handle(message, self.table.now))
+        else:
+            self.take(i, self.auditors[i].handle(message, self.table.now))
+
+    def give_up(self, i: int) -> list[object]:
+        fired = TimerFired(("sum", self.table.cohort.id, "audit"))
+        return self.take(i, self.auditors[i].handle(fired, self.table.now))
+
+
+def forging(table: Table, sums: bytes = ZEROS) -> Table:
+    """The first aggregator publishes something else than it added up; nobody sees any harm in it."""
+    table.silent = {Kind.BODY_PROPOSAL}
+    table.start().deal()
+    honest = table.said(table.first, Kind.BODY_PROPOSAL)[0].body
+    assert honest.sums != PLAIN + sums
+    lie = table.message(table.first, BodyProposal(PLAIN + sums, honest.ranges))
+    table.silent = set()
+    table.aggregators[table.first]._offered = None  # what it has added up itself is in its way
+    for i in range(table.cohort.size):
+        table.give(i, lie)
+    return table.deal()
+
+
+def test_an_honest_sum_is_cleared_by_all_who_add_it_up_again():
+    table = Table(5).start().deal()
+    court = Court(table).hold()
+    for i in range(5):
+        expected = [] if i == table.first else [Cleared(table.cohort.id, ())]
+        assert court.verdicts[i] == expected, "nobody audits itself"
+
+
+def test_an_honest_sum_with_somebody_who_dropped_out_is_cleared():
+    table = Table(5)
+    gone = table.plain[-1]
+    table.start().deal(Kind.SHARES, Kind.KEYS_SET)
+    table.absent = {gone}
+    table.mail = type(table.mail)(d for d in table.mail if d.sender != gone)
+    table.deal().at(1.5)
+    assert table.of(table.first, Certified)
+    there = [i for i in range(5) if i not in {gone, table.first}]
+    court = Court(table).hold(members=there)
+    assert all(court.verdicts[i] == [Cleared(table.cohort.id, ())] for i in there)
+
+
+def test_a_forged_sum_is_found_by_every_honest_member_even_if_only_one_draws():
+    """Zeros, in which nobody sees any harm: the one who audits tells all, and each adds up for itself."""
+    table = forging(Table(5))
+    assert table.of(table.first, Certified), "all have signed it"
+    court = Court(table, draw=NEVER)
+    auditor = table.plain[0]
+    court.auditors[auditor]._entropy = lambda _count: ALWAYS
+    court.hold(members=[i for i in range(5) if i != auditor]).hold(members=[auditor])
+    for i in range(5):
+        expected = [] if i == table.first else [Forged(table.cohort.id, table.cohort.aggregators[0])]
+        assert court.verdicts[i] == expected
+
+
+def test_an_accusation_that_comes_before_the_sum_waits_for_it():
+    table = forging(Table(5))
+    court = Court(table, draw=NEVER)
+    i, j = table.plain[:2]
+    court.hear(i, table.message(j, Accusation()))
+    assert court.auditors[i]._state is AuditState.IDLE
+    court.hold(members=[i])
+    assert court.verdicts[i] == [Forged(table.cohort.id, table.cohort.aggregators[0])]
+
+
+def test_nobody_believes_an_accusation_and_who_accuses_falsely_is_named():
+    table = Table(5).start().deal()
+    court = Court(table, draw=NEVER).hold()
+    i, liar = table.plain[:2]
+    court.hear(i, table.message(liar, Accusation()))
+    assert court.verdicts[i] == [Cleared(table.cohort.id, (table.cohort.members[liar],))]
+
+
+def test_an_aggregator_that_does_not_answer_is_unanswered_and_not_a_forger():
+    table = Table(5).start().deal()
+    court = Court(table)
+    court.lost = {Kind.AUDIT_REQUEST}
+    i = table.plain[0]
+    aggregate = table.of(table.first, Certified)[0].aggregate
+    asked, timer = court.auditors[i].held(aggregate_id(aggregate.body), 3.0, alarmed=False)
+    assert (asked.peer, timer.at) == (table.cohort.aggregators[0], 3.0 + AUDIT_STEPS * STEP_S)
+    assert Unanswered(table.cohort.id, table.cohort.aggregators[0]) in court.give_up(i)
+    assert not court.give_up(i), "once"
+
+
+def answers(table: Table, i: int) -> list[AuditAnswer]:
+    request = Auditor(table.members[i], table.people[i], lambda _count: ALWAYS)
+    aggregate = table.of(table.first, Certified)[0].aggregate
+    asked, _ = request.held(aggregate_id(aggregate.body), 0.0, alarmed=False)
+    told = table.aggregators[table.first].handle(open_frame(table.swarm.id, asked.data), 0.0)
+    return [open_frame(table.swarm.id, action.data).body for action in told]
+
+
+def flipped(data: bytes) -> bytes:
+    return bytes([data[0] ^ 1]) + data[1:]
+
+
+@pytest.mark.parametrize("lie", ["vector", "secret", "stranger", "size"])
+def test_what_was_not_sealed_is_no_answer(lie):
+    table = Table(5).start().deal()
+    i = table.plain[0]
+    good, *_ = answers(table, i)
+    bad = {
+        "vector": AuditAnswer(good.owner, flipped(good.vector), good.secret),
+        "secret": AuditAnswer(good.owner, good.vector, flipped(good.secret)),
+        "stranger": AuditAnswer(60, good.vector, good.secret),
+        "size": AuditAnswer(good.owner, good.vector + b"\0", good.secret),
+    }[lie]
+    court = Court(table)
+    court.lost = {Kind.AUDIT_REQUEST}
+    court.hold(members=[i])
+    court.hear(i, table.message(table.plain[1], bad))
+    assert court.verdicts[i] == [], "nobody else was asked"
+    court.hear(i, table.message(table.first, bad))
+    assert court.verdicts[i] == [Unanswered(table.cohort.id, table.cohort.aggregators[0])]
+    assert (court.auditors[i]._vectors, court.auditors[i]._secrets) == ({}, {})
+
+
+def test_what_was_added_up_is_shown_once_to_each_member_and_not_when_it_is_forgotten():
+    table = Table(5).start().deal()
+    i, j = table.plain[:2]
+    assert len(answers(table, i)) == 5
+    assert answers(table, i) == []
+    table.aggregators[table.first].forget()
+    assert answers(table, j) == []
+
+
+def test_a_member_beyond_its_bounds_does_not_look_like_a_forgery(monkeypatch):
+    """Its vector is sealed as it is, and what an honest aggregator cuts off, an auditor cuts off as well."""
+
+    def loud(self, plan, contribution, rounding, *, layout, compression):
+        encoded = encode_payload(plan, contribution, rounding, layout, compression)
+        if contribution.values[-1] > 0.45:  # the last of five
+            plan.lanes.narrow_view(encoded.vector)[:] = 100
+        return encoded
+
+    monkeypatch.setattr(type(DENSE), "encode", loud)
+    table = Table(5).start().deal()
+    [certified, *_] = table.of(table.first, Certified)
+    assert max(certified.aggregate.body.sums[:16]) == 5 * 7, "cut at n S"
+    court = Court(table).hold()
+    assert court.verdicts[table.plain[0]] == [Cleared(table.cohort.id, ())]
+
+
+def test_an_audit_is_drawn_with_its_share_and_more_often_when_alarmed():
+    table = Table(5).start().deal()
+    i = table.plain[0]
+    share = int(AUDITS / 5 * (1 << 32))
+    for alarmed in (False, True):
+        for drawn, asks in (
+            (share * (ALARMED if alarmed else 1) - 64, True),
+            (share * (ALARMED if alarmed else 1) + 64, False),
+        ):
+            court = Court(table, draw=min(drawn, (1 << 32) - 1).to_bytes(4, "big"))
+            court.lost = {Kind.AUDIT_REQUEST}
+            court.hold(members=[i], alarmed=alarmed)
+            assert (court.auditors[i]._state is AuditState.ASKING) == asks
+
+
+def test_without_masks_audits_are_the_same_also_of_who_dropped_out(bare):  # noqa: F811
+    for gone in (None, 0):
+        table = bare(4)
+        late = None if gone is None else table.plain[0]
+        table.absent = set() if late is None else {late}
+        table.start().deal()
+        if late is not None:
+            table.at(1.5)
+        assert table.of(table.first, Certified)
+        i = next(j for j in table.plain if j != late)
+        court = Court(table).hold(members=[i])
+        assert court.verdicts[i] == [Cleared(table.cohort.id, ())]
+
+
+def test_a_stranger_cannot_accuse():
+    table = Table(5).start().deal()
+    court = Court(table, draw=NEVER).hold()
+    accusation = structs.replace(table.message(0, Accusation()), sender=bytes(32))
+    with pytest.raises(PeerViolation, match="not a member of this cohort"):
+        court.auditors[table.plain[0]].handle(accusation, 0.0)
