@@ -24,8 +24,8 @@ EVERYDAY = frozenset(
         *("route_changed", "relays", "not_punched"),  # in a daemon's log
     }
 )
-REFUSED = frozenset({"refused_sum"})  # reports of a proposed sum that was refused
-REFUSED_STEPS = frozenset({"SUM_LOST", "REJECT", "BODY_REFUSED"})  # the same as steps of a cohort
+REFUSED = frozenset({"sum_rejected"})  # reports of a proposed sum that was refused
+REFUSED_STEPS = frozenset({"SUM_LOST", "REJECT"})  # the same as steps of a cohort
 SHORT = 16  # digits of a key, as reports name peers
 COHORTS_MAX = 1 << 20
 

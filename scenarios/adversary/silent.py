@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 
+from gossip.aggregate import Body
 from gossip.events import Send
 from gossip.messages import Kind
+from gossip.secure_sum import Member
 from scenarios.adversary.behaviour import Behaviour
 
 # What a member or an aggregator says from a step on, in the order of a sum.
@@ -11,13 +13,9 @@ STEPS = {
     "SHARES": ("SHARES", "DECLINE", "KEYS_SET"),
     "MASKED": ("MASKED", "SEAL_PROPOSAL"),
     "SEAL": ("SEAL_VOTE", "SEAL_CERTIFICATE", "ABORT_VOTE", "ABORT_CERTIFICATE"),
-    "UNMASK": ("UNMASK", "LOOK", "BODY_PROPOSAL"),
-    "BODY_VOTE": ("BODY_VOTE", "RESULT"),
+    "UNMASK": ("UNMASK", "BODY_PROPOSAL"),
+    "BODY_VOTE": ("BODY_VOTE", "REJECT_VOTE", "REJECT_CERTIFICATE", "RESULT", "AUDIT_ANSWER", "ACCUSATION"),
 }
-REFUSALS = (
-    "REJECT",
-    "BODY_REJECT",
-)  # what a member may say instead of a vote for a body, where there is such a word
 
 
 def kind_of(frame: bytes) -> Kind | None:
@@ -40,7 +38,8 @@ class Silence(Behaviour):
 
 
 class RefuseAll(Behaviour):
-    summary = "votes for the body of no sum"
+    summary = "rejects every sum"
 
-    def say(self, send: Send) -> Iterable[Send]:
-        return () if kind_of(send.data) is Kind.BODY_VOTE else (send,)
+    def spoils(self, member: Member, body: Body) -> bool:
+        del member, body
+        return False

@@ -112,7 +112,7 @@ class Bombs(Behaviour):
         if not neighbours:
             return ()
         body = b"\xdd" + (BOMB_BYTES - 1024).to_bytes(4, "big") + b"\x90" * (BOMB_BYTES - 1024)
-        frame = pack(Frame(1, Kind.ALIVE, b"", 0, b"", body, b""))
+        frame = pack(Frame(1, Kind.ALIVE, b"", b"", body, b""))
         return (Send(neighbours[int(now / self.every_s) % len(neighbours)], frame),)
 
 
@@ -132,7 +132,7 @@ class Equivocate(Behaviour):
             return (send,)
         message = open_frame(self.core.swarm.id, send.data)
         other = _another(message.body)
-        return (Send(send.peer, self.core.frame(other, message.cohort, message.phase)),)
+        return (Send(send.peer, self.core.frame(other, message.cohort)),)
 
 
 def _another(body: object) -> KeysSet | SealProposal | BodyProposal:

@@ -49,7 +49,7 @@ class Arena(World):
             faults=Faults(until=0.0),
             codec=CODECS[number % 4],
             admit=admit,
-            hostile=True,
+            attacked=True,
         )
         self.observer = NoObserver()
         self.run(2.0 + number * 1.7 % 11)

@@ -432,7 +432,9 @@ class World:
                 self._tell(device, 0.01, Evaluated(round_, 0.5, 1.0))
             case Report():
                 self.reports.append((self.now, device.index, action))
-                self.observer.require(action.name != "fault" or self.attacked or self.hostile, f"a fault: {action.fields}")
+                self.observer.require(
+                    action.name != "fault" or self.attacked or self.hostile, f"a fault: {action.fields}"
+                )
                 if action.name == "settled":
                     self.observer.settled(device, action.fields["cohort"], action.fields["outcome"])
                 self._maybe_crash(device, action)

@@ -148,7 +148,7 @@ def test_a_timer_that_raises_rings_again(monkeypatch):
 
 
 def test_a_sum_whose_timer_raises_is_left_behind_and_another_can_begin(monkeypatch):
-    world = World(21, 4, hostile=True)
+    world = World(21, 4, attacked=True)
     core = world.devices[0].core
     assert world.run(60, until=lambda: core._busy is not None)
     handle, cohort = Member.handle, core._busy.member.cohort.id
@@ -183,7 +183,7 @@ def test_an_honest_world_has_no_faults(monkeypatch):
         World(21, 4).run(30)
     with pytest.raises(CoreFaultError, match="ZeroDivisionError"):
         a_swarm(4).run(30)
-    World(21, 4, hostile=True).run(30)
+    World(21, 4, attacked=True).run(30)
 
 
 # --- who was disconnected for what it sent -----------------------------------------------------------------------
