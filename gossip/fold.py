@@ -13,9 +13,10 @@ schedule there is no v.
 
 **What one round may do** is bounded by what rounds have done of late (`bounded`), as no member can see who is honest:
 
-- A tensor's increment is scaled down to GROWTH_MAX times the median size of its last RECENT increments (size: the sum of
-  the absolute values, for the step size 256). So what outgrows its swarm is clipped, and never refused: a bound that
-  refuses honest sums would stop a swarm. Of honest rounds 99 % stay below it.
+- A tensor's increment is scaled down to GROWTH_MAX times the third largest of its last RECENT sizes (size: the sum of the
+  absolute values, for the step size 256). So what outgrows its swarm is clipped, and never refused: a bound that refuses
+  honest sums would stop a swarm. The third largest, because a few sums of next to nothing would make the median small, and
+  with it all sums for a long time; seven of nine rounds have to be tiny for that, and three large ones to double the bound.
 - A round with fewer contributors than half of the median of the last RECENT rounds counts in proportion. So a few devices
   that make a round by themselves move the model by a few devices' worth.
 
@@ -64,7 +65,7 @@ INITIAL_MAX = 1 << 62
 SUMS_MAX = 1 << 44  # |sum_a Q_a 2^(24 + e_a)|
 RECENT = 9  # rounds that bound the next one
 RECENT_MIN = 3  # fewer say nothing
-GROWTH_MAX = 2  # times the median: 99 % of honest increments are below 2.05 times of it
+GROWTH_MAX = 2  # 99 % of honest increments are below 2.05 times the median
 _SCALE_BITS = 16  # of the factor that scales an increment down
 
 
@@ -136,7 +137,7 @@ def bounded(
         before = [each.sizes[tensor] for each in recent if each.sizes[tensor]]
         if len(before) < RECENT_MIN:
             continue
-        most = GROWTH_MAX * median_low(before)
+        most = GROWTH_MAX * sorted(before)[-RECENT_MIN]
         if now > most:
             factors[tensor] = (most << _SCALE_BITS) // now
             sizes[tensor] = most

@@ -50,6 +50,7 @@ BAG_MAX = 256  # READYs held while gathering
 # A READY goes to the next candidate after this many gathering times without a roster. Who cannot be reached is passed over at
 # once, so this is for those who are silent; asking another one costs a connection, and may split a cohort.
 PATIENCE_GATHERS = 4.0
+FEW_SUMS = 4.0  # waiting times of a whole sum until a cohort of n_min is better than none
 ROBUST_MIN = (
     8  # members, if there are so many: of four, three sign, and one bad and two blind ones are enough
 )
@@ -284,13 +285,15 @@ class Rendezvous:
         again = self._wait(now) if self._bag else [CancelTimer(("rendezvous", "gather"))]
         return [Close(frames), *again]
 
-    def _enough(self, now: float) -> int:
-        """Members that a cohort is made of at least: in a swarm that has more, few are not enough for long."""
+    def enough(self, waited_s: float) -> int:
+        """Members that a cohort has at least: in a swarm that has more, few are not enough for a long time."""
         n_min = self._cohorts.n_min
-        since = min((bagged.at for bagged in self._bag.values()), default=now)
-        if now - since >= PATIENCE_GATHERS * self._gather_s:
+        if waited_s >= FEW_SUMS * whole_sum_s(self._cohorts):
             return n_min
         return max(n_min, min(ROBUST_MIN, len(self._live()) // 2))
+
+    def _enough(self, now: float) -> int:
+        return self.enough(now - min((bagged.at for bagged in self._bag.values()), default=now))
 
     def _drawn_of(self, ranked: list[bytes], now: float) -> list[bytes]:
         """Without most of those who were in bad sums of late; too few, and the least suspected of them after all."""

@@ -848,6 +848,8 @@ class NodeCore:
             return "a leader that has published a false sum"
         if roster.round < self._history.round:
             return "a round that is long over"
+        if len(roster.readies) < self._rendezvous.enough(self._clock - self._grown_at):
+            return "so few members that one bad and a few blind ones could sign anything"
         members = read_members([entry.member for entry in roster.readies], self._swarm.manifest)
         if any(member in self._handshake.blocked for member in members):
             return "a member whom this device blocks"
