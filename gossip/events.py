@@ -311,6 +311,16 @@ class Evaluate(Word, frozen=True):
     model: Floats
 
 
+class Pause(Word, frozen=True):
+    """Take no local step until Resume: a Look is about to come, at this model without the sum and at one with it."""
+
+    before: Floats
+
+
+class Resume(Word, frozen=True):
+    """Go on with local steps, if there was a Pause."""
+
+
 class Look(Word, frozen=True):
     """Compare two models, float32 of shape (parameters,), on a few examples of this device's own. Answered by Looked."""
 
@@ -349,6 +359,8 @@ Action: TypeAlias = (
     | Freeze
     | Abandon
     | Evaluate
+    | Pause
+    | Resume
     | Look
     | Report
     | Answered

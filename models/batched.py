@@ -227,15 +227,14 @@ class BatchedTrainer:
         score = self._judge.evaluate(model, *self._test)
         return score.accuracy, score.loss
 
-    def look(self, device: int, before: Floats, after: Floats) -> tuple[float, float]:
+    def look(self, device: int, model: Floats) -> float:
         """As `LocalTrainer.look`, on this device's examples."""
         mine = self._devices[device]
         if mine.looked_at is None:
             chosen = torch.randperm(len(mine.part), generator=torch.Generator().manual_seed(mine.seed))
             taken = self._dataset.take(mine.part[chosen[:LOOK_EXAMPLES].numpy()])
             mine.looked_at = torch.from_numpy(taken[0]), torch.from_numpy(taken[1])
-        few = mine.looked_at
-        return self._judge.clipped_loss(before, *few), self._judge.clipped_loss(after, *few)
+        return self._judge.clipped_loss(model, *mine.looked_at)
 
     def flush(self) -> None:
         """Compute all that is owed."""

@@ -96,7 +96,9 @@ class Alone(Message, frozen=True):
 
 
 class Pause(Message, frozen=True):
-    """Take no local steps until Resume. Questions are still answered."""
+    """Take no local steps until Resume, as a Look is about to come. Questions are still answered."""
+
+    before: bytes  # the model that the Look will compare with
 
 
 class Resume(Message, frozen=True):

@@ -5,6 +5,7 @@ is paused or not. `handle` and `advance` return the answers to send. An error th
 answer; anything else is raised, and the process that owns the session reports it and ends.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,7 @@ class Session:
         self._phase: messages.Begin | None = None
         self._lone: Lone | None = None
         self._paused = False
+        self._before = b"", math.inf  # a model, and its loss on the examples that a Look looks at
 
     @property
     def busy(self) -> bool:
@@ -115,8 +117,10 @@ class Session:
                 score = self._trainer.evaluate(_vector(command.model), self._test.inputs, self._test.labels)
                 return [messages.Evaluated(command.id, score.accuracy, score.loss, score.count)]
             case messages.Look():
-                losses = self._trainer.look(_vector(command.before), _vector(command.after))
-                return [messages.Looked(command.id, *losses)]
+                if command.before != self._before[0]:  # the model has moved since
+                    self._before = command.before, self._trainer.look(_vector(command.before))
+                after = self._trainer.look(_vector(command.after))
+                return [messages.Looked(command.id, self._before[1], after)]
             case messages.Alone():
                 if self._lone is not None:
                     raise PhaseError(f"lone training {self._lone.command.id} is not finished")
@@ -125,6 +129,7 @@ class Session:
                 self._lone = Lone(command, trainer)
             case messages.Pause():
                 self._paused = True
+                self._before = command.before, self._trainer.look(_vector(command.before))
             case messages.Resume():
                 self._paused = False
             case messages.Close():

@@ -134,15 +134,14 @@ class LocalTrainer:
             raise Diverged("the loss on the test set is not finite")
         return Score(correct / len(labels), loss / len(labels), len(labels))
 
-    def look(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> tuple[float, float]:
-        """The mean loss of LOOK_EXAMPLES of this device's own examples under either model, in nats.
+    def look(self, model: NDArray[np.float32]) -> float:
+        """The mean loss of LOOK_EXAMPLES of this device's own examples under any model, in nats.
 
         A loss that is not a number counts LOSS_MAX. Raises PhaseError for a vector that does not fit.
         """
         chosen = torch.randperm(len(self._labels), generator=torch.Generator().manual_seed(self._seed))
         few = chosen[:LOOK_EXAMPLES]
-        inputs, labels = self._inputs[few], self._labels[few]
-        return self.clipped_loss(before, inputs, labels), self.clipped_loss(after, inputs, labels)
+        return self.clipped_loss(model, self._inputs[few], self._labels[few])
 
     def clipped_loss(self, model: NDArray[np.float32], inputs: Tensor, labels: Tensor) -> float:
         """Of any model on any examples, each of which counts LOSS_MAX at most."""

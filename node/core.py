@@ -74,6 +74,7 @@ from gossip.events import (
     Kept,
     Look,
     Looked,
+    Pause,
     PeerDown,
     PeerUp,
     Persist,
@@ -83,6 +84,7 @@ from gossip.events import (
     Rebase,
     Received,
     Report,
+    Resume,
     Revoke,
     Send,
     SendFailed,
@@ -170,7 +172,7 @@ SYNC_KINDS = CHECKPOINT_KINDS | {
     Kind.ANNOUNCE,
 }
 # A short cut for those that never stay inside. By type: to ask isinstance() whether a msgspec struct is what it is not takes long.
-OUTSIDE = {SetTimer, CancelTimer, Report, Persist, Rebase, Answered, Train, Evaluate, Look}
+OUTSIDE = {SetTimer, CancelTimer, Report, Persist, Rebase, Answered, Train, Evaluate, Look, Pause, Resume}
 MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING}
 
 
@@ -280,6 +282,7 @@ class NodeCore:
             self._catch_up,
         )
         self._suspicion = Suspicion(swarm.id, self._me)
+        self._paused = False  # training, until the sum has been looked at
         self._judgement = Judgement()
         self._loudness: tuple[Tag, float] = ((), 0.0)  # of the sum that is being looked at
         self._alarmed_until = 0  # round: someone has forged, so audits are many
@@ -646,8 +649,12 @@ class NodeCore:
             actions += running.aggregator.handle(event, now)
         if running.auditor is not None:
             actions += running.auditor.handle(event, now)
-        if running.member.state is State.OVER and before is not State.OVER:
-            actions += self._consider(now)
+        after = running.member.state
+        if after is State.AWAIT_SUM and before is not after:
+            self._paused = True
+            actions.append(Pause(self._model))
+        if after is State.OVER and before is not State.OVER:
+            actions += [*self._resume_training(), *self._consider(now)]
         return actions
 
     def _on_result(self, message: Message, result: Result, peer: bytes, now: float) -> list[object]:
@@ -988,7 +995,16 @@ class NodeCore:
     def _judge(self, tag: Tag, before: float, after: float, now: float) -> list[object]:
         looked_at, loud = self._loudness
         impression = self._judgement.of(before, after, loud if looked_at == tag else 0.0)
-        return self._to_cohort(tag[1], Inspected(tag, impression.reason), now)
+        return [
+            *self._resume_training(),
+            *self._to_cohort(tag[1], Inspected(tag, impression.reason), now),
+        ]
+
+    def _resume_training(self) -> list[object]:
+        if not self._paused:
+            return []
+        self._paused = False
+        return [Resume()]
 
     def _distrusts(self, peer: bytes) -> bool:
         """Whether this device would rather not be led by it."""

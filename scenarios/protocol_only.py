@@ -68,8 +68,8 @@ class NoTraining:
     def freeze(self, device: int) -> tuple[Floats, int, float]:
         return self._update, self._steps[device], 0.0
 
-    def look(self, device: int, before: Floats, after: Floats) -> tuple[float, float]:  # noqa: ARG002
-        return 0.0, 0.0
+    def look(self, device: int, model: Floats) -> float:  # noqa: ARG002
+        return 0.0
 
     def evaluate(self, model: Floats) -> tuple[float, float]:  # noqa: ARG002
         return 0.0, 0.0

@@ -130,9 +130,9 @@ class TimedTraining:
         with self._timed():
             return self._trainer.freeze(device)
 
-    def look(self, device: int, before: Floats, after: Floats) -> tuple[float, float]:
+    def look(self, device: int, model: Floats) -> float:
         with self._timed():
-            return self._trainer.look(device, before, after)
+            return self._trainer.look(device, model)
 
     def accuracy(self, model: Floats) -> float:
         """A model that has left the finite numbers is right about nothing."""

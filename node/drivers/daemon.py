@@ -33,12 +33,14 @@ from gossip.events import (
     Evaluate,
     Freeze,
     Look,
+    Pause,
     Persist,
     Persisted,
     PersistFailed,
     Publish,
     Rebase,
     Report,
+    Resume,
     Revoke,
     Send,
     SetTimer,
@@ -89,7 +91,7 @@ class Transport(Protocol):
 
 
 class Trainer(Protocol):
-    def apply(self, action: Train | Rebase | Freeze | Abandon | Evaluate | Look) -> None: ...
+    def apply(self, action: Train | Rebase | Freeze | Abandon | Evaluate | Look | Pause | Resume) -> None: ...
 
 
 class Daemon:
@@ -193,7 +195,7 @@ class Daemon:
                     await self._to_persist.send(action)
                 case Compute():
                     await self._to_compute.send(action)
-                case Train() | Rebase() | Freeze() | Abandon() | Evaluate() | Look():
+                case Train() | Rebase() | Freeze() | Abandon() | Evaluate() | Look() | Pause() | Resume():
                     self._trainer.apply(action)
                 case Report():
                     await self._report(action)

@@ -33,7 +33,9 @@ from gossip.events import (
     Frozen,
     Look,
     Looked,
+    Pause,
     Rebase,
+    Resume,
     Tag,
     Train,
     TrainerFailed,
@@ -138,7 +140,7 @@ class Trainer:
 
     # --- what the core wants ----------------------------------------------------------------------------------
 
-    def apply(self, action: Train | Rebase | Freeze | Abandon | Evaluate | Look) -> None:
+    def apply(self, action: Train | Rebase | Freeze | Abandon | Evaluate | Look | Pause | Resume) -> None:
         if not self._up:
             return
         match action:
@@ -162,6 +164,10 @@ class Trainer:
                 self._rounds[number] = round_
                 self._say(messages.Evaluate(number, _bytes(model)))
                 self._expect(f"evaluate {number}", ANSWER_S)
+            case Pause(before):
+                self._say(messages.Pause(_bytes(before)))
+            case Resume():
+                self._say(messages.Resume())
             case Look(tag, before, after):
                 number = next(self._ids)
                 self._looks[number] = tag

@@ -59,6 +59,7 @@ from gossip.events import (
     Heard,
     Look,
     Looked,
+    Pause,
     PeerDown,
     PeerUp,
     Persist,
@@ -68,6 +69,7 @@ from gossip.events import (
     Rebase,
     Received,
     Report,
+    Resume,
     Send,
     SendFailed,
     SetTimer,
@@ -111,7 +113,7 @@ CLOCK_S: Final = 60.0  # as node.drivers.boot tells it
 BOOT_SHIFT: Final = 32  # as node.drivers.boot counts
 TRAINER_S: Final = 1.0  # for a trainer to start, and to come back after a failure
 CATCH_UP_S: Final = 1.0  # local steps that are owed for longer are asked for with the next result
-LOOK_STEPS: Final = 2 / 3  # of a local step, to compare two models on as many examples as a minibatch has
+LOOK_STEPS: Final = 1 / 3  # of a local step: forward alone; the loss without the sum is known by then
 NEARLY: Final = 1e-6  # of a local step: times are floats
 BOOTSTRAP_ONE: Final = 24  # so many first devices join through the very first, as in a small swarm
 BOOTSTRAP: Final = 3  # devices that each later one is told of
@@ -167,8 +169,8 @@ class Phases(Protocol):
     def drop(self, device: int) -> None:
         """End the phase, and compute nothing more of it."""
 
-    def look(self, device: int, before: Floats, after: Floats) -> tuple[float, float]:
-        """The mean loss of a few examples of this device's own under either model, in nats."""
+    def look(self, device: int, model: Floats) -> float:
+        """The mean loss of a few examples of this device's own, in nats."""
 
     def evaluate(self, model: Floats) -> tuple[float, float]:
         """Accuracy and loss on the test set. Raises ArithmeticError where they are not finite."""
@@ -207,6 +209,7 @@ class VirtualTrainer:
         self._step_s = step_s
         self._phases = phases
         self._began = 0.0
+        self._paused_at: float | None = None
         self._max_steps = 0
 
     def begin(self, train: Train, now: float) -> float:
@@ -214,6 +217,7 @@ class VirtualTrainer:
         self.forget()
         self._phases.begin(self._device, train.base)
         self.phase, self._began, self._max_steps = train.phase, now, train.max_steps
+        self._paused_at = None if self._paused_at is None else now
         return now + train.min_steps * self._step_s
 
     def drop(self, now: float) -> None:
@@ -228,9 +232,29 @@ class VirtualTrainer:
         self.steps_before += self.steps
         self.steps = 0
 
+    def pause(self, now: float) -> None:
+        """No local step begins until `resume`."""
+        if self._paused_at is None:
+            self._paused_at = self.ends_step_at(now) if self.phase is not None else now
+
+    def resume(self, now: float) -> None:
+        if self._paused_at is not None:
+            self._began += max(0.0, now - self._paused_at)
+            self._paused_at = None
+
+    def eligible_at(self, train: Train, now: float) -> float:
+        """When the phase has taken its steps, as things stand; looked at again a step later while it pauses."""
+        at = self._began + train.min_steps * self._step_s
+        return (
+            at - NEARLY * self._step_s
+            if self._paused_at is None or at <= self._paused_at
+            else now + self._step_s
+        )
+
     def catch_up(self, now: float) -> None:
         if self.phase is None:
             return
+        now = now if self._paused_at is None else min(now, self._paused_at)
         done = min(self._max_steps, int((now - self._began) / self._step_s + NEARLY))
         if done > self.steps:
             self._phases.advance(self._device, done - self.steps)
@@ -240,6 +264,10 @@ class VirtualTrainer:
         if self.phase is not None:
             self.catch_up(now)
             self._phases.rebase(self._device, change)
+
+    def free_at(self, now: float) -> float:
+        """When it can answer a question: after the step that is under way."""
+        return now if self.phase is None else max(now, self._paused_at or self.ends_step_at(now))
 
     def ends_step_at(self, now: float) -> float:
         """When the step under way will be done: a trainer listens between two of them."""
@@ -487,9 +515,12 @@ class VirtualSwarm:
                     self._at(at, self._freeze, device, device.life, phase)
                 case Abandon(phase) if device.trainer.phase == phase:
                     device.trainer.drop(self.now)
+                case Pause():
+                    device.trainer.pause(self.now)
+                case Resume():
+                    device.trainer.resume(self.now)
                 case Look():
-                    at = device.trainer.ends_step_at(self.now) if device.trainer.phase else self.now
-                    at += LOOK_STEPS * device.hardware.step_s
+                    at = device.trainer.free_at(self.now) + LOOK_STEPS * device.hardware.step_s
                     self._at(at, self._look, device, device.life, action)
                 case Evaluate():
                     self._at(
@@ -515,7 +546,12 @@ class VirtualSwarm:
     # --- the trainer -----------------------------------------------------------------------------------------
 
     def _make_eligible(self, device: Device, life: int, train: Train) -> None:
-        if device.trainer.phase == train.phase:
+        if device.trainer.phase != train.phase:
+            return
+        due_at = device.trainer.eligible_at(train, self.now)
+        if due_at > self.now:
+            self._at(due_at, self._make_eligible, device, life, train)
+        else:
             self._deliver(device, life, Eligible(train.phase, train.min_steps))
 
     def _freeze(self, device: Device, life: int, phase: int) -> None:
@@ -534,7 +570,7 @@ class VirtualSwarm:
 
     def _look(self, device: Device, life: int, look: Look) -> None:
         if device.life == life:
-            losses = self._phases.look(device.index, look.before, look.after)
+            losses = [self._phases.look(device.index, model) for model in (look.before, look.after)]
             self._deliver(device, life, Looked(look.tag, *losses))
 
     def _evaluate(self, device: Device, life: int, evaluate: Evaluate) -> None:

@@ -36,6 +36,7 @@ from gossip.events import (
     Heard,
     Look,
     Looked,
+    Pause,
     PeerDown,
     PeerUp,
     Persist,
@@ -45,6 +46,7 @@ from gossip.events import (
     Rebase,
     Received,
     Report,
+    Resume,
     Send,
     SendFailed,
     SetTimer,
@@ -426,6 +428,8 @@ class World:
                 self._tell(device, 0.01, Frozen(phase, delta, 7, 0.5))
             case Abandon(phase):
                 assert phase == device.phase, "what it trains is what it gives up"
+            case Pause() | Resume():
+                pass
             case Look(tag):
                 self._tell(device, self.rng.uniform(0.001, 0.01), Looked(tag, 1.0, 1.0))
             case Evaluate(round_, _):

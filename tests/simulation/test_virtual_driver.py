@@ -48,8 +48,8 @@ class Drift:
     def drop(self, device):
         self.asked.append(("drop", device))
 
-    def look(self, device, before, after):
-        return 0.0
+    def look(self, device, model):
+        return 1.0
 
     def freeze(self, device):
         self.asked.append(("freeze", device, self._steps[device]))

@@ -314,8 +314,8 @@ class Standing:
     def drop(self, device):
         del self.at[device]
 
-    def look(self, device, before, after):
-        return 0.0
+    def look(self, device, model):
+        return 1.0
 
     def freeze(self, device):
         del self.at[device]
