@@ -31,7 +31,7 @@ from gossip.dealing import seed_hash
 from gossip.errors import PeerViolation
 from gossip.messages import Commitment
 
-AUDITS = 1 / 8  # of all sums
+AUDITS = 1 / 10  # of all sums
 ALARMED = 16
 ALARM_ROUNDS = 64
 AUDIT_STEPS = 2.0

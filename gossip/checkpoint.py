@@ -22,7 +22,7 @@ from crypto.hashing import digest
 from crypto.merkle import root
 from gossip.aggregate import CONTRIBUTORS_MAX, Verified, ascend
 from gossip.errors import PeerViolation
-from gossip.fold import RECENT, Recent, Replica, State, has_momentum
+from gossip.fold import COUNTS, RECENT, Recent, Replica, State, has_momentum
 from gossip.history import FOLDED_MAX, Added, Base, History, Waiting
 from gossip.layout import PARAMETERS_MAX, Integers, Layout
 from gossip.manifest import TENSORS_MAX, Hash, Manifest
@@ -35,10 +35,13 @@ Numbers = Annotated[bytes, Meta(max_length=8 * PARAMETERS_MAX)]
 Ids = Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=IDS_MAX)]
 
 
+Count = Annotated[int, Meta(ge=1, le=FOLDED_MAX * CONTRIBUTORS_MAX)]
+
+
 class RecentRound(Wire, frozen=True):
     """`gossip.fold.Recent` as it travels."""
 
-    contributors: Annotated[int, Meta(ge=1, le=FOLDED_MAX * CONTRIBUTORS_MAX)]
+    contributors: Count
     sizes: Annotated[tuple[Annotated[int, Meta(ge=0, le=(1 << 63) - 1)], ...], Meta(max_length=TENSORS_MAX)]
 
 
@@ -49,6 +52,7 @@ class Checkpoint(Wire, frozen=True):
     x: Numbers  # little-endian int64 in 2^-24
     v: Numbers  # the same; empty where no step has momentum
     recent: Annotated[tuple[RecentRound, ...], Meta(max_length=RECENT)]  # the oldest first
+    counts: Annotated[tuple[Count, ...], Meta(max_length=COUNTS)]  # likewise
 
 
 def take(history: History, replica: Replica, parents: Sequence[bytes], swarm: bytes) -> Checkpoint | Waiting:
@@ -62,21 +66,21 @@ def take(history: History, replica: Replica, parents: Sequence[bytes], swarm: by
     changes = history.changes_to(rounds)
     if isinstance(changes, Waiting):
         return changes
-    x, v, recent = replica.state_after(changes, len(rounds))
+    x, v, recent, counts = replica.state_after(changes, len(rounds))
     remembered = tuple(RecentRound(each.contributors, each.sizes) for each in recent)
-    return Checkpoint(1, swarm, rounds, _encode(x), _encode(v), remembered)
+    return Checkpoint(1, swarm, rounds, _encode(x), _encode(v), remembered, counts)
 
 
 def state_root(checkpoint: Checkpoint) -> bytes:
     """What the members of the next cohort sign as `state`: 32 bytes."""
     ids = digest("checkpoint", checkpoint.swarm, *(b"".join(ids) for ids in checkpoint.rounds))
-    recent = digest("recent", pack(checkpoint.recent))
+    recent = digest("recent", pack(checkpoint.recent), pack(checkpoint.counts))
     return root([ids, recent, *_chunks(checkpoint.x), *_chunks(checkpoint.v)])
 
 
 def size_limit(layout: Layout) -> int:
     """No checkpoint of this model is larger, in bytes."""
-    return 2 * 8 * layout.parameters + 40 * IDS_MAX + RECENT * (16 + 9 * len(layout.tensor_ends))
+    return 2 * 8 * layout.parameters + 40 * IDS_MAX + 9 * COUNTS + RECENT * (16 + 9 * len(layout.tensor_ends))
 
 
 def parse(data: bytes, manifest: Manifest, layout: Layout) -> Checkpoint:
@@ -114,7 +118,7 @@ def restore(
         )
     history = History(manifest, body.swarm, Base(checkpoint.rounds, body.parents))
     recent = tuple(Recent(each.contributors, each.sizes) for each in checkpoint.recent)
-    state = State(_decode(checkpoint.x), _decode(checkpoint.v), recent)
+    state = State(_decode(checkpoint.x), _decode(checkpoint.v), recent, checkpoint.counts)
     replica = Replica(manifest, layout, initial, (len(checkpoint.rounds), state))
     outcome = history.add(signed)
     if isinstance(outcome, Added):

@@ -17,8 +17,8 @@ schedule there is no v.
   absolute values, for the step size 256). So what outgrows its swarm is clipped, and never refused: a bound that refuses
   honest sums would stop a swarm. The third largest, because a few sums of next to nothing would make the median small, and
   with it all sums for a long time; seven of nine rounds have to be tiny for that, and three large ones to double the bound.
-- A round with fewer contributors than half of the median of the last RECENT rounds counts in proportion. So a few devices
-  that make a round by themselves move the model by a few devices' worth.
+- A round of c contributors, fewer than half of the median m of the last COUNTS rounds, counts (2 c / m)^2. So a few
+  devices that make a round by themselves move the model by little, and a swarm that has shrunk goes on slowly meanwhile.
 
 Both need three rounds to know of. What is remembered of the last rounds (`Recent`) is a part of the state, as v is.
 
@@ -28,7 +28,7 @@ earlier ones, so a late aggregate of round r has all from r on folded again, fro
 **Nothing overflows 63 bits.** A round folds FOLDED_MAX = 2^11 aggregates at most, each with |Q| <= 2^9 (SUM_MAX), so
 |sum Q 2^24| <= 2^44, and times E <= 2^8 it is 2^52. The divisor is 2^8 S times at most 2^11 counts of 2^9 devices. cap <= 2^30
 and B <= 255 keep |v| and a round's change of x below 2^38 + 2^9, floors included; fewer than 2^24 rounds (ROUND_MAX) and
-|x_0| <= 2^62 keep |x| below 2^63. In `bounded` an increment of 2^30 meets at most 2^21 contributors or a factor of 2^16; sizes
+|x_0| <= 2^62 keep |x| below 2^63. In `bounded` an increment of 2^30 meets factors of at most 2^16; sizes
 are sums of 2^28 numbers of 2^30. A factor of codec lowrank can mean more than 2^9 for a parameter (`gossip.lowrank`): its
 sums are cut at +-2^44, which takes several aggregates of one round at the bounds of all their numbers.
 
@@ -64,6 +64,9 @@ UNIT = 2.0**-24
 INITIAL_MAX = 1 << 62
 SUMS_MAX = 1 << 44  # |sum_a Q_a 2^(24 + e_a)|
 RECENT = 9  # rounds that bound the next one
+COUNTS = (
+    64  # rounds by whose contributors a round counts: a league needs half of them to become what is usual
+)
 RECENT_MIN = 3  # fewer say nothing
 GROWTH_MAX = 2  # 99 % of honest increments are below 2.05 times the median
 _SCALE_BITS = 16  # of the factor that scales an increment down
@@ -82,6 +85,7 @@ class State(NamedTuple):
     x: Integers  # int64[parameters], in 2^-24
     v: Integers  # the same; int64[0] where no step has momentum
     recent: tuple[Recent, ...] = ()  # of the last RECENT rounds that had contributors, the oldest first
+    counts: tuple[int, ...] = ()  # contributors of the last COUNTS of these
 
 
 def step_at(manifest: Manifest, round_: int) -> Step:
@@ -121,15 +125,20 @@ def increment(aggregates: Sequence[Verified], round_: int, layout: Layout, manif
 
 
 def bounded(
-    change: Integers, contributors: int, recent: Sequence[Recent], size: int, layout: Layout
+    change: Integers,
+    contributors: int,
+    recent: Sequence[Recent],
+    counts: Sequence[int],
+    size: int,
+    layout: Layout,
 ) -> tuple[Integers, Recent]:
     """An increment as far as the last rounds bear it out, and what is remembered of it.
 
     change: int64[parameters], |change| <= 2^30; contributors: of all that counts in the round; size: E of its step.
     """
-    counts = [each.contributors for each in recent]
-    if len(counts) >= RECENT_MIN and 2 * contributors < (usual := median_low(counts)):
-        change = change * (2 * contributors) // usual
+    usual = usual_contributors(counts)
+    if 2 * contributors < usual:
+        change = change * ((4 * contributors**2 << _SCALE_BITS) // usual**2) >> _SCALE_BITS
     starts = np.concatenate(([0], layout.tensor_ends[:-1]))
     sizes = [total * 256 // size for total in np.add.reduceat(np.abs(change), starts).tolist()]
     factors = np.full(len(sizes), 1 << _SCALE_BITS, np.int64)
@@ -144,6 +153,11 @@ def bounded(
     if (factors < 1 << _SCALE_BITS).any():
         change = change * np.repeat(factors, layout.tensor_ends - starts) >> _SCALE_BITS
     return change, Recent(contributors, tuple(sizes))
+
+
+def usual_contributors(counts: Sequence[int]) -> int:
+    """Of the last rounds; 0 where there are too few to tell."""
+    return median_low(counts) if len(counts) >= RECENT_MIN else 0
 
 
 def loudness(change: Integers, contributors: int, recent: Sequence[Recent], size: int) -> float:
@@ -163,17 +177,18 @@ def advance(
     state: State, aggregates: Sequence[Verified], round_: int, layout: Layout, manifest: Manifest
 ) -> State:
     """The state after one more round, in new arrays."""
-    x, v, recent = state
+    x, v, recent, counts = state
     step = step_at(manifest, round_)
     change = increment(aggregates, round_, layout, manifest)
     contributors = sum(count_contributors(known.body) for known in aggregates)
     if contributors:
-        change, done = bounded(change, contributors, recent, step.size, layout)
+        change, done = bounded(change, contributors, recent, counts, step.size, layout)
         recent = (*recent, done)[-RECENT:]
+        counts = (*counts, contributors)[-COUNTS:]
     if not v.size:
-        return State(x + change, v, recent)
+        return State(x + change, v, recent, counts)
     v = step.momentum * v // 256 + change
-    return State(x + change + step.momentum * v // 256, v, recent)
+    return State(x + change + step.momentum * v // 256, v, recent, counts)
 
 
 def fold_all(

@@ -43,8 +43,9 @@ from gossip.aggregate import threshold
 from gossip.events import CancelTimer, Report, Send, SetTimer, TimerFired
 from gossip.manifest import Cohorts
 from gossip.messages import Message, Ready
+from gossip.pace import whole_sum_s
 from gossip.suspicion import Suspicion
-from gossip.turns import ranking, whole_sum_s
+from gossip.turns import ranking
 
 BAG_MAX = 256  # READYs held while gathering
 # A READY goes to the next candidate after this many gathering times without a roster. Who cannot be reached is passed over at

@@ -132,10 +132,11 @@ class Sync:
         opener: Opener | None = None,
         certified: Callable[[bytes], bool] = lambda _: True,
         catch_up: CatchUp | None = None,
+        is_thin: Callable[[Verified], bool] = lambda _: False,
     ) -> None:
         """`links` tells the neighbours to announce to, `guides` the presences that go beside an aggregate.
 
-        `certified` says whether a device was ever admitted.
+        `certified` says whether a device was ever admitted, `is_thin` whether a sum has far fewer contributors than are usual.
         """
         self._swarm = swarm
         self._layout = layout
@@ -145,6 +146,7 @@ class Sync:
         self._opener: Opener = opener or Plain()
         self._certified = certified
         self._catch_up = catch_up
+        self._is_thin = is_thin
         self._pace = Pace(swarm.manifest.cohorts)
         self._pulling: dict[bytes, Pulling] = {}  # by short id, in the order of asking
         self._comparing: dict[bytes, Comparison] = {}  # by neighbour
@@ -399,14 +401,15 @@ class Sync:
         missing: list[bytes] = []
         for known in sorted(verified, key=lambda each: each.body.round):
             self._pulling.pop(known.id[:SHORT_BYTES], None)
-            if not self._pace.allows(known.body.round - self._history.round, now):
-                continue
             before = self._history.round
+            thin = known.body.round > before and self._is_thin(known)
+            if not self._pace.allows(known.body.round - before, now, thin=thin):
+                continue
             try:
                 outcome = self._history.add(known)
             except PeerViolation:
                 continue  # of a round that does not follow its parents': t members signed nonsense, nobody here did
-            self._pace.grew(self._history.round - before, now)
+            self._pace.grew(self._history.round - before, now, thin=thin)
             match outcome:
                 case Added(ids, changes):
                     held += (each for each in map(self._history.get, ids) if each is not None)

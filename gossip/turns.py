@@ -33,11 +33,11 @@ from math import isqrt
 
 from crypto.hashing import digest
 from gossip.history import History
-from gossip.manifest import Cohorts, Swarm
+from gossip.manifest import Swarm
 from gossip.membership import HUB_LINKS_MAX, Membership
+from gossip.pace import whole_sum_s
 from gossip.sync import GUIDES
 
-SUM_STEPS = 4  # deadlines of a step, in which a sum ends unless several of its steps are held up
 GATHERING_ROUNDS = 3  # in which a swarm only comes together: how few contribute says nothing of those to come
 LOTTERY_ROUNDS = 64  # that p follows from: as many doublings as there are can be made up for in half of them
 LOTTERY_BITS = 64
@@ -82,11 +82,6 @@ def share(places: int, members: int, counts: tuple[int, ...], waited: int) -> in
         root = isqrt((aimed << LOTTERY_BITS) // max(count, 1))  # in 1/ROOT_OF_ONE
         p = min(ONE, max(1, min(2 * p, max(p // 2, p * root // ROOT_OF_ONE))))
     return min(ONE, p << min(waited, LOTTERY_BITS))
-
-
-def whole_sum_s(cohorts: Cohorts) -> float:
-    """For a cohort to gather and to make its sum: when a round has not come in that time, it has failed."""
-    return (cohorts.gather_ms + SUM_STEPS * cohorts.step_ms) / 1000
 
 
 def wins(swarm: bytes, round_: int, peer: bytes, p: int) -> bool:

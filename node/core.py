@@ -97,7 +97,7 @@ from gossip.events import (
     TrainerReady,
     Woke,
 )
-from gossip.fold import UNIT, Replica, increment, loudness, step_at
+from gossip.fold import UNIT, Replica, increment, loudness, step_at, usual_contributors
 from gossip.handshake import Changed, Expelled, Handshake, Proven
 from gossip.harm import Judgement
 from gossip.history import Added, History, Waiting
@@ -280,6 +280,7 @@ class NodeCore:
             opener,
             certified,
             self._catch_up,
+            self._is_thin,
         )
         self._suspicion = Suspicion(swarm.id, self._me)
         self._paused = False  # training, until the sum has been looked at
@@ -1005,6 +1006,12 @@ class NodeCore:
             return []
         self._paused = False
         return [Resume()]
+
+    def _is_thin(self, known: Verified) -> bool:
+        """Whether a sum has far fewer contributors than this swarm's have."""
+        contributors = len(known.contributors)
+        usual = usual_contributors(self._replica.state.counts)
+        return 2 * contributors < usual or contributors < self._rendezvous.enough(0.0)
 
     def _distrusts(self, peer: bytes) -> bool:
         """Whether this device would rather not be led by it."""

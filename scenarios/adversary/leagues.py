@@ -146,7 +146,7 @@ class LeagueCheckpoint(Behaviour):
         )
         x = numbers.astype("<i8").tobytes()
         taken = checkpoint.Checkpoint(
-            1, self.core.swarm.id, rounds, x, bytes(len(x)) if has_momentum(manifest) else b"", ()
+            1, self.core.swarm.id, rounds, x, bytes(len(x)) if has_momentum(manifest) else b"", (), ()
         )
         self._encoded = pack(taken)
         made = league_aggregate(
