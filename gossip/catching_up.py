@@ -9,19 +9,20 @@ must have the root that stands in it, or the sender is blamed and asked for no o
 
 **What a league gains.** n_min devices can be a cohort, and sign any state. So a checkpoint is taken only
 
-- from a majority: more than half of the neighbours that were asked offer the same (in an open swarm two at least), and all
-  who met for its aggregate have been admitted;
+- from a majority: of all neighbours that have said where they are, more than half offer the same (in an open swarm two at
+  least), and all who met for its aggregate have been admitted;
 - if it contains all that this device's own history knows, so that nothing is forgotten for it;
 - until a later cohort says otherwise: `Doubt` holds every later `state` against the fold from this one, and at the first that
   differs, whoever lied, the device gives the checkpoint up and folds everything from the first round by itself.
 
+Whatever is missing of it for DOUBT_BEATS heartbeats, while other aggregates wait for it, was made up, and ends it as well.
 A league that is a newcomer's majority and keeps everybody else from it shows it a world of its own, as it does without checkpoints.
 
 An offer is the newest such aggregate that holds for whoever offers it: each computes the root anew from its own history, and a
 `state` that is false is not handed on, whoever signed it. Neighbours that know the same offer the same.
 
-Nothing here waits for long. While a checkpoint is on its way nothing else is pulled, for WAIT_S until one is offered as often
-as needed and PART_S for each part; a neighbour that offers nothing, or fails, is passed over; once no neighbour is left to ask,
+Nothing here waits for long. While a checkpoint is on its way nothing else is pulled, for PART_S for each part; offers are
+waited for WAIT_S, and all else goes on meanwhile; a neighbour that offers nothing, or fails, is passed over; once no neighbour is left to ask,
 or that time is over, everything is pulled. What others can fill: one checkpoint under way, as large as this model's can be,
 OFFERS_MAX offers, and as many names. Who offers keeps the last MADE_MAX that it made.
 """
@@ -56,6 +57,7 @@ PART_S = 5.0
 OFFERS_NEEDED = 2  # of the same checkpoint at least, in an open swarm
 OFFERS_MAX = 64  # neighbours that were asked, that offered, that are passed over
 MADE_MAX = 2
+DOUBT_BEATS = 6
 TRIED_MAX = 4  # of the newest rounds with a state, for one that holds
 
 
@@ -88,6 +90,12 @@ class Doubt:
         self._signed = signed
         self._manifest = manifest
         self._met = set(members_of(signed.body, manifest))  # asked, and never iterated
+        self._beats = 0  # that something was wanted in vain
+
+    def beat(self, wanted: Sequence[bytes]) -> bool:
+        """At each heartbeat: whether others have waited too long for what the checkpoint names, and nobody has."""
+        self._beats = self._beats + 1 if wanted else 0
+        return self._beats >= DOUBT_BEATS
 
     def judge(self, known: Verified, state: bytes) -> bool | None:
         """True: it holds; False: it does not; None: this aggregate tells nothing.
@@ -122,6 +130,9 @@ class CatchUp:
         self._certified = certified
         self._since: float | None = None  # this device knows that it is far behind
         self._asked: dict[bytes, None] = {}
+        self._near: dict[
+            bytes, None
+        ] = {}  # neighbours that know little more than this device: they speak against
         self._offers: dict[bytes, tuple[Verified, int]] = {}  # by neighbour, with the size
         self._passed: dict[bytes, None] = {}  # neighbours that had none, or a false one, or were too slow
         self._fetch: Fetch | None = None
@@ -131,7 +142,7 @@ class CatchUp:
     @property
     def under_way(self) -> bool:
         """Whether a checkpoint is coming, so that nothing else need be pulled."""
-        return self._fetch is not None or bool(self._offers)
+        return self._fetch is not None
 
     # --- who is behind ----------------------------------------------------------------------------------------
 
@@ -139,7 +150,11 @@ class CatchUp:
         """What to say to a neighbour whose history differs; None: compare and pull."""
         if self._fetch is not None and self._fetch.until <= now:
             self._pass_over(self._fetch.giver)
-        if now < self._refused_until or (round_ - history.round < BEHIND_ROUNDS and not self.under_way):
+        if round_ - history.round < BEHIND_ROUNDS:
+            _note(self._near, peer)
+        else:
+            self._near.pop(peer, None)
+        if now < self._refused_until or (peer in self._near and not self.under_way):
             return None
         if self._since is None or now - self._since > AGAIN_S:
             self._since = now
@@ -150,10 +165,16 @@ class CatchUp:
             return None
         if peer in self._passed:
             return [] if self.under_way or any(each not in self._passed for each in self._asked) else None
-        if self._fetch is not None or peer in self._offers:
+        if self._fetch is not None:
             return []
+        if peer in self._offers:
+            return None  # until others offer the same, all else goes on: a few liars stop nobody
         _note(self._asked, peer)
         return [_send(peer, CheckpointRequest(b"", 0))]
+
+    def agrees(self, peer: bytes) -> None:
+        """This neighbour knows exactly what this device knows."""
+        _note(self._near, peer)
 
     def refuse(self, now: float) -> None:
         """Take no checkpoint for a while: the last one was false, or lacked what this device knows."""
@@ -164,6 +185,7 @@ class CatchUp:
 
     def gone(self, peer: bytes) -> None:
         self._asked.pop(peer, None)
+        self._near.pop(peer, None)
         self._passed.pop(peer, None)
         self._offers.pop(peer, None)
         if self._fetch is not None and self._fetch.giver == peer:
@@ -214,7 +236,7 @@ class CatchUp:
         self._offers[peer] = signed, offer.size
         same = [each for each, (other, _) in self._offers.items() if other.id == signed.id]
         least = OFFERS_NEEDED if manifest.admit == "open" else 1
-        if len(same) < max(least, len(self._asked) // 2 + 1):
+        if len(same) < max(least, len({**self._asked, **self._near}) // 2 + 1):
             return []
         self._fetch = Fetch(same[0], signed, self._offers[same[0]][1], now + PART_S)
         return [self._ask(self._fetch)]

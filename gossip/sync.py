@@ -278,6 +278,8 @@ class Sync:
         }
         if digest == self._history.digest():
             self._pace.caught_up(now)
+            if self._catch_up is not None:
+                self._catch_up.agrees(peer)
             return []
         if peer in self._comparing:
             return []

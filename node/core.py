@@ -541,7 +541,12 @@ class NodeCore:
     def _on_timer(self, fired: TimerFired, now: float) -> list[object]:
         match fired.tag:
             case ("membership", *_):
-                return [*self._membership.handle(fired, now), *self._consider(now)]
+                if fired.tag[1:] == ("beat",) and self._doubt and self._doubt.beat(self._history.wanted()):
+                    self._doubt = None
+                    given_up = self._give_up_checkpoint(now)
+                else:
+                    given_up = []
+                return [*given_up, *self._membership.handle(fired, now), *self._consider(now)]
             case ("sync", *_):
                 return [*self._sync.handle(fired, self._me, now)]
             case ("lottery",):
