@@ -68,13 +68,13 @@ class Pace:
         """There is everything to catch up with again."""
         self._buckets = None
 
-    def allows(self, rounds: int, now: float, *, thin: bool) -> bool:
+    def allows(self, rounds: int, now: float, *, thin: bool = False) -> bool:
         """Whether an aggregate may come that is so many rounds above all that are held."""
         if self._buckets is None or rounds <= 0:
             return True
         return all(rounds <= bucket.holds(now) for bucket in self._buckets[: 1 + thin])
 
-    def grew(self, rounds: int, now: float, *, thin: bool) -> None:
+    def grew(self, rounds: int, now: float, *, thin: bool = False) -> None:
         """The history has so many more rounds."""
         if self._buckets is not None and rounds > 0:
             for bucket in self._buckets[: 1 + thin]:

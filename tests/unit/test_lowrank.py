@@ -405,7 +405,7 @@ def test_the_fold_is_what_it_was():
         origins = {each.id: each.body for each in parents}
         last = [unsigned(each, origins.get(each.basis)) for each in made]
         rounds.append(last)
-    x, v, _ = fold_all(swarm.initial, rounds, swarm.layout, swarm.manifest)
+    x, v, _, _ = fold_all(swarm.initial, rounds, swarm.layout, swarm.manifest)
     assert hashlib.sha256(x.tobytes() + v.tobytes()).hexdigest() == GOLDEN
 
 
