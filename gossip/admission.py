@@ -312,6 +312,14 @@ class Admission:
         """Whether it was ever admitted: once true, always true."""
         return peer == self._founder or peer in self._of
 
+    def invites_for_founder(self, peer: bytes) -> bool:
+        """Whether the founder itself has ever invited it as one that may invite others: once true, always true."""
+        said = (held.said for held in self._of.get(peer, {}).values())
+        return any(
+            isinstance(each, Certificate) and each.inviter == self._founder and each.depth > 0
+            for each in said
+        )
+
     def belongs(self, peer: bytes, unix_s: int) -> bool:
         return self.judge(peer, unix_s) is None
 

@@ -30,6 +30,7 @@ from crypto.half_aggregation import summable
 from crypto.identity import Identity, verify
 from crypto.masking import Lanes, Mask, add_vectors, apply_masks
 from gossip.aggregate import Aggregate, Signatures, aggregate_id, body_statement, pack_members
+from gossip.audit import KEPT_BYTES
 from gossip.coding import squeeze
 from gossip.cohort import Cohort, pair_mask, seal_hash, self_mask
 from gossip.compression import decode_sum, publish
@@ -487,7 +488,8 @@ class Aggregator:
         sums = publish(exact, contributors, self.cohort.swarm.manifest.compression)
         body = self.member.compose_body(sums, ranges)
         self._offered = SignedBody(aggregate_id(body), body)
-        self._secrets = total.secrets
+        vectors = sum(len(masked.vector) for masked in self._gathered.masked.values())
+        self._secrets = total.secrets if vectors <= KEPT_BYTES else None
         coded = squeeze(sums, Lanes(0, lanes.narrow, lanes.narrow_bits))
         return [*refused, *self._to_all(BodyProposal(coded, ranges))]
 

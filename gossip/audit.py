@@ -36,7 +36,7 @@ ALARMED = 16
 ALARM_ROUNDS = 64
 AUDIT_STEPS = 2.0
 KEPT_MAX = 2  # sums
-KEPT_BYTES = 64 << 20  # of vectors, in one of them; a larger one is not kept, and its aggregator says so
+KEPT_BYTES = 64 << 20  # of vectors, in one of them; a larger one cannot be audited
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from crypto.identity import Identity
-from gossip.aggregate import aggregate_id
+from crypto.certificates import certify
+from crypto.half_aggregation import HalfAggregate, summable
+from crypto.identity import Identity, verify
+from gossip.aggregate import aggregate_id, body_statement, pack_members
 from gossip.audit import ALARMED, AUDIT_STEPS, AUDITS, Audited, AuditJob
 from gossip.errors import PeerViolation
 from gossip.events import CancelTimer, Compute, Computed, Send, SetTimer, Tag, TimerFired
 from gossip.messages import Accusation, AuditAnswer, AuditRequest, Message, sign_frame
 from gossip.messages import Body as MessageBody
 from gossip.secure_sum import CohortEvent, Member
+from gossip.strikes import retract
 
 DRAW_BYTES = 4
 
@@ -51,14 +54,22 @@ class Cleared:
     accusers: tuple[bytes, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """T members have taken the sum back: a statement for `gossip.strikes`."""
+
+    statement: bytes
+
+
 Verdict: TypeAlias = Unanswered | Forged | Cleared
-Action: TypeAlias = Send | SetTimer | CancelTimer | Compute | Verdict
+Action: TypeAlias = Send | SetTimer | CancelTimer | Compute | Verdict | TakenBack
 
 
 class State(Enum):
     IDLE = "idle"
     ASKING = "asking"
     ADDING = "adding"
+    PROVEN = "proven"
     OVER = "over"
 
 
@@ -71,7 +82,11 @@ class Auditor:
         self._state = State.IDLE
         self._aggregate = b""  # the sum that holds
         self._aggregator: bytes | None = None  # who showed it
-        self._accusers: dict[bytes, None] = {}  # at most as many as members
+        self._asked: bytes | None = None
+        self._accusations: dict[bytes, None] = {}  # at most as many as members
+        self._signed: dict[int, bytes] = {}  # by place: that the sum is to be taken back
+        self._shown: dict[bytes, None] = {}  # to whom the proof was shown
+        self._taken_back = False
         self._vectors: dict[int, bytes] = {}
         self._secrets: dict[int, bytes] = {}
 
@@ -81,32 +96,33 @@ class Auditor:
             return []
         self._aggregate = aggregate
         self._aggregator = self._member.offered_by(aggregate)
+        if self._accusations:
+            return self._ask(next(iter(self._accusations)), now)
         share = AUDITS * (ALARMED if alarmed else 1) / self._cohort.size
         drawn = int.from_bytes(self._entropy(DRAW_BYTES), "big") < share * (1 << 8 * DRAW_BYTES)
-        return self._ask(now) if drawn or self._accusers else []
+        return self._ask(self._aggregator, now) if drawn else []
 
     def handle(self, event: CohortEvent, now: float) -> list[Action]:
         match event:
-            case Message(body=AuditAnswer() as answer, sender=sender) if sender == self._aggregator:
+            case Message(body=AuditAnswer() as answer, sender=sender) if sender == self._asked:
                 return self._on_answer(answer)
-            case Message(body=Accusation(), sender=sender):
-                self._cohort.index(sender)
-                self._accusers[sender] = None
-                return self._ask(now) if self._aggregate else []
+            case Message(body=AuditRequest(), sender=sender):
+                return self._show(sender)
+            case Message(body=Accusation() as accusation, sender=sender):
+                return self._on_accusation(sender, accusation, now)
             case Computed((_, _, "audit"), Audited() as audited):
                 return self._judge(audited)
             case TimerFired((_, _, "audit")) if self._state is State.ASKING:
                 return self._unanswered()
         return []
 
-    def _ask(self, now: float) -> list[Action]:
-        me = self._cohort.members[self._member.index]
-        if self._state is not State.IDLE or self._aggregator in {None, me} or self._member.sealed is None:
+    def _ask(self, whom: bytes | None, now: float) -> list[Action]:
+        if self._state is not State.IDLE or whom in {None, self._me} or self._member.sealed is None:
             return []
-        assert self._aggregator is not None
-        self._state = State.ASKING
+        assert whom is not None
+        self._state, self._asked = State.ASKING, whom
         until = now + AUDIT_STEPS * self._member.step_s
-        return [Send(self._aggregator, self._frame(AuditRequest())), SetTimer(self._tag(), until)]
+        return [Send(whom, self._frame(AuditRequest())), SetTimer(self._tag(), until)]
 
     def _on_answer(self, answer: AuditAnswer) -> list[Action]:
         sealed = self._member.sealed
@@ -123,22 +139,71 @@ class Auditor:
         job = AuditJob(sealed, dict(self._vectors), dict(self._secrets))
         return [CancelTimer(self._tag()), Compute(self._tag(), job)]
 
+    def _on_accusation(self, sender: bytes, accusation: Accusation, now: float) -> list[Action]:
+        """An accuser has what proves it, and is asked rather than an aggregator that will not answer a second time."""
+        place = self._cohort.index(sender)
+        stated = self._stated(accusation.aggregate)
+        if not verify(sender, "retract", stated, accusation.signature) or not summable(
+            sender, accusation.signature
+        ):
+            raise PeerViolation("ACCUSATION: the signature does not hold")
+        self._accusations[sender] = None
+        if accusation.aggregate != self._aggregate:
+            return []  # the sum is not known here yet, or is another one
+        self._signed[place] = accusation.signature
+        return [*self._ask(sender, now), *self._take_back()]
+
     def _judge(self, audited: Audited) -> list[Action]:
-        if self._state is not State.ADDING or self._aggregator is None:
+        if self._state is not State.ADDING:
             return []
         body = self._member.compose_body(audited.sums, audited.ranges)
-        self._over()
         if aggregate_id(body) == self._aggregate:
-            return [Cleared(self._cohort.id, tuple(self._accusers))]
-        me = self._cohort.members[self._member.index]
-        accusation = self._frame(Accusation())
-        told = [Send(peer, accusation) for peer in self._cohort.members if peer != me]
-        return [*told, Forged(self._cohort.id, self._aggregator)]
+            self._over()
+            return [Cleared(self._cohort.id, tuple(self._accusations))]
+        self._state = State.PROVEN
+        signature = self._identity.sign("retract", self._stated(self._aggregate))
+        self._signed[self._member.index] = signature
+        accusation = self._frame(Accusation(self._aggregate, signature))
+        told = [Send(peer, accusation) for peer in self._cohort.members if peer != self._me]
+        forger = self._aggregator or self._cohort.aggregators[0]
+        return [*told, Forged(self._cohort.id, forger), *self._take_back()]
+
+    def _take_back(self) -> list[Action]:
+        """T members have found that the sum is not theirs: it does not count (`gossip.strikes`)."""
+        if self._state is not State.PROVEN or len(self._signed) < self._cohort.threshold or self._taken_back:
+            return []
+        self._taken_back = True
+        half = certify("retract", self._stated(self._aggregate), self._cohort.members, self._signed)
+        signers = pack_members(sorted(self._signed), self._cohort.size)
+        return [TakenBack(retract(self._cohort.swarm.id, self._aggregate, signers, HalfAggregate(*half)))]
+
+    def _show(self, sender: bytes) -> list[Action]:
+        """What proves a forgery, once to each member."""
+        self._cohort.index(sender)
+        if self._state is not State.PROVEN or sender in self._shown:
+            return []
+        self._shown[sender] = None
+        return [
+            Send(sender, self._frame(AuditAnswer(owner, self._vectors[owner], self._secrets[owner])))
+            for owner in self._secrets
+        ]
 
     def _unanswered(self) -> list[Action]:
-        assert self._aggregator is not None
-        self._over()
-        return [CancelTimer(self._tag()), Unanswered(self._cohort.id, self._aggregator)]
+        """By an accuser that shows nothing: it may be that others do."""
+        asked, was_aggregator = self._asked, self._asked == self._aggregator
+        assert asked is not None
+        self._vectors.clear()
+        self._secrets.clear()
+        self._state = State.OVER if was_aggregator else State.IDLE
+        blamed = [Unanswered(self._cohort.id, asked)] if was_aggregator else []
+        return [CancelTimer(self._tag()), *blamed]
+
+    @property
+    def _me(self) -> bytes:
+        return self._cohort.members[self._member.index]
+
+    def _stated(self, aggregate: bytes) -> bytes:
+        return body_statement(self._cohort.swarm.id, self._cohort.id, aggregate)
 
     def _over(self) -> None:
         self._state = State.OVER

@@ -179,6 +179,13 @@ class Block(Word, frozen=True):
     blocked: bool
 
 
+class Strike(Word, frozen=True):
+    """This device's owner takes back what a device has given since a round (`gossip.strikes`). Answered."""
+
+    device: Peer
+    since: int
+
+
 class Kept(Word, frozen=True):
     """The link to this neighbour is needed, however idle it is, for as long as it lasts."""
 
@@ -222,6 +229,7 @@ Event: TypeAlias = (
     | Admit
     | Revoke
     | Block
+    | Strike
     | Kept
     | Woke
     | Readdressed
@@ -337,9 +345,9 @@ class Report(Word, frozen=True):
 
 
 class Answered(Word, frozen=True):
-    """To Admit, Revoke or Block: done, and durable; or why not."""
+    """To Admit, Revoke, Block or Strike: done, and durable; or why not."""
 
-    question: Admit | Revoke | Block
+    question: Admit | Revoke | Block | Strike
     refusal: str = ""
     statements: tuple[bytes, ...] = ()  # the device's chain of certificates, with which an invited one begins
 

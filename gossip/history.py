@@ -15,6 +15,10 @@ own; a league keeps an honest sum out only if it is as many as that sum has cont
 first are folded.) This is a function of the valid set alone. The price: a device whose sum was lost, who took part in
 another one of the same round and whose first sum then appears all the same, costs its second sum its place.
 
+**What is taken back** (`gossip.strikes`) does not count, and frees its contributors for others of the round. It stays valid: what
+comes after it has it among its ancestors, and a basis may come from it. Checkpoints are of the ancestors as if nothing had been taken
+back, so that a cohort agrees on its `state` whatever its members have heard of by then.
+
 **Exponents follow from the parents** (`gossip.compression`): whoever folds checks them, where it holds the parents' bodies, so
 that nobody chooses how loud a sum speaks.
 
@@ -37,6 +41,7 @@ from gossip.compression import exponents_after
 from gossip.errors import MisuseError, PeerViolation
 from gossip.layout import Layout
 from gossip.manifest import Manifest
+from gossip.strikes import NOTHING, Effective
 
 HEADS_MAX = 256  # told to a peer at once
 ORPHANS_MAX = 1024
@@ -111,6 +116,8 @@ class History:
         self._counted: dict[int, int] = {}  # by round, how many count in it
         self._folded: dict[int, tuple[Verified, ...]] = {}  # by round, what counts in it
         self._digest = b""
+        self._out = NOTHING  # what was taken back
+        self._out_digest = b""
 
     # --- what is held -----------------------------------------------------------------------------------------
 
@@ -145,7 +152,7 @@ class History:
     def counting(self, round_: int) -> tuple[Verified, ...]:
         """What the fold takes of a round; MisuseError where a base's bodies are not held."""
         if round_ not in self._folded:
-            self._folded[round_] = self._counting(self.ids(round_))
+            self._folded[round_] = self._counting(self.ids(round_), self._out)
         return self._folded[round_]
 
     def counted(self, round_: int) -> tuple[Verified, ...]:
@@ -205,7 +212,7 @@ class History:
         """8 bytes that differ when two histories do."""
         if not self._digest:
             rounds = b"".join(self.round_digest(place) for place in range(1, self.round + 1))
-            self._digest = digest("history", rounds)[:DIGEST_BYTES]
+            self._digest = digest("history", rounds, self._out_digest)[:DIGEST_BYTES]
         return self._digest
 
     # --- growing ----------------------------------------------------------------------------------------------
@@ -242,6 +249,39 @@ class History:
         changes = tuple(Change(place, before[place], self.counting(place)) for place in sorted(before))
         return Added(tuple(added), changes, tuple(refused))
 
+    def take_back(self, out: Effective, known_by: bytes) -> tuple[Change, ...] | Waiting:
+        """From now on this does not count; `known_by` is the digest of the statements that say so.
+
+        Waiting for bodies, and nothing has changed, if a base hides what is to be taken out of it.
+        """
+        touched = [
+            place
+            for place in range(1, self.round + 1)
+            if any(
+                out.takes_out(known) != self._out.takes_out(known)
+                for known in (self._held.get(identity) for identity in self.ids(place))
+                if known is not None
+            )
+        ]
+        first = min([*out.since.values(), *touched], default=self._base_round + 1)
+        told = sorted({place for each in touched for place in self._refolded(each)})
+        unheld = [identity for place in self._unheld for identity in self._unheld[place] if place >= first]
+        hidden = [
+            identity
+            for each in told
+            for place in self._needed(each)
+            for identity in self._unheld.get(place, ())
+        ]
+        if unheld or hidden:
+            return Waiting(tuple(sorted({*unheld, *hidden})))
+        before = {place: self.counting(place) for place in told}
+        self._out, self._out_digest = out, known_by
+        self._digest = b""
+        for place in touched:
+            self._folded.pop(place, None)
+            self._counted.pop(place, None)
+        return tuple(Change(place, before[place], self.counting(place)) for place in told)
+
     # --- ancestors --------------------------------------------------------------------------------------------
 
     def ancestors(self, parents: Sequence[bytes]) -> tuple[tuple[bytes, ...], ...] | Waiting:
@@ -273,19 +313,28 @@ class History:
         return tuple(tuple(ids) for ids in rounds)
 
     def changes_to(self, rounds: Sequence[Sequence[bytes]]) -> tuple[Change, ...] | Waiting:
-        """What leads from the fold of all that is valid to the fold of these ancestors alone."""
+        """What leads from the fold of all that counts to the fold of these ancestors, as if nothing had been taken back."""
         wanted = {place: tuple(ids) for place, ids in enumerate(rounds, 1)}
-        differing = [place for place in range(1, self.round + 1) if wanted.get(place, ()) != self.ids(place)]
+        differing = [
+            place
+            for place in range(1, self.round + 1)
+            if wanted.get(place, ()) != self.ids(place) or self._has_taken_back(place)
+        ]
         told = sorted({place for differs in differing for place in self._refolded(differs)})
         needed = sorted({place for differs in differing for place in self._needed(differs)})
         unheld = [identity for place in needed for identity in self._unheld.get(place, ())]
         if unheld:
             return Waiting(tuple(sorted(unheld)))
         return tuple(
-            Change(place, self.counting(place), self._counting(wanted.get(place, ()))) for place in told
+            Change(place, self.counting(place), self._counting(wanted.get(place, ()), NOTHING))
+            for place in told
         )
 
     # --- inside -----------------------------------------------------------------------------------------------
+
+    def _has_taken_back(self, round_: int) -> bool:
+        known = (self._held.get(identity) for identity in self.ids(round_))
+        return any(each is not None and self._out.takes_out(each) for each in known)
 
     def _newest_first(self) -> tuple[bytes, ...]:
         return tuple(sorted(self._heads, key=lambda head: (-self._round_of[head], head)))
@@ -376,10 +425,11 @@ class History:
     def _not_buffered(self, ids: Iterable[bytes]) -> tuple[bytes, ...]:
         return tuple(sorted(identity for identity in dict.fromkeys(ids) if identity not in self._orphans))
 
-    def _counting(self, ids: Sequence[bytes]) -> tuple[Verified, ...]:
+    def _counting(self, ids: Sequence[bytes], out: Effective) -> tuple[Verified, ...]:
         if any(identity not in self._held for identity in ids):
             raise MisuseError("what counts in a round is known only when all of its bodies are held")
-        counted = counting([self._held[identity] for identity in ids])
+        held = [self._held[identity] for identity in ids]
+        counted = counting([known for known in held if not out.takes_out(known)])
         return tuple(map(self._with_origin, counted)) if self._on_bases else counted
 
     def _with_origin(self, aggregate: Verified) -> Verified:

@@ -10,6 +10,7 @@
     presence    peer                its presence frame: whom to dial after a restart
     statement   its slot            a certificate or a revocation (`gossip.admission`)
     blocked     peer                nothing: this device's owner wants none of it
+    strike      its key             a statement that takes sums back (`gossip.strikes`)
     checkpoint  (one)               Adopted: what the history began from, where that is not its first round
 
 A debit and the residual that it leaves are one transaction, so at every crash point a delta is either in the residual
@@ -33,6 +34,7 @@ from gossip.handshake import BLOCKED_TABLE
 from gossip.layout import Layout
 from gossip.manifest import Hash
 from gossip.residual import Books, Sent
+from gossip.strikes import TABLE as STRIKES_TABLE
 from gossip.wire import Wire, pack, unpack
 
 RECORD_BYTES = 1 << 31
@@ -58,6 +60,7 @@ class Remembered:
     presences: tuple[bytes, ...]
     statements: tuple[bytes, ...]
     blocked: tuple[bytes, ...]
+    strikes: tuple[bytes, ...] = ()
     adopted: "Adopted | None" = None
 
 
@@ -125,4 +128,5 @@ def remember(read: Read, layout: Layout) -> Remembered:
     votes, base = dict(read("vote")), bases[0] if bases else None
     statements = tuple(raw for _, raw in read(TABLE))
     blocked = tuple(peer for peer, _ in read(BLOCKED_TABLE))
-    return Remembered(books, rosters, votes, tuple(aggregates), presences, statements, blocked, base)
+    strikes = tuple(raw for _, raw in read(STRIKES_TABLE))
+    return Remembered(books, rosters, votes, tuple(aggregates), presences, statements, blocked, strikes, base)

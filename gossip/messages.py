@@ -15,7 +15,7 @@ collections have bounds, and `gossip.wire` refuses everything that is not the on
     secure sum   SHARES DECLINE KEYS_SET MASKED SEAL_PROPOSAL SEAL_VOTE ABORT_VOTE SEAL_CERTIFICATE ABORT_CERTIFICATE
                  UNMASK BODY_PROPOSAL BODY_VOTE REJECT_VOTE REJECT_CERTIFICATE RESULT AUDIT_REQUEST AUDIT_ANSWER
                  ACCUSATION  (COMMITMENT travels inside SHARES and KEYS_SET)
-    history      ANNOUNCE COMPARE HAVE PULL AGGREGATES  CHECKPOINT_REQUEST CHECKPOINT_OFFER CHECKPOINT_PART  (unsigned)
+    history      ANNOUNCE COMPARE HAVE PULL AGGREGATES STRIKES  CHECKPOINT_REQUEST CHECKPOINT_OFFER CHECKPOINT_PART  (unsigned)
     membership   PRESENCE;  GREETING ALIVE  (unsigned)
     admission    CREDENTIAL DENIED HELD_STATEMENTS STATEMENTS  (unsigned: what they carry is)
 """
@@ -32,6 +32,7 @@ from gossip.aggregate import Commitments, MemberName, Scalar
 from gossip.errors import MisuseError, PeerViolation
 from gossip.manifest import COHORT_MAX, DEPTH_MAX, TENSORS_MAX, Hash
 from gossip.remembered import Remembered
+from gossip.strikes import STRIKE_BYTES, TOLD_MAX
 from gossip.wire import Wire, longest, pack, unpack
 
 SHORT_HASH_BYTES = 16  # where only a second preimage could do harm; each place says why
@@ -106,6 +107,7 @@ class Kind(IntEnum):
     AUDIT_REQUEST = 34
     AUDIT_ANSWER = 35
     ACCUSATION = 36
+    STRIKES = 37
 
     __hash__ = int.__hash__  # it is looked up for each message, and Enum's own is written in Python
 
@@ -273,7 +275,13 @@ class AuditAnswer(Wire, frozen=True):
 
 
 class Accusation(Wire, frozen=True):
-    """I have added up what was sealed, and it is not what the aggregator published. See for yourself."""
+    """I have added up what was sealed, and it is not what the aggregator published. See for yourself: ask me, too.
+
+    The signature is of the domain "retract": t of them take the sum back (`gossip.strikes`).
+    """
+
+    aggregate: Hash
+    signature: Signature
 
 
 class Result(Wire, frozen=True):
@@ -398,6 +406,15 @@ class HeldStatements(Wire, frozen=True):
     ids: Annotated[tuple[Short, ...], Meta(max_length=STATEMENTS_MAX)]
 
 
+class Strikes(Wire, frozen=True):
+    """Sums that are taken back (`gossip.strikes`); each statement is signed."""
+
+    statements: Annotated[
+        tuple[Annotated[bytes, Meta(min_length=1, max_length=STRIKE_BYTES)], ...],
+        Meta(min_length=1, max_length=TOLD_MAX),
+    ]
+
+
 class Statements(Wire, frozen=True):
     statements: Annotated[tuple[AdmissionStatement, ...], Meta(max_length=STATEMENTS_TOLD_MAX)]
 
@@ -439,6 +456,7 @@ Body = (
     | Denied
     | HeldStatements
     | Statements
+    | Strikes
 )
 
 BODY_TYPES: dict[Kind, type[Body]] = {
@@ -478,6 +496,7 @@ BODY_TYPES: dict[Kind, type[Body]] = {
     Kind.DENIED: Denied,
     Kind.HELD_STATEMENTS: HeldStatements,
     Kind.STATEMENTS: Statements,
+    Kind.STRIKES: Strikes,
 }
 KIND_OF = {body: kind for kind, body in BODY_TYPES.items()}
 NUMBERS = frozenset(int(kind) for kind in Kind)
@@ -507,6 +526,7 @@ CHANNEL_KINDS = (
         Kind.AGGREGATES,
         Kind.GREETING,
         Kind.ALIVE,
+        Kind.STRIKES,
     }
 )
 

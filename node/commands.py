@@ -106,6 +106,13 @@ AdmitOption = Annotated[
     ),
 ]
 PeerArgument = Annotated[str, Parameter(help="A neighbour's peer id, or how it ends.")]
+StrikeOption = Annotated[
+    int | None,
+    Parameter(
+        help="The round from which on nothing counts that the device has given.",
+        validator=validators.Number(gte=1),
+    ),
+]
 AnyPeerArgument = Annotated[str, Parameter(help="A device's peer id, or how it ends.")]
 YesOption = Annotated[bool, Parameter(alias="-y", help="Do not ask.", negative="")]
 CountOption = Annotated[int, Parameter(help="Round trips.", validator=validators.Number(gte=1, lte=16))]
@@ -463,18 +470,46 @@ def refuse(peer: AnyPeerArgument, /, *, home: HomeOption = None) -> None:
 
 
 @_in_words
-def remove(peer: AnyPeerArgument, /, *, home: HomeOption = None) -> None:
-    """Take another device's admission back, for the whole swarm: for its founder, and for who invited it."""
-    told = _wish(home, "remove", peer)
+def remove(
+    peer: AnyPeerArgument,
+    /,
+    *,
+    strike_since: StrikeOption = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take another device's admission back, for the whole swarm: for its founder, and for who invited it.
+
+    With --strike-since, what it has given from that round on is taken out of everybody's model as well. That is for the
+    founder, or for three of those whom the founder has invited as inviters; in any swarm.
+    """
+    told = _wish(home, "remove", peer, strike_since)
+    if json:
+        _tell(json_text.dumps(told, indent=2))
+        return
+    if strike_since is not None:
+        _say(
+            f"{told['sums_taken_back']} sums to which {told['peer_id']} has given since round {strike_since} do not count any "
+            "more. Every device folds its model again without them as it hears of that; see: gossamer status"
+        )
+        if not told["revoked"]:
+            _say(
+                "Nobody sums with it any more. It may still connect, as this swarm does not admit by certificate"
+            )
+            return
+        _say(f"{told['peer_id']} no longer belongs to the swarm, nor do those that it invited")
+        return
     _say(
         f"{told['peer_id']} no longer belongs to the swarm, nor do those that it invited; each device lets go of it "
         "as it hears of that. What it contributed stays in the model"
     )
 
 
-def _wish(home: Path | None, wish: str, peer: str) -> dict[str, Any]:
+def _wish(home: Path | None, wish: str, peer: str, strike_since: int | None = None) -> dict[str, Any]:
     _check_peer(peer)
-    asked = {"peer": peer, "wish": wish}
+    asked: dict[str, Any] = {"peer": peer, "wish": wish}
+    if strike_since is not None:
+        asked["strike_since"] = strike_since
     told: dict[str, Any] = call(
         open_home(home_path(home, os.environ)), "POST", "/peers", json=asked, timeout_s=WISH_S
     )
@@ -680,6 +715,14 @@ def _status_lines(told: Mapping[str, Any]) -> Iterable[str]:
         f"{len(told['live'])} devices here, {len(told['neighbours'])} neighbours; "
         f"{told['contributions']} contributions, {told['cohorts_aborted']} cohorts aborted"
     )
+    if told["sums_refused"]:
+        yield f"{told['sums_refused']} sums were refused by their members, as they did harm or were not what others are"
+    if told["checkpoints_refuted"]:
+        yield "a checkpoint was false: this device has folded everything again by itself"
+    for struck in told["struck"] or ():
+        yield f"{struck['peer_id']}: what it has given since round {struck['since']} does not count"
+    if told["sums_taken_back"]:
+        yield f"{told['sums_taken_back']} sums were taken back"
     traffic, memory = told["traffic"], told["pss_mb"]
     yield (
         f"{traffic['sent'] / 1e6:.2f} MB sent, {traffic['received'] / 1e6:.2f} MB received; memory of the node "

@@ -36,6 +36,7 @@ from crypto.identity import Identity, peer_id
 from gossip import checkpoint, ledger, public
 from gossip.admission import Crowd, crowd
 from gossip.aggregate import (
+    ROUND_MAX,
     STATE_EVERY,
     Aggregate,
     Verified,
@@ -47,7 +48,7 @@ from gossip.aggregate import (
 )
 from gossip.aggregator import Aggregator
 from gossip.audit import ALARM_ROUNDS, KEPT_MAX
-from gossip.auditor import Auditor, Cleared, Forged, Unanswered, Verdict
+from gossip.auditor import Auditor, Cleared, Forged, TakenBack, Unanswered, Verdict
 from gossip.catching_up import Adopted, CatchUp, Doubt
 from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_unfit_keys, write_roster
 from gossip.compression import Contribution, codec_of
@@ -89,6 +90,7 @@ from gossip.events import (
     Send,
     SendFailed,
     SetTimer,
+    Strike,
     Tag,
     TellGuests,
     TimerFired,
@@ -112,6 +114,7 @@ from gossip.messages import (
     CREDENTIAL_BYTES,
     SHORT_BYTES,
     Aggregates,
+    Alive,
     Announce,
     Decline,
     Kind,
@@ -120,10 +123,12 @@ from gossip.messages import (
     Result,
     Roster,
     admits,
+    channel_frame,
     is_alive,
     open_frame,
     sign_frame,
 )
+from gossip.messages import Strikes as StrikesMessage
 from gossip.rendezvous import Close, Introduce, Rendezvous
 from gossip.residual import Books
 from gossip.secure_sum import (
@@ -143,6 +148,7 @@ from gossip.secure_sum import (
     State,
     Terms,
 )
+from gossip.strikes import STRIKERS, TOLD_MAX, Effective, Strikes, strike
 from gossip.suspicion import Suspicion
 from gossip.sync import Learned, Opener, Plain, Sync, Uncertified
 from gossip.turns import Turns
@@ -156,6 +162,8 @@ EARLY_BYTES = 1 << 16  # no vector: before its roster has come, a member is wait
 COHORTS_MAX = 16  # remembered, the running one among them, to answer members who were away
 VIOLATIONS_MAX = 16  # of one peer, until it is disconnected
 OFFENDERS_MAX = 1024
+STRIKING_MAX = 64
+STRIKES_S = 5.0  # between two times that one neighbour is told all statements
 OFFERS_MAX = 2  # READYs whose secrets are kept
 SHUN_S = (10.0, 1280.0)  # that a disconnected offender is shunned, the first time and at most
 FORGET_S = 3600.0  # after which it begins anew
@@ -282,6 +290,19 @@ class NodeCore:
             self._catch_up,
             self._is_thin,
         )
+        inviting = self._handshake.admission.invites_for_founder if certifies else lambda _: False
+        self._strikes = Strikes(swarm, inviting)
+        self._striking: dict[int, tuple[Strike, bytes]] = {}  # on their way to the disk, STRIKING_MAX
+        self._strikes_asked = 0
+        self._strikes_told: dict[
+            bytes, float
+        ] = {}  # when each neighbour was told of them; no more than these
+        for raw in remembered.strikes:
+            with contextlib.suppress(
+                PeerViolation
+            ):  # of an inviter whose certificate comes again with others
+                self._strikes.add(raw, self._history.get)
+        self._apply_strikes()
         self._suspicion = Suspicion(swarm.id, self._me)
         self._paused = False  # training, until the sum has been looked at
         self._judgement = Judgement()
@@ -455,6 +476,8 @@ class NodeCore:
                 return self._note_rejection(cohort, contributors)
             case Unanswered() | Forged() | Cleared():
                 return self._note_verdict(action)
+            case TakenBack(statement):
+                return self._take_strikes((statement,), self._me, now)
             case Certified(aggregate):
                 return list(self._sync.certified(aggregate, now))
             case Learned():
@@ -481,6 +504,7 @@ class NodeCore:
     def _part(self, down: PeerDown, now: float) -> list[object]:
         self._waiting.pop(down.peer, None)
         self._sync.gone(down.peer)
+        self._strikes_told.pop(down.peer, None)
         lost = self._membership.handle(down, now)
         return [*lost, *self._rendezvous.failed(down.peer, now), *self._lose(down.peer)]
 
@@ -499,6 +523,13 @@ class NodeCore:
                 return [*self._handshake.handle(event, now)]
             case PeerUp(peer) if self._shuns(peer):
                 return [Disconnect(peer, "broke the rules a short while ago")]
+            case Persisted(("strike", int(number))):
+                return self._on_strike_durable(number, now)
+            case PersistFailed(("strike", int(number)), reason):
+                asked, _ = self._striking.pop(number)
+                return [Answered(asked, f"it could not be stored: {reason}")]
+            case Strike():
+                return self._on_strike(event)
             case PeerUp() | Clock() | Admit() | Revoke() | Block():
                 return [*self._handshake.handle(event, now)]
             case PeerDown():
@@ -628,6 +659,8 @@ class NodeCore:
                 return self._on_roster(message, now)
             case Result() as result:
                 return self._on_result(message, result, peer, now)
+            case StrikesMessage(statements):
+                return self._take_strikes(statements, peer, now)
         return self._to_cohort(message.cohort, message, now)
 
     def _on_history(self, message: Message, peer: bytes, now: float) -> list[object]:
@@ -636,6 +669,8 @@ class NodeCore:
             self._sync.has(peer, body.aggregates)
             return []
         told: list[object] = []
+        if isinstance(body, Alive) and body.history != self._history.digest():
+            told += self._tell_strikes(peer, now)  # before the histories are compared
         if isinstance(body, Aggregates) and body.guides:
             # First: with the new round, this device may want to find who leads it.
             told += self._membership.host(body.guides, peer, now)
@@ -775,6 +810,7 @@ class NodeCore:
         said = [open_frame(self._swarm.id, ready) for ready in readies]
         # Whoever knows of later rounds does not sum in an earlier one; it will ask again.
         said = [each for each in said if isinstance(each.body, Ready) and each.body.round <= round_ + 1]
+        said = [each for each in said if each.sender not in self._struck.since]
         if self._swarm.manifest.certifies:
             said = self._without_crowd(said)
         frame = b""
@@ -866,6 +902,8 @@ class NodeCore:
         members = read_members([entry.member for entry in roster.readies], self._swarm.manifest)
         if any(member in self._handshake.blocked for member in members):
             return "a member whom this device blocks"
+        if any(member in self._struck.since for member in members):
+            return "a member whose sums were taken back"
         if not self._swarm.manifest.certifies:
             return ""
         if not all(map(self._membership.belongs, members)):
@@ -1230,6 +1268,15 @@ class NodeCore:
     def _adopt(self, adopted: Adopted, now: float) -> list[object]:
         """Go on from a checkpoint, with all that this device knew besides."""
         before, old = self._stand, self._history
+        if len(self._strikes) and isinstance(
+            adopted.history.take_back(self._strikes.effective(), self._strikes.digest()), Waiting
+        ):
+            self._catch_up.refuse(now)  # what is taken back is hidden in it
+            return [
+                Report(
+                    "checkpoint_refused", {"peer": adopted.giver.hex()[:16], "reason": "of sums taken back"}
+                )
+            ]
         self._history, self._replica = adopted.history, adopted.replica
         self._add(old.held())
         self._model = self._replica.model()
@@ -1245,6 +1292,84 @@ class NodeCore:
             actions.append(Rebase(self._stand - before))
         self._doubt = Doubt(adopted.signed, self._swarm.manifest)
         return [*actions, *self._sync.adopt(self._history, adopted.giver, now), *self._grown(now)]
+
+    # --- what is taken back ----------------------------------------------------------------------------------
+
+    @property
+    def _struck(self) -> Effective:
+        return self._strikes.effective()
+
+    def _on_strike(self, question: Strike) -> list[object]:
+        """Answered when it is durable; at once where it cannot be."""
+        refusal = ""
+        if question.device == self._me:
+            refusal = "a device does not strike itself; to take it out: gossamer leave"
+        elif not self._strikes.may(self._me):
+            refusal = (
+                f"only the founder can take sums back, or {STRIKERS} of the devices that it has itself invited as inviters; "
+                "this device alone can: gossamer peers block"
+            )
+        elif not 1 <= question.since <= ROUND_MAX:
+            refusal = f"rounds are numbered from 1; this swarm is in round {self._history.round}"
+        elif len(self._striking) >= STRIKING_MAX:
+            refusal = "too much is being stored; ask again"
+        if refusal:
+            return [Answered(question, refusal)]
+        self._strikes_asked += 1
+        raw = strike(self._identity, self._swarm.id, question.device, question.since)
+        self._striking[self._strikes_asked] = question, raw
+        return [Persist(("strike", self._strikes_asked), (self._strikes.record(raw),))]
+
+    def _on_strike_durable(self, number: int, now: float) -> list[object]:
+        question, raw = self._striking.pop(number)
+        return [*self._take_strikes((raw,), self._me, now), Answered(question)]
+
+    def _take_strikes(self, statements: Sequence[bytes], source: bytes, now: float) -> list[object]:
+        """Keep what is news, hand it on, and fold without what it takes out."""
+        news = [raw for raw in statements if self._strikes.add(raw, self._history.get)]
+        if not news:
+            return []
+        before = self._stand
+        actions: list[object] = [Persist(None, tuple(self._strikes.record(raw) for raw in news))]
+        told = [
+            Send(peer, channel_frame(StrikesMessage(tuple(news[at : at + TOLD_MAX]))))
+            for peer in self._membership.links()
+            for at in range(0, len(news), TOLD_MAX)
+            if peer != source
+        ]
+        counted = self._count_aggregates()
+        if not self._apply_strikes():
+            actions += self._give_up_checkpoint(now)
+            self._apply_strikes()
+        self._model = self._replica.model()
+        if self._phase is not None:
+            actions.append(Rebase(self._stand - before))
+        out = counted - self._count_aggregates()
+        facts: dict[str, object] = {"statements": len(news), "sums": out, "by": source.hex()[:16]}
+        return [*actions, *told, Report("taken_back", facts), *self._evaluate(self._model, now)]
+
+    def _apply_strikes(self) -> bool:
+        """Fold without what is taken back; False where the checkpoint that this history began from hides it."""
+        changes = self._history.take_back(self._strikes.effective(), self._strikes.digest())
+        if isinstance(changes, Waiting):
+            return False
+        if changes:
+            self._replica.apply(changes, self._history.round)
+            self._model = self._replica.model()
+        return True
+
+    def _count_aggregates(self) -> int:
+        return sum(len(self._history.counted(round_)) for round_ in range(1, self._history.round + 1))
+
+    def _tell_strikes(self, peer: bytes, now: float) -> list[object]:
+        """To a neighbour whose history differs: it may be by them."""
+        last = self._strikes_told.get(peer)
+        if not len(self._strikes) or (last is not None and now - last < STRIKES_S):
+            return []
+        self._strikes_told[peer] = now
+        known = self._strikes.all()
+        parts = [known[at : at + TOLD_MAX] for at in range(0, len(known), TOLD_MAX)]
+        return [Send(peer, channel_frame(StrikesMessage(part))) for part in parts]
 
     def _judge_checkpoint(self, learned: Sequence[Verified], now: float) -> list[object]:
         """Compare what later cohorts signed as state with what this device folds from the checkpoint that it adopted."""
@@ -1265,6 +1390,8 @@ class NodeCore:
         self._history = History(manifest, self._swarm.id)
         self._replica = self._opener.replica(manifest, self._layout, self._initial)
         self._catch_up.refuse(now)
+        self._doubt = None
+        self._apply_strikes()
         self._add(held)
         self._model = self._replica.model()
         self._checkpoints_refuted += 1
@@ -1356,6 +1483,11 @@ class NodeCore:
 
     # --- what a person asks ----------------------------------------------------------------------------------
 
+    @property
+    def certifies(self) -> bool:
+        """Whether certificates say who belongs."""
+        return self._swarm.manifest.certifies
+
     def belongs(self, peer: bytes) -> bool:
         """Whether a device is a member of this swarm."""
         return self._membership.belongs(peer)
@@ -1394,6 +1526,10 @@ class NodeCore:
             "cohorts_aborted": self._aborted,
             "sums_refused": self._suspicion.refused,
             "checkpoints_refuted": self._checkpoints_refuted,
+            "struck": [
+                {"peer_id": peer_id(peer), "since": since} for peer, since in self._struck.since.items()
+            ],
+            "sums_taken_back": len(self._history) - self._count_aggregates() if len(self._strikes) else 0,
             "accuracy": accuracy,
             "accuracy_round": accuracy_round,
             "examples": self._examples,

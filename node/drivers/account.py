@@ -12,7 +12,7 @@ import trio  # noqa: TID251 - the drivers are trio's room
 
 from crypto.identity import Identity, peer_id, public_key_of
 from gossip.errors import PeerViolation
-from gossip.events import Admit, Block, Floats, Revoke
+from gossip.events import Admit, Block, Floats, Revoke, Strike
 from gossip.manifest import Swarm
 from node.config import Config
 from node.core import NodeCore
@@ -37,7 +37,7 @@ GENERATIONS = 1  # that an invited device may admit in turn
 # What a core says of itself, and what is null before there is one.
 CORE_FIELDS = (
     "doing", "waits_for", "round", "rounds", "replica_sha256", "history_digest", "heads", "aggregates", "live",
-    "neighbours", "contributions", "cohorts_aborted", "accuracy", "accuracy_round", "steps", "settled", "warning",
+    "neighbours", "contributions", "cohorts_aborted", "sums_refused", "checkpoints_refuted", "struck", "sums_taken_back", "accuracy", "accuracy_round", "steps", "settled", "warning",
 )  # fmt: skip
 
 
@@ -208,7 +208,7 @@ class Account:
     def withdraw(self, number: int) -> dict[str, object]:
         return self._up().inviting.withdraw(number)
 
-    async def wish(self, wish: Wish, peer: str) -> dict[str, object]:
+    async def wish(self, wish: Wish, peer: str, strike_since: int | None = None) -> dict[str, object]:
         """Of a device, by its peer id or how that ends. Raises NotDone, Unanswered."""
         running = self._up()
         if wish in {"allow", "refuse"}:
@@ -218,11 +218,24 @@ class Account:
             if wish == "refuse":
                 raise Unanswered(NOT_THERE)
         device = self._device(running.core, peer)
+        struck: dict[str, object] = {}
+        if wish == "remove" and strike_since is not None:
+            before = running.core.status(trio.current_time())
+            taken = await running.daemon.ask(Strike(device, strike_since))
+            if taken.refusal:
+                raise NotDone(taken.refusal)
+            after = running.core.status(trio.current_time())
+            sums = int(str(after["sums_taken_back"])) - int(str(before["sums_taken_back"]))
+            struck = {"strike_since": strike_since, "sums_taken_back": sums, "revoked": False}
+            if not running.core.certifies:
+                return {"peer_id": peer_id(device), "wish": wish, "knocked": False, **struck}
         question = Revoke(device) if wish == "remove" else Block(device, blocked=wish == "block")
         answered = await running.daemon.ask(question)
         if answered.refusal:
             raise NotDone(answered.refusal)
-        return {"peer_id": peer_id(device), "wish": wish, "knocked": False}
+        if struck:
+            struck["revoked"] = True
+        return {"peer_id": peer_id(device), "wish": wish, "knocked": False, **struck}
 
     def _device(self, core: NodeCore, peer: str) -> bytes:
         with contextlib.suppress(ValueError):

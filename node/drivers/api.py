@@ -65,7 +65,7 @@ class Node(Protocol):
     async def watch(self, number: int, after: int) -> dict[str, object]: ...
     def answer(self, talk: int, allow: bool) -> dict[str, object]: ...
     def withdraw(self, number: int) -> dict[str, object]: ...
-    async def wish(self, wish: Wish, peer: str) -> dict[str, object]: ...
+    async def wish(self, wish: Wish, peer: str, strike_since: int | None = None) -> dict[str, object]: ...
     @property
     def stop(self) -> Callable[[], None]: ...
 
@@ -109,6 +109,9 @@ class WithdrawRequest(msgspec.Struct, forbid_unknown_fields=True):
 class WishRequest(msgspec.Struct, forbid_unknown_fields=True):
     peer: Annotated[str, Meta(min_length=PEER_CHARACTERS_MIN, max_length=64)]  # a peer id, or how it ends
     wish: Wish
+    strike_since: Annotated[int, Meta(ge=1, le=ROUND_MAX)] | None = (
+        None  # of "remove": its sums since then do not count
+    )
 
 
 async def serve(
@@ -164,7 +167,7 @@ def _app(node: Node, log: BoundLogger) -> Starlette:
 
     async def wish(request: Request) -> Response:
         asked = await _asked(request, WishRequest)
-        return await _within(WISH_S, partial(node.wish, asked.wish, asked.peer))
+        return await _within(WISH_S, partial(node.wish, asked.wish, asked.peer, asked.strike_since))
 
     async def stop() -> None:  # not in a thread, where a plain function would be run
         node.stop()

@@ -44,6 +44,7 @@ from gossip.events import (
     Revoke,
     Send,
     SetTimer,
+    Strike,
     TellGuests,
     TimerFired,
     Train,
@@ -68,7 +69,7 @@ SLEPT_S = 8.0  # more than meant; below the core's shortest patience with a neig
 
 QUIET = {"phase", "send_failed"}  # reports that are only for debugging
 ALARMING = {
-    "masks_off", "violation", "sum_refused", "sum_rejected", "distrusted", "forged", "unanswered", "false_accusation", "checkpoint_refused", "checkpoint_false", "persist_failed", "trainer_failed", "delta_dropped", "denied", "refused", "declined",
+    "masks_off", "violation", "sum_refused", "sum_rejected", "distrusted", "forged", "unanswered", "false_accusation", "taken_back", "checkpoint_refused", "checkpoint_false", "persist_failed", "trainer_failed", "delta_dropped", "denied", "refused", "declined",
 }  # fmt: skip
 BROKEN = {"fault"}  # reports of a bug
 
@@ -120,12 +121,12 @@ class Daemon:
         self._timers = Timers()
         self._said_bytes = 0  # of direct messages, to the transport
         self._questions: dict[
-            Admit | Revoke | Block, list[trio.MemorySendChannel[Answered]]
+            Admit | Revoke | Block | Strike, list[trio.MemorySendChannel[Answered]]
         ] = {}  # of the owner of the control socket
         self._to_persist, self._persists = trio.open_memory_channel[Persist](PERSISTS_WAITING)
         self._to_compute, self._jobs = trio.open_memory_channel[Compute](JOBS_WAITING)
 
-    async def ask(self, question: Admit | Revoke | Block) -> Answered:
+    async def ask(self, question: Admit | Revoke | Block | Strike) -> Answered:
         """What the core makes of a wish of this device's owner; once it is durable, or refused."""
         tell, told = trio.open_memory_channel[Answered](1)
         self._questions.setdefault(question, []).append(tell)

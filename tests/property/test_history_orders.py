@@ -208,7 +208,7 @@ class Story:
         self.refuse_nonsense()
         newcomer = self.newcomer()
         everybody = [*self.sides, newcomer] if newcomer else self.sides
-        x, v, recent, counts = self.folded(self.written)
+        x, v, recent, _counts = self.folded(self.written)
         for side in everybody:
             assert side.history.wanted() == ()
             assert not side.history.missing(self.written)
@@ -224,7 +224,7 @@ class Story:
     def check_states(self) -> None:
         """The state of any ancestors is the fold of these and nothing else, on every side."""
         some = self.dice.shuffled(list(self.written))[:2]
-        x, v, recent, counts = self.folded(self.before(some))
+        x, v, recent, _counts = self.folded(self.before(some))
         for side in self.sides[:2]:
             taken = checkpoint.take(side.history, side.replica, some, self.swarm.swarm)
             assert (taken.x, taken.v) == (x.tobytes(), v.tobytes())

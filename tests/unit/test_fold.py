@@ -203,7 +203,7 @@ def reference(swarm, history):
 
 
 def is_fold_of(replica, swarm, history):
-    x, v, recent, counts = reference(swarm, history)
+    x, v, recent, _counts = reference(swarm, history)
     return np.array_equal(replica.x, x) and np.array_equal(replica.v, v) and replica.state.recent == recent
 
 
@@ -300,7 +300,7 @@ def test_a_state_can_be_asked_for_without_becoming_it(schedule):
     past = history.ancestors([chain[30].id])
     assert past == tuple((each.id,) for each in chain[:31])
     before = replica.x, replica.v
-    x, v, recent, counts = replica.state_after(history.changes_to(past), 31)
+    x, v, recent, _counts = replica.state_after(history.changes_to(past), 31)
     expected = fold_all(swarm.initial, [[each] for each in chain[:31]], swarm.layout, swarm.manifest)
     assert np.array_equal(x, expected[0])
     assert np.array_equal(v, expected[1])

@@ -56,7 +56,7 @@ class Old:
 @SCHEDULES
 def test_a_checkpoint_is_the_fold_of_exactly_the_ancestors(schedule):
     old = Old(schedule)
-    x, v, recent, counts = fold_all(
+    x, v, recent, _counts = fold_all(
         old.swarm.initial, [[each] for each in old.chain[:15]], old.swarm.layout, old.swarm.manifest
     )
     assert old.checkpoint.x == x.tobytes()
