@@ -1,21 +1,24 @@
-"""Whether an aggregator has added up what was sealed: the members' check on the two whom they cannot see at work.
+"""Whether an aggregator has added up what was sealed: how members check its work.
 
-A seal names the hash of every vector, KEYS_SET the hash of every seed, and READYs every public key. So whoever is shown the
-masked vectors and the secrets that were opened can add up again and compare: the sum is exact, and so is its body. It learns what
-the aggregator knew, which is the sum and nothing else (docs/threat-model.md, "both aggregators").
+A seal names the hash of every vector, KEYS_SET the hash of every seed, and a READY its public key.
+So a member that is shown the masked vectors and the opened secrets can add up again and compare.
+The sum is exact, and so is its body. The member learns what the aggregator knew, which is the sum
+and nothing else (docs/threat-model.md, "What an audit shows").
 
-    member                                                      aggregator
-    a sum holds: draws, with AUDITS / n     -- AUDIT_REQUEST ->  has kept the vectors of its last KEPT_MAX sums
-                                            <- AUDITED, n of them --
+    member                                                   aggregator
+    a sum holds: draws, with AUDITS / n   -- AUDIT_REQUEST ->  has kept its last KEPT_MAX sums
+                                          <- AUDIT_ANSWER --  one for each owner
     the same body: the aggregator is honest
-    another one: it forged                  -- ACCUSATION -> all members, each of whom asks for an audit of its own
-    nothing within AUDIT_STEPS              the aggregator is distrusted for a while, as after a refused sum
+    another body: it forged               -- ACCUSATION -> all members, who audit for themselves
+    nothing within AUDIT_STEPS: the aggregator is distrusted for a while, as after a refused sum
 
-Nobody believes an accusation: whoever finds the sum right distrusts the accuser instead. Whoever has found one forgery audits
-ALARMED times as often for a while: forgers come in company. The draw is each member's own, so that a forger cannot know.
+Nobody believes an accusation: a member that finds the sum right distrusts the accuser. A member
+that has found a forgery audits ALARMED times as often for ALARM_ROUNDS rounds, as forgers come in
+company. Each member draws for itself, so a forger cannot know which sums are audited.
 
-**What it gains.** A forger that stays below what members look for (`gossip.secure_sum`), by publishing zeros, say, spoils 1 / AUDITS
-sums on average, then is led by nobody who was in its sum. **What it costs** is AUDITS vectors a vector, in bytes.
+**Gain.** A forger may stay below what members look for (`gossip.harm`), with zeros, say. It spoils
+1 / AUDITS sums on average, and then leads nobody who was in the sum that was found.
+**Cost.** AUDITS of the bytes of all vectors, on average.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,13 +1,15 @@
 """The member's side of an audit (`gossip.audit`), after its sum holds.
 
-state     on                                          does                                  goes to
---------  ------------------------------------------  ------------------------------------  --------
-Idle      the sum holds, and it is drawn              AUDIT_REQUEST                         Asking
-ACCUSATION                                  the same                              Asking
-Asking    AUDIT_ANSWER, the last of all               adds up (a job)                       Adding
-AUDIT_ANSWER that does not fit, or no more  Unanswered                            Over
-Adding    the same body                               Cleared, of whoever accused           Over
-another one                                 ACCUSATION to all, Forged             Over
+    state   on                                 does                             goes to
+    ------  ---------------------------------  -------------------------------  -------
+    Idle    the sum holds, and it is drawn     AUDIT_REQUEST                    Asking
+            ACCUSATION, once the sum holds     the same                         Asking
+    Asking  AUDIT_ANSWER, the last of all      adds up (a job)                  Adding
+            one that does not fit, or no more  Unanswered                       Over
+    Adding  the same body                      Cleared, which names accusers    Over
+            another one                        ACCUSATION to all, Forged        Over
+
+A member that is its cohort's aggregator audits nothing that it has shown itself.
 """
 
 from collections.abc import Callable, Hashable

@@ -1,19 +1,23 @@
-"""What a device thinks of a sum before it signs it, by its own examples and by what sums were like of late.
+"""What a device thinks of a sum before it signs it: by its own examples, and by earlier sums.
 
-**Harm.** A device compares the loss of a few of its examples under the model without the sum and with it. What counts is not the rise
-alone: somebody who stays just below a bound each time would walk the model away by many small steps. So the loss with the sum
-is held against the *lowest* of the last losses that this device has seen:
+**Harm.** A device compares the loss of a few of its own examples under the model without the sum
+and with it. A bound on the rise alone is not enough: a forger that stays just below it each time
+walks the model away by many small steps. So the loss with the sum is held against the *lowest* loss
+of late:
 
-    harm = loss with the sum - min(loss without it, the losses without the sum at the last LOOKS looks)
+    harm = loss with it - min(loss without it, the losses without a sum at the last LOOKS looks)
 
-or, if the loss falls, against the loss without the sum: what mends is not refused for what others have broken. A sum may raise the loss by HARM_MAX above the best of late, and no number of sums may raise it by more than that in LOOKS looks.
-Whoever's loss went up for honest reasons, as others learned what it does not know, refuses for LOOKS looks at most.
+If the sum lowers the loss, it is held against the loss without it: a sum that mends is not refused
+for what others have broken. A sum may raise the loss by HARM_MAX above the best of late, and no
+number of sums may raise it by more than that within LOOKS looks. A device whose loss rose for an
+honest reason, as others learned what it does not know, refuses for LOOKS looks at most.
 
-**Loudness.** What a single member puts into its lanes is bounded by nothing, and most of what a loud one says does no harm to
-others' examples: it is noise. But honest sums are of steady size (`gossip.fold.loudness`), so a sum that is more than LOUD_MAX times as
-large as usual has somebody in it who is not. Should all sums grow for an honest reason, or those before have been made small on
-purpose, a device bears LENIENCE times as much after each such refusal, and comes back from that slowly: a swarm is slowed down and
-not stopped.
+**Loudness.** Nothing bounds what one member puts into its lanes, and most of what a loud one gives
+does no harm to others' examples: it is noise. But honest sums are of steady size
+(`gossip.fold.loudness`). A sum that is more than LOUD_MAX times as large as usual has a loud member
+in it. All sums may grow for an honest reason, and earlier ones may have been made small on purpose.
+So a device bears LENIENCE times as much after each refusal for loudness, and comes back from that
+slowly: a swarm is slowed down and not stopped.
 """
 
 from collections import deque

@@ -6,7 +6,7 @@
     residual    (one)               float32 of shape (parameters,)
     debit       cohort id           Debit: the roster, and what left or may have left for its sum
     vote        cohort id           the hash of the seal that was signed; empty: ABORT was signed
-    body        cohort id           the id of the one body that was signed
+    body        cohort id           the id of the one body that was signed; empty: REJECT was signed
     presence    peer                its presence frame: whom to dial after a restart
     statement   its slot            a certificate or a revocation (`gossip.admission`)
     blocked     peer                nothing: this device's owner wants none of it

@@ -1,37 +1,48 @@
-"""How READY devices become a cohort, without anybody waiting for a straggler and without a coordinator.
+"""How READY devices become a cohort, without a coordinator and without waiting for stragglers.
 
-A device says READY only when it has something to give (*late binding*), and when it is its turn (`gossip.turns`, which also says
-who may lead). A READY goes to the first candidate to lead; when that one fails or stays silent, to the next. A leader gathers READYs
-in a bag, and closes when the bag is full, when everybody who is known to live is in it, or when its waiting time is over with n_min
-or more. With fewer it hands the bag to a live candidate strictly lower in the ranking, so handing on ends; the lowest keeps waiting.
+A device says READY only when it has something to give (*late binding*) and when it is its turn.
+`gossip.turns` decides whose turn it is, and who may lead. A READY goes to the first candidate to
+lead; if that one cannot be reached, the READY goes to the next, and if it stays silent another
+READY does. A leader gathers READYs in a bag. It closes the bag when it is full, when everybody who
+is known to live is in it, or when the gathering time is over and enough are in it
+(`Rendezvous.enough`). With fewer it hands the bag to a live candidate that is strictly lower in the
+ranking, so handing on ends; the lowest one keeps waiting.
 
-In a large swarm others than the candidates, whom this device happens to know, are asked only when none of these can be reached.
+In a large swarm a device first asks the candidates, and others that it knows when it can reach none
+of them.
 
-**Hubs** are devices that say of themselves that they are well connected and there to stay (`gossip.membership`). They rank
-first, and as many of them lead side by side as sums are to come of the round: a READY goes to one that is connected already, so
-that no time goes for a dial, and a hub that leads takes part itself, so that it is the aggregator as well. Everybody knows of
-itself, and ignorance of another's word only ever ranks that other one too late: whoever is handed a bag stands lower in
-the true ranking than who handed it on, so that handing on ends as without hubs. (Who takes another for a hub that is one no more
-may be wrong the other way, until it connects to it: a greeting brings the other's newest word.)
+**Hubs** are devices that say of themselves that they are well connected and there to stay
+(`gossip.membership`). They rank first, and as many of them lead side by side as a round is to have
+sums. A READY goes to a hub that is connected already, so that no dial takes time. A hub that leads
+takes part itself, and so is the aggregator as well. A device that does not know that another one is
+a hub only ranks that one too late. So whoever is handed a bag stands lower in the true ranking than
+the one that handed it on, and handing on ends as without hubs. (A device that takes another for a
+hub that no longer is one may err the other way, until it connects to it: a greeting brings the
+newest word.)
 
-A READY is for one round. When that has come without it, its sender takes it back and says another one, with fresh keys, so that an
-old one is worth nothing to whoever kept it: a leader takes READYs for its next round, and for the one before it only from their own
-senders, who may not have heard yet; none that it has seen in a roster, and none that is above its own round by more than one. Where a
-lottery decides who may say READY, who does not win draws again in the next round. Devices that come all at once know too little of the swarm to draw
-well, so the leaders are a bound as well: together they make no more cohorts in a round than are aimed at, unless so many members of
-one ask again that it must have failed. That too many are ready still shows, as full cohorts are more than the lottery aims at.
+**A READY is for one round.** When that round has come without it, its sender takes it back and says
+another one with fresh keys, so that an old READY is worth nothing to whoever kept it. A leader
+takes READYs for its next round. It takes one for the round before only from its own sender, who may
+not have heard yet. It takes none that it has seen in a roster, and puts none into a roster that is
+above the round by more than one. A device that waits in vain says another READY to the next
+candidate: a roster may have taken the first one, and was lost.
 
-When the history grows, all ranks change at once: whoever waits asks the new first candidate, and a leader that is no longer
-the first forgets its bag.
+**The lottery.** Where a lottery decides who may say READY, whoever is not drawn draws again in the
+next round. Devices that come all at once know too little of the swarm to draw well. So the leaders
+bound the cohorts, too: together they make no more in a round than are aimed at, unless so many
+members of one ask again that it must have failed. Full cohorts are more than the lottery aims at,
+so it still shows when too many are ready.
 
-Of the READYs in its bag a leader draws those of devices that were in refused sums, or left sums, more rarely (`gossip.suspicion`),
-and whoever is distrusted is asked to lead last of all; both are one device's own opinions, and a device whom another leaves out is taken
-by the next.
+When the history grows, all ranks change at once: a device that waits asks the new first candidate,
+and a leader that is no longer the first forgets its bag.
 
-Whoever waits in vain says another READY to the next candidate, as a roster may have taken the first and was lost.
+**Suspicion** (`gossip.suspicion`). A leader draws devices that were in refused sums, or left sums,
+more rarely. Whoever is distrusted is asked last to lead. Both are one device's own opinions, and a
+device that one leader leaves out is taken by the next.
 
-A leader has no power but to leave somebody out: the roster holds the members' own signed READYs, and a member signs one
-roster for each READY. Two leaders who hold the same READY therefore cost a DECLINE at the first step, and nothing else.
+A leader has no power but to leave somebody out: the roster holds the members' own signed READYs,
+and a member joins one roster for each READY. Two leaders who hold the same READY cost a DECLINE at
+the first step, and nothing else.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,13 +1,15 @@
 """One cohort's secure sum, as one of its members runs it.
 
-The protocol is the double masking of Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine
-Learning" (CCS 2017), among n members who met late and have no server. A member's vector travels as
+The protocol is the double masking of Bonawitz et al., "Practical Secure Aggregation for
+Privacy-Preserving Machine Learning" (CCS 2017), among n members who met late and have no server.
+A member's vector travels as
 
     y_i = q_i + PRG(b_i) + sum over j in U1 of +-PRG(s_ij)    (mod 2^b, lane by lane)
 
-The pairwise masks s_ij cancel in the sum; b_i hides a vector whose owner was taken for lost but was only late. Two of
-the members add up (`gossip.aggregator`); they are trusted for availability and for nothing else: fewer than
-t = ceil(3n/4) colluding members, aggregators included, learn nothing but the sum of the others (docs/threat-model.md).
+The pairwise masks s_ij cancel in the sum. b_i hides a vector whose owner was taken for lost but was
+only late. Two of the members add up (`gossip.aggregator`). They are trusted for availability and
+for nothing else: fewer than t = ceil(3n/4) colluding members, aggregators included, learn nothing
+but the sum of the others (docs/threat-model.md).
 
     state         on                                  does                                    goes to
     ------------  ----------------------------------  --------------------------------------  ------------
@@ -29,31 +31,45 @@ t = ceil(3n/4) colluding members, aggregators included, learn nothing but the su
     any           TimerFired "turn", first one lost   says it all to the second
                   TimerFired "end"                    settles what is known                   Over
 
-In a swarm without masks (`cohorts.masks` in its manifest; nobody founds one by accident) everybody is in U1 from the roster
-on, so a member begins at Preparing and its vector is y_i = q_i; and a certified seal is followed by the sum at once, as nothing
-is left to take off. All else is the same, so that the two differ by what hiding costs and by nothing that is learned.
+In a swarm without masks (`cohorts.masks` in its manifest; nobody founds one by accident) everybody
+is in U1 from the roster on. A member begins at Preparing, and its vector is y_i = q_i. A certified
+seal is followed by the sum at once, as there is no mask to take off. All else is the same, so the
+two differ by what hiding costs and by nothing that is learned.
 
-What a member says goes to the first aggregator alone. It is kept, and the same frames (Ed25519 is deterministic) go to the
-second one when its turn has come: when the first's connection broke, or SECOND_AGGREGATOR_STEPS after the roster, the
-keys or the seal, so that the second can take over at every step. ABORT goes to all.
+A member speaks to the first aggregator alone. It keeps what it says, and says the same frames
+(Ed25519 is deterministic) to the second one when that one's turn has come: when the first one's
+connection broke, when this member refuses the first one's sum, or SECOND_AGGREGATOR_STEPS after the
+roster, the keys or the seal. So the second can take over at every step. ABORT and REJECT go to all.
 
-**Look before you sign.** Nobody can see that a sum is honest, but everybody can see what it does. Before a member signs a body it
-compares the loss of a few examples of its own under the model with this sum and without it, and its size with that of other sums of late
-(`gossip.harm`). It signs none that does harm or is too loud, or whose ranges are far from what it has measured itself. A harmful first body may be the aggregator's
-forgery, so the second is asked for its own; if that is the same, or none comes, the sum itself is harmful, by a member, and REJECT is
-the durable alternative to a signature: t of them prove that no sum of this cohort will ever count, and refund everybody, as ABORT
-does before a seal. A bad sum needs t signatures: three quarters of a cohort that are bad or blind. Whoever has signed a body signs
-REJECT as well once half of the cohort has; so that both a sum and a refund come of it takes more than a quarter that lie.
+**Look before you sign.** Nobody can see that a sum is honest, but everybody can see what it does.
+Before a member signs a body it compares the loss of a few of its own examples with this sum and
+without it, and the sum's size with that of earlier ones (`gossip.harm`). It signs no sum that does
+harm or is too loud, and none whose ranges are far from what it has measured itself.
 
-A refusal tells the cohort one bit about the refuser's examples, and a forger chooses the question. Each example's loss counts up to
-`models.training.LOSS_MAX`, a member looks at two bodies of a cohort at most, and only those who were drawn together ask each other.
+A first body that does harm may be the aggregator's forgery, so the member asks the second
+aggregator for its own. If that one is the same, or none comes, a member has spoilt the sum, and
+REJECT is the durable alternative to a signature. t REJECT votes prove that no sum of this cohort
+will ever count. They refund everybody, as ABORT does before a seal. A bad sum needs t signatures:
+three quarters of a cohort that are bad, or blind (their examples show no harm).
+
+Whoever has signed a body signs REJECT as well once half of the cohort has, as no body will have t
+signatures then. So a sum and a refund can both come of one cohort only if a quarter of it lies, or
+more.
+
+A refusal tells the cohort one bit about the refuser's examples, and a forger chooses the question.
+Each example's loss counts up to `models.training.LOSS_MAX`, a member looks at two bodies of a
+cohort at most, and only devices that were drawn together ask each other.
 
 What is never bent (design, section 4; each is an invariant of tests/simulation):
- 1. Of one member only one of its two secrets is opened, and only under a seal that t members signed.
- 2. A vote is SEAL of one content, or ABORT; then one body, or REJECT (both where half has rejected); and durable before it is sent.
- 3. The debit is durable before the first byte of MASKED leaves; only a certificate that the vector is in no sum refunds it.
+ 1. Of one member only one of its two secrets is opened, and only under a seal that t members
+    signed.
+ 2. A vote is SEAL of one content, or ABORT. Then it is one body, or REJECT, or both where half of
+    the cohort has rejected. It is durable before it is sent.
+ 3. The debit is durable before the first byte of MASKED leaves. Only a certificate that the vector
+    is in no sum refunds it.
  5. A sum covers only segments that enough of its contributors trained to hide each of them.
-Rule 4 was about a second phase, and went with it (docs/decisions/0024); the others keep their numbers.
+Rule 4 was about a second phase and went with it (docs/decisions/0024). The others keep their
+numbers.
 """
 
 from collections.abc import Callable, Hashable

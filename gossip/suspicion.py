@@ -1,27 +1,29 @@
-"""Whom this device would rather not sum with, by what came of the sums it was in.
+"""Whom this device would rather not sum with, by what came of the sums that it was in.
 
-Masks hide who spoiled a sum, so no single device can be found guilty by one. But devices are in many sums, each time with others,
-which makes every sum a *group test* (Dorfman, "The detection of defective members of large populations", 1943): a refused sum
-counts against all of its contributors, and one that holds clears all of them. Who spoils every sum that it is in is never
-cleared; the others soon are.
+Masks hide who spoiled a sum, so one sum finds nobody guilty. But a device is in many sums, each
+time with others, and each sum is a *group test* (Dorfman, "The detection of defective members of
+large populations", 1943): a refused sum counts against all of its contributors, and one that holds
+clears all of them. A device that spoils every sum that it is in is never cleared; the others soon
+are.
 
-    what came of a sum                             what is noted
-    ---------------------------------------------  ------------------------------------------------------------
-    REJECT was certified                           its contributors: one more refusal in a row; its first aggregator,
-                                                   as below
-    it holds                                       its contributors: no refusal, no absence
-    it holds, or was refused or lost               members that were not in it: one more absence in a row
-    this member refused what an aggregator showed  that aggregator: it is *distrusted* for 2^k rounds, k the times in a row
-    and signed another one's sum of this cohort    the same, with DISTRUSTED_MAX rounds at once: one of the two lied
-    an audit found a forgery (`gossip.audit`)      that aggregator: it is distrusted for good
+    what came of a sum                 what is noted
+    ---------------------------------  -----------------------------------------------------------
+    REJECT was certified               each contributor: one more refusal in a row;
+                                       the first aggregator: an offence, as three rows below
+    it holds                           each contributor: no refusal, no absence
+    it holds, or was refused           each member that was not in it: one more absence in a row
+    this member refused it             its aggregator: *distrusted* for 2^k rounds, k times in a row
+    ... and signed the other's sum     the same, for DISTRUSTED_MAX rounds: one of the two lied
+    an audit found a forgery           its aggregator: distrusted for good
 
-A leader draws for each device that has r refusals and absences in a row, in each round anew: it takes it with a chance of
-2^-min(r, DOUBLINGS_MAX), else leaves it for a later cohort. Nobody is shut out for ever, and an honest device that was in bad
-company is back after its first sum that holds. Who is distrusted is asked to lead or to add up last of all.
+A leader draws for each device that has r refusals and absences in a row, anew for each cohort. It
+takes the device with a chance of 2^-min(r, DOUBLINGS_MAX), else leaves it for a later cohort. So
+nobody is shut out for ever, and an honest device that was in bad company is back after its first
+sum that holds. A distrusted device is asked last to lead.
 
-These are one device's own opinions. They decide whom it meets, never what it folds, so replicas cannot differ by them. What can
-be gained: bad devices that refuse honest sums, or leave them, can make honest ones look bad to each other, as long as they are
-more than a quarter of the cohorts they are in.
+These are one device's own opinions. They decide whom it meets and never what it folds, so replicas
+cannot differ by them. Bad devices gain this: if they are more than a quarter of a cohort, they can
+refuse honest sums or leave them, and so make honest devices look bad to each other.
 """
 
 from collections.abc import Iterable, Sequence
