@@ -29,6 +29,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from structlog.stdlib import BoundLogger
 
+from gossip.aggregate import ROUND_MAX
 from gossip.errors import GossamerError
 from models.messages import STEPS_MAX
 from node.codes import TTL_S
