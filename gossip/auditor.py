@@ -3,11 +3,14 @@
     state   on                                 does                             goes to
     ------  ---------------------------------  -------------------------------  -------
     Idle    the sum holds, and it is drawn     AUDIT_REQUEST                    Asking
-            ACCUSATION, once the sum holds     the same                         Asking
+            ACCUSATION, once the sum holds     the same, to the accuser         Asking
     Asking  AUDIT_ANSWER, the last of all      adds up (a job)                  Adding
-            one that does not fit, or no more  Unanswered                       Over
+            one that does not fit, or no more  by an accuser: asks the
+                                               aggregator; by it: Unanswered    Over
     Adding  the same body                      Cleared, which names accusers    Over
-            another one                        ACCUSATION to all, Forged        Over
+            another one                        ACCUSATION to all, Forged        Proven
+    Proven  AUDIT_REQUEST                      shows what proves it
+            ACCUSATIONs, t with its own        TakenBack: it does not count
 
 A member that is its cohort's aggregator audits nothing that it has shown itself.
 """
@@ -85,7 +88,7 @@ class Auditor:
         self._aggregate = b""  # the sum that holds
         self._aggregator: bytes | None = None  # who showed it
         self._asked: bytes | None = None
-        self._accusations: dict[bytes, None] = {}  # at most as many as members
+        self._accusations: dict[bytes, Accusation] = {}  # by member
         self._signed: dict[int, bytes] = {}  # by place: that the sum is to be taken back
         self._shown: dict[bytes, None] = {}  # to whom the proof was shown
         self._taken_back = False
@@ -98,8 +101,11 @@ class Auditor:
             return []
         self._aggregate = aggregate
         self._aggregator = self._member.offered_by(aggregate)
-        if self._accusations:
-            return self._ask(next(iter(self._accusations)), now)
+        accusers = [peer for peer, said in self._accusations.items() if said.aggregate == aggregate]
+        for peer in accusers:
+            self._signed[self._cohort.index(peer)] = self._accusations[peer].signature
+        if accusers:
+            return self._ask(accusers[0], now)
         share = AUDITS * (ALARMED if alarmed else 1) / self._cohort.size
         drawn = int.from_bytes(self._entropy(DRAW_BYTES), "big") < share * (1 << 8 * DRAW_BYTES)
         return self._ask(self._aggregator, now) if drawn else []
@@ -107,7 +113,7 @@ class Auditor:
     def handle(self, event: CohortEvent, now: float) -> list[Action]:
         match event:
             case Message(body=AuditAnswer() as answer, sender=sender) if sender == self._asked:
-                return self._on_answer(answer)
+                return self._on_answer(answer, now)
             case Message(body=AuditRequest(), sender=sender):
                 return self._show(sender)
             case Message(body=Accusation() as accusation, sender=sender):
@@ -115,25 +121,26 @@ class Auditor:
             case Computed((_, _, "audit"), Audited() as audited):
                 return self._judge(audited)
             case TimerFired((_, _, "audit")) if self._state is State.ASKING:
-                return self._unanswered()
+                return self._unanswered(now)
         return []
 
     def _ask(self, whom: bytes | None, now: float) -> list[Action]:
-        if self._state is not State.IDLE or whom in {None, self._me} or self._member.sealed is None:
+        nothing = whom in {None, self._me} or self._me == self._aggregator or self._member.sealed is None
+        if nothing or self._state is not State.IDLE:
             return []
         assert whom is not None
         self._state, self._asked = State.ASKING, whom
         until = now + AUDIT_STEPS * self._member.step_s
         return [Send(whom, self._frame(AuditRequest())), SetTimer(self._tag(), until)]
 
-    def _on_answer(self, answer: AuditAnswer) -> list[Action]:
+    def _on_answer(self, answer: AuditAnswer, now: float) -> list[Action]:
         sealed = self._member.sealed
         if self._state is not State.ASKING or sealed is None or answer.owner in self._secrets:
             return []
         try:
             sealed.refuse_unfit(answer.owner, answer.vector, answer.secret)
         except PeerViolation:
-            return self._unanswered()
+            return self._unanswered(now)
         self._vectors[answer.owner], self._secrets[answer.owner] = answer.vector, answer.secret
         if len(self._secrets) < len(sealed.commitments):
             return []
@@ -149,7 +156,7 @@ class Auditor:
             sender, accusation.signature
         ):
             raise PeerViolation("ACCUSATION: the signature does not hold")
-        self._accusations[sender] = None
+        self._accusations[sender] = accusation
         if accusation.aggregate != self._aggregate:
             return []  # the sum is not known here yet, or is another one
         self._signed[place] = accusation.signature
@@ -190,15 +197,17 @@ class Auditor:
             for owner in self._secrets
         ]
 
-    def _unanswered(self) -> list[Action]:
-        """By an accuser that shows nothing: it may be that others do."""
-        asked, was_aggregator = self._asked, self._asked == self._aggregator
+    def _unanswered(self, now: float) -> list[Action]:
+        """An accuser that shows nothing may be a liar, so the aggregator is asked; one that is silent as well is blamed."""
+        asked = self._asked
         assert asked is not None
         self._vectors.clear()
         self._secrets.clear()
-        self._state = State.OVER if was_aggregator else State.IDLE
-        blamed = [Unanswered(self._cohort.id, asked)] if was_aggregator else []
-        return [CancelTimer(self._tag()), *blamed]
+        if asked == self._aggregator:
+            self._state = State.OVER
+            return [CancelTimer(self._tag()), Unanswered(self._cohort.id, asked)]
+        self._state = State.IDLE
+        return [CancelTimer(self._tag()), *self._ask(self._aggregator, now)]
 
     @property
     def _me(self) -> bytes:

@@ -3,9 +3,9 @@
 import pytest
 from msgspec import structs
 
-from gossip.aggregate import aggregate_id
+from gossip.aggregate import Verified, aggregate_id, body_statement
 from gossip.audit import ALARMED, AUDIT_STEPS, AUDITS
-from gossip.auditor import Auditor, Cleared, Forged, Unanswered
+from gossip.auditor import Auditor, Cleared, Forged, TakenBack, Unanswered
 from gossip.auditor import State as AuditState
 from gossip.coding import PLAIN
 from gossip.compression import DENSE, encode_payload
@@ -13,6 +13,7 @@ from gossip.errors import PeerViolation
 from gossip.events import Compute, Computed, Send, TimerFired
 from gossip.messages import Accusation, AuditAnswer, BodyProposal, Kind, Message, open_frame
 from gossip.secure_sum import Certified
+from gossip.strikes import Strikes
 from tests.simulation.harness import STEP_S
 from tests.unit.test_masks_off import bare  # noqa: F401  (a fixture)
 from tests.unit.test_secure_sum_transitions import Table
@@ -33,6 +34,7 @@ class Court:
         self.accused: dict[int, list[Message]] = {}
         self.verdicts: dict[int, list[object]] = {i: [] for i in range(table.cohort.size)}
         self.lost: set[Kind] = set()
+        self.taken_back: dict[int, bytes] = {}
 
     def hold(self, *, members: list[int] | None = None, alarmed: bool = False) -> "Court":
         """The sum holds, as everybody learns; all mail is delivered."""
@@ -53,13 +55,21 @@ class Court:
                     self.take(i, self.auditors[i].handle(Computed(tag, job.run()), self.table.now))
                 case Unanswered() | Forged() | Cleared():
                     self.verdicts[i].append(action)
+                case TakenBack():
+                    self.taken_back[i] = action.statement
         return actions
 
+    def accusation(self, accuser: int, aggregate: bytes | None = None) -> Message:
+        """Signed by this member."""
+        table = self.table
+        named = aggregate or next(iter(table.members[accuser]._offered.values())).id
+        stated = body_statement(table.swarm.id, table.cohort.id, named)
+        return table.message(accuser, Accusation(named, table.people[accuser].sign("retract", stated)))
+
     def hear(self, i: int, message: Message) -> None:
-        if message.kind is Kind.AUDIT_REQUEST:
+        if message.kind is Kind.AUDIT_REQUEST and i in self.table.aggregators:
             self.take(i, self.table.aggregators[i].handle(message, self.table.now))
-        else:
-            self.take(i, self.auditors[i].handle(message, self.table.now))
+        self.take(i, self.auditors[i].handle(message, self.table.now))
 
     def give_up(self, i: int) -> list[object]:
         fired = TimerFired(("sum", self.table.cohort.id, "audit"))
@@ -118,9 +128,10 @@ def test_an_accusation_that_comes_before_the_sum_waits_for_it():
     table = forging(Table(5))
     court = Court(table, draw=NEVER)
     i, j = table.plain[:2]
-    court.hear(i, table.message(j, Accusation()))
+    court.hear(i, court.accusation(j))
     assert court.auditors[i]._state is AuditState.IDLE
     court.hold(members=[i])
+    court.give_up(i)
     assert court.verdicts[i] == [Forged(table.cohort.id, table.cohort.aggregators[0])]
 
 
@@ -128,7 +139,8 @@ def test_nobody_believes_an_accusation_and_who_accuses_falsely_is_named():
     table = Table(5).start().deal()
     court = Court(table, draw=NEVER).hold()
     i, liar = table.plain[:2]
-    court.hear(i, table.message(liar, Accusation()))
+    court.hear(i, court.accusation(liar))
+    court.give_up(i)  # the liar has nothing to show, so the aggregator is asked
     assert court.verdicts[i] == [Cleared(table.cohort.id, (table.cohort.members[liar],))]
 
 
@@ -235,6 +247,27 @@ def test_without_masks_audits_are_the_same_also_of_who_dropped_out(bare):  # noq
 def test_a_stranger_cannot_accuse():
     table = Table(5).start().deal()
     court = Court(table, draw=NEVER).hold()
-    accusation = structs.replace(table.message(0, Accusation()), sender=bytes(32))
+    accusation = structs.replace(court.accusation(0), sender=bytes(32))
     with pytest.raises(PeerViolation, match="not a member of this cohort"):
         court.auditors[table.plain[0]].handle(accusation, 0.0)
+
+
+def test_a_threshold_that_has_found_it_takes_a_forged_sum_back():
+    table = forging(Table(5))
+    court = Court(table, draw=ALWAYS).hold()
+    finders = [i for i in range(5) if i != table.first]
+    assert set(court.taken_back) <= set(finders)
+    assert court.taken_back, "four of five are a threshold"
+    [aggregate] = {action.aggregate for i in table.aggregators for action in table.of(i, Certified)}
+    known = Verified.of(aggregate, table.swarm.manifest)
+    for raw in court.taken_back.values():
+        strikes = Strikes(table.swarm, lambda _: False)
+        assert strikes.add(raw, {known.id: known}.get)
+        assert strikes.effective().takes_out(known)
+
+
+def test_fewer_than_a_threshold_take_nothing_back():
+    table = forging(Table(5))
+    court = Court(table, draw=ALWAYS)
+    court.hold(members=table.plain[:2])
+    assert not court.taken_back
