@@ -96,17 +96,17 @@ def test_it_begins_another_phase_after_one_that_was_abandoned(worker):
 
 
 def test_it_stops_stepping_when_paused_and_goes_on_when_resumed(worker):
-    worker.say(OPEN, messages.Pause(), messages.Begin(1, BASE, 1, 1), messages.Evaluate(1, BASE))
+    worker.say(OPEN, messages.Pause(BASE), messages.Begin(1, BASE, 1, 1), messages.Evaluate(1, BASE))
     worker.hear()
     assert isinstance(worker.hear(), messages.Evaluated), "a paused phase would have become eligible before"
     worker.say(messages.Resume())
     assert worker.hear() == messages.Eligible(1, 1)
 
 
-@pytest.mark.parametrize("doing", [[], [OPEN, ENDLESS], [OPEN, messages.Pause(), ENDLESS]])
+@pytest.mark.parametrize("doing", [[], [OPEN, ENDLESS], [OPEN, messages.Pause(BASE), ENDLESS]])
 def test_it_dies_with_its_daemon_whatever_it_is_doing(worker, doing):
     worker.say(*doing)
-    if ENDLESS in doing and messages.Pause() not in doing:
+    if ENDLESS in doing and messages.Pause(BASE) not in doing:
         worker.hear()
         assert isinstance(worker.hear(), messages.Eligible)
     assert worker.hang_up() == 0
@@ -164,7 +164,7 @@ def test_what_libraries_print_and_read_stays_off_the_pipe(workers, tmp_path):
     ("said", "reason"),
     [
         (frame(messages.Open("digits", "shard=11/10", None, 1, 7)), "DataError: data part 'shard=11/10'"),
-        (frame(messages.Pause()), "PipeError: the first command is Pause, not Open"),
+        (frame(messages.Pause(BASE)), "PipeError: the first command is Pause, not Open"),
         (b"\xff\xff\xff\xff", "PipeError: a frame of 4294967295 bytes"),
     ],
 )

@@ -320,7 +320,10 @@ def test_the_silent_say_nothing_from_their_step_on(monkeypatch):
     assert said[Kind.READY]
     assert said[Kind.SHARES]
     assert not any(said[kind] for kind in said_from("MASKED"))
-    assert said_from("BODY_VOTE") == {Kind.BODY_VOTE, Kind.RESULT}
+    assert said_from("BODY_VOTE") == {
+        *(Kind.BODY_VOTE, Kind.RESULT, Kind.REJECT_VOTE, Kind.REJECT_CERTIFICATE),
+        *(Kind.AUDIT_ANSWER, Kind.ACCUSATION),
+    }
 
 
 def test_who_refuses_all_never_votes_for_a_body(monkeypatch):

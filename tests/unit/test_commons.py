@@ -132,7 +132,7 @@ def test_a_state_at_the_address_of_one_that_is_gone_is_not_taken_for_it():
     for number in range(50):
         state = State(swarm.initial + number, replica.v)
         expected = fold.advance(state, [first], 1, swarm.layout, swarm.manifest)
-        x, v, _ = replica._advance(state, [first], 1)
+        x, v, _, _ = replica._advance(state, [first], 1)
         assert np.array_equal(x, expected[0])
         assert np.array_equal(v, expected[1])
         del state, expected, x, v

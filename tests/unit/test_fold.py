@@ -349,13 +349,17 @@ def test_before_three_rounds_nothing_is_known_that_could_bound():
         assert (moved == 1 << 24) == (count < RECENT_MIN)
 
 
-def test_who_would_raise_the_bound_must_raise_most_of_the_last_rounds():
-    """Doubling takes more than half of what is remembered: five rounds of nine, each of which moves what was allowed."""
-    moved = changes(ONE_TENSOR, rounds_of(ONE_TENSOR, [1] * RECENT + [28] * 12))
+def test_the_bound_doubles_after_three_rounds_that_move_all_that_it_allows():
+    moved = changes(ONE_TENSOR, rounds_of(ONE_TENSOR, [1] * RECENT + [28] * 7))
     unit = (1 << 24) // 28
     times = [round(each / unit) for each in moved[RECENT:]]
-    assert times[: RECENT // 2 + 1] == [2] * (RECENT // 2 + 1)
-    assert max(times) <= 8
+    assert times == [2, 2, 2, 4, 4, 4, 8]
+
+
+def test_tiny_sums_do_not_starve_those_that_follow():
+    """Six rounds of next to nothing, and an honest one is as large as before: the median of nine would be tiny by then."""
+    moved = changes(ONE_TENSOR, rounds_of(ONE_TENSOR, [20] * RECENT + [1] * 6 + [20]))
+    assert moved[-1] == moved[0]
 
 
 def test_an_increment_is_scaled_and_not_cut_so_that_its_direction_stays():
@@ -386,22 +390,22 @@ def test_a_change_of_the_schedules_step_size_is_no_growth():
     assert after == pytest.approx(8 * before, rel=2**-10)
 
 
-@pytest.mark.parametrize(("few", "share"), [(8, 1), (4, 2 / 3)])
-def test_a_round_of_few_counts_in_proportion_below_half_of_what_rounds_have(few, share):
-    """A league of four in a swarm whose rounds have twelve: two thirds of the mean of its four, as 2 * 4 / 12."""
+@pytest.mark.parametrize(("few", "share"), [(8, 1), (4, (2 / 3) ** 2)])
+def test_a_round_of_few_counts_little_below_half_of_what_rounds_have(few, share):
+    """A league of four in a swarm whose rounds have twelve: four ninths of the mean of its four, as (2 * 4 / 12)^2."""
     swarm = setting(tensors=[(4, 0)], n_max=4)
     rounds = rounds_of(swarm, [3] * 4 + [few // 4], sizes=[12] * 4 + [few])
     *before, moved = changes(swarm, rounds)
     assert {each // (1 << 10) for each in before} == {(3 << 24) // (7 * 12) >> 10}
     full = (1 << 24) * (few // 4) // (7 * few)
-    assert moved == pytest.approx(share * full, rel=2**-12)
+    assert moved == pytest.approx(share * full, rel=2**-10)
 
 
 def test_a_league_that_fills_the_history_with_rounds_of_its_own_first_moves_little():
-    """n_min devices after honest rounds of twelve: whatever they sign, each of five rounds moves less than one honest one."""
+    """Four devices after honest rounds of twelve: whatever they sign, thirty rounds do not move twice as much as honest ones."""
     swarm = setting(tensors=[(4, 0)], n_max=4)
-    moved = changes(swarm, rounds_of(swarm, [3] * 9 + [28] * 4, sizes=[12] * 9 + [4] * 4))
-    honest, *league = moved[8:]
+    moved = changes(swarm, rounds_of(swarm, [3] * 32 + [28] * 31, sizes=[12] * 32 + [4] * 31))
+    honest, *league = moved[31:]
     assert max(league) <= GROWTH_MAX * honest
 
 
@@ -524,7 +528,7 @@ def test_what_comes_late_is_foreseen_as_if_it_had_come_in_time(underway):
     history, replica = filled(swarm, chain)
     before = replica.foreseen(256)
     replica.apply(history.add(beside[1]).changes, history.round)
-    x, v, _ = reference(swarm, history)
+    x, v, _, _ = reference(swarm, history)
     assert not np.array_equal(replica.foreseen(256), before)
     assert np.array_equal(replica.foreseen(256), ((x + v) / 2**24).astype(np.float32))
 

@@ -20,7 +20,7 @@ COMMANDS = [
     messages.Abandon(3),
     messages.Evaluate(4, b"model"),
     messages.Alone(5, b"base", 800),
-    messages.Pause(),
+    messages.Pause(bytes(8)),
     messages.Resume(),
     messages.Close(),
 ]

@@ -180,7 +180,7 @@ def test_a_phase_whose_bounds_cross_is_refused(trainer):
 
 def test_pausing_stops_steps_and_not_answers(trainer, opened):
     trainer.handle(BEGIN)
-    assert trainer.handle(messages.Pause()) == []
+    assert trainer.handle(messages.Pause(start(opened))) == []
     assert not trainer.busy
     assert isinstance(trainer.handle(messages.Evaluate(1, start(opened)))[0], messages.Evaluated)
     assert trainer.handle(messages.Rebase(BASE)) == []

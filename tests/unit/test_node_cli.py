@@ -182,7 +182,7 @@ STATUS = {
     "name": "kitchen", "peer_id": PEER, "swarm": {"id": "00", "name": "home"}, "task": "watch", "pid": 1,
     "trainer_pid": 2, "state": "running", "doing": "trains on its own data",
     "waits_for": "1 more device", "round": 3, "rounds": 40, "live": [PEER, PEER], "neighbours": [PEER],
-    "contributions": 2, "cohorts_aborted": 0, "accuracy": 0.5, "accuracy_round": 2, "steps": 60,
+    "contributions": 2, "cohorts_aborted": 0, "sums_refused": 0, "checkpoints_refuted": 0, "struck": [], "sums_taken_back": 0, "accuracy": 0.5, "accuracy_round": 2, "steps": 60,
     "addresses": [JOIN], "traffic": {"sent": 1_000_000, "received": 2_000_000},
     "pss_mb": {"daemon": 90.0, "trainer": None},
 }  # fmt: skip

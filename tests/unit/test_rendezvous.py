@@ -1,5 +1,6 @@
 """READY to roster: who is asked, when a bag closes, and that nobody waits for ever."""
 
+import dataclasses
 import random
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from gossip.events import CancelTimer, Report, Send, SetTimer, TimerFired
 from gossip.manifest import Cohorts
 from gossip.messages import Message, Ready, open_frame, sign_frame
 from gossip.rendezvous import (
+    FEW_SUMS,
     PATIENCE_GATHERS,
     READY_TTL_GATHERS,
     USED_MAX,
@@ -28,6 +30,12 @@ COHORTS = Cohorts(3, 4, int(GATHER_S * 1000), 1000)
 PEOPLE = sorted((Identity(digest("person", bytes([i]))) for i in range(8)), key=lambda who: who.public_key)
 KEYS = [who.public_key for who in PEOPLE]
 ASKED, GATHER = ("rendezvous", "asked"), ("rendezvous", "gather")
+
+
+@pytest.fixture(autouse=True)
+def few_are_enough(monkeypatch):
+    """How many a cohort wants where the swarm has them is tested by itself, below."""
+    monkeypatch.setattr("gossip.rendezvous.ROBUST_MIN", 1)
 
 
 def ready(who: Identity, round_: int = 1, *, seed: int = 0) -> Message:
@@ -548,3 +556,39 @@ def test_who_is_distrusted_is_asked_to_lead_last_and_is_handed_no_bag():
     third = trusting(suspicion, me=by_rank()[2])
     third.hear(ready(PEOPLE[1]))
     assert {a.peer for a in third.fire(GATHER, GATHER_S) if isinstance(a, Send)} == {second}
+
+
+# --- how many are enough --------------------------------------------------------------------------------------
+
+
+def test_where_a_swarm_has_more_few_are_not_enough_for_a_long_time(monkeypatch):
+    """Of four, three sign: one that is bad and two that see nothing."""
+    monkeypatch.setattr("gossip.rendezvous.ROBUST_MIN", 8)
+    cohorts = Cohorts(3, 8, int(GATHER_S * 1000), 1000)
+    node = Node(by_rank()[0], cohorts=cohorts)
+    for waited_s, live, enough in (
+        (0.0, KEYS, 4),
+        (0.0, KEYS[:6], 3),
+        (0.0, KEYS[:3], 3),
+        (0.0, KEYS * 5, 8),
+    ):
+        node.live = live
+        assert node.machine.enough(waited_s) == enough
+    node.live = KEYS
+    assert node.machine.enough(FEW_SUMS * whole_sum_s(cohorts)) == 3
+    assert node.hear(*(ready(who) for who in PEOPLE[:3]))
+    assert not closed(node.fire(GATHER, GATHER_S))
+    [roster] = closed(node.hear(ready(PEOPLE[3]), now=GATHER_S) + node.fire(GATHER, 2 * GATHER_S))
+    assert len(roster) == 4
+
+
+def test_few_are_better_than_none_in_the_end(monkeypatch):
+    monkeypatch.setattr("gossip.rendezvous.ROBUST_MIN", 8)
+    node = Node(by_rank()[0])
+    node.hear(*(ready(who) for who in PEOPLE[:3]))
+    late = FEW_SUMS * whole_sum_s(COHORTS)
+    for who in PEOPLE[:3]:  # they ask again, as READYs are dropped that are old
+        node.machine._bag[who.public_key] = dataclasses.replace(node.machine._bag[who.public_key], at=0.0)
+    monkeypatch.setattr("gossip.rendezvous.READY_TTL_GATHERS", 1000.0)
+    [roster] = closed(node.fire(GATHER, late))
+    assert len(roster) == 3

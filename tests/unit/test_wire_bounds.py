@@ -123,7 +123,7 @@ def test_eight_million_empty_arrays_cost_nothing():
 def test_each_kind_has_a_limit_of_its_own():
     unbounded = {kind.name for kind, most in BODY_LIMITS.items() if most == BODY_BYTES}
     assert unbounded == {"MASKED", "AUDIT_ANSWER", "BODY_PROPOSAL", "AGGREGATES", "CHECKPOINT_OFFER"}
-    assert max(most for most in BODY_LIMITS.values() if most < BODY_BYTES) <= 600_000
+    assert max(most for most in BODY_LIMITS.values() if most < BODY_BYTES) <= 1_400_000
     for kind, most in BODY_LIMITS.items():
         frame = Frame(1, kind, b"", b"", bytes(most + 1), b"")
         with pytest.raises(PeerViolation, match=r"at most|length"):
