@@ -23,6 +23,7 @@ from gossip.cohort import Secrets, open_roster, write_roster
 from gossip.compression import payload_plan
 from gossip.events import Look, Looked, Received, Report, Send
 from gossip.fold import GROWTH_MAX
+from gossip.harm import HARM_MAX
 from gossip.messages import (
     Aggregates,
     BodyProposal,
@@ -33,7 +34,7 @@ from gossip.messages import (
     sign_frame,
 )
 from gossip.pace import BURST
-from gossip.secure_sum import HARM_MAX, MaskJob
+from gossip.secure_sum import MaskJob
 from tests.histories import certificate
 from tests.simulation.harness import Observer, World
 
@@ -47,7 +48,7 @@ class Watched(World):
         match action:
             case Look(tag, before, after):
                 harm = self.harmful(device, after - before)
-                self._tell(device, 0.01, Looked(tag, 2 * HARM_MAX if harm else 0.0))
+                self._tell(device, 0.01, Looked(tag, 1.0, 1.0 + 2 * HARM_MAX * harm))
             case _:
                 super()._do(device, action)
 

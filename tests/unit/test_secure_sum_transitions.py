@@ -22,7 +22,6 @@ from gossip.events import (
     CancelTimer,
     Compute,
     Computed,
-    Looked,
     Persist,
     Persisted,
     PersistFailed,
@@ -32,6 +31,7 @@ from gossip.events import (
     SetTimer,
     TimerFired,
 )
+from gossip.harm import HARM_MAX, LOUD_MAX, Impression
 from gossip.layout import Layout
 from gossip.messages import (
     AbortCertificate,
@@ -62,7 +62,6 @@ from gossip.messages import (
 from gossip.secure_sum import (
     ABORT_STEPS,
     END_STEPS,
-    HARM_MAX,
     KEYS_STEPS,
     REJECT_STEPS,
     SECOND_AGGREGATOR_STEPS,
@@ -71,6 +70,7 @@ from gossip.secure_sum import (
     Contribute,
     Contributed,
     Inspect,
+    Inspected,
     Member,
     Outcome,
     Refused,
@@ -189,7 +189,7 @@ class Table:
                 values = np.linspace(-0.1, 0.1, self.layout.parameters, dtype=np.float32) * (i + 1)
                 self.give(i, Contributed(Contribution(values, 0)))
             case Inspect(body, tag):
-                self.give(i, Looked(tag, self.rise(i, body)))
+                self.give(i, Inspected(tag, seen(self.rise(i, body))))
             case Spend(_, _, tag):
                 self.disk[i]["debit", self.cohort.id] = b""
                 self.give(i, Persisted(tag))
@@ -263,6 +263,11 @@ class Table:
         hashes = tuple(hash_of_vector(member) for member in self.members)
         everybody = pack_members(range(self.cohort.size), self.cohort.size)
         return replace_fields(SealProposal(member.context, everybody, hashes), **changed)
+
+
+def seen(rise: float) -> str:
+    """What a node tells its member of a sum that raises the loss by so many nats."""
+    return Impression(rise, 0.0, LOUD_MAX).reason
 
 
 def hash_of_vector(member: Member) -> bytes:
@@ -1501,7 +1506,7 @@ def test_nothing_is_signed_before_the_device_has_looked():
     (inspect,) = table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
     assert inspect.body.sums
     assert not table.of(i, Persist)[1:]
-    table.give(i, Looked(inspect.tag, HARM_MAX))
+    table.give(i, Inspected(inspect.tag, seen(HARM_MAX)))
     assert table.said(i, Kind.BODY_VOTE), "as much as honest sums may"
 
 
@@ -1688,5 +1693,5 @@ def test_a_look_that_comes_when_all_is_over_changes_nothing():
     table.held = (Inspect,)
     (inspect,) = table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
     table.give(i, table.message(table.first, rejected(table, [0, 1, 2, 3])))
-    assert not table.give(i, Looked(inspect.tag, 0.0))
+    assert not table.give(i, Inspected(inspect.tag, seen(0.0)))
     assert not table.said(i, Kind.BODY_VOTE)
