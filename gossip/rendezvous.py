@@ -290,7 +290,7 @@ class Rendezvous:
         since = min((bagged.at for bagged in self._bag.values()), default=now)
         if now - since >= PATIENCE_GATHERS * self._gather_s:
             return n_min
-        return max(n_min, min(ROBUST_MIN, len(self._live()) // 2))
+        return max(n_min, min(ROBUST_MIN, self._cohorts.n_max, len(self._live()) // 2))
 
     def _drawn_of(self, ranked: list[bytes], now: float) -> list[bytes]:
         """Without most of those who were in bad sums of late; too few, and the least suspected of them after all."""

@@ -72,7 +72,7 @@ TYPES = {kind: inspect.type_info(body) for kind, body in BODY_TYPES.items()}
 BODY_TYPE = inspect.type_info(Body)
 CHECKPOINT_TYPE = inspect.type_info(Checkpoint)
 SAID_BY_AGGREGATORS = {
-    Kind.KEYS_SET, Kind.SEAL_PROPOSAL, Kind.SEAL_CERTIFICATE, Kind.ABORT_CERTIFICATE, Kind.LOOK, Kind.BODY_PROPOSAL, Kind.RESULT
+    Kind.KEYS_SET, Kind.SEAL_PROPOSAL, Kind.SEAL_CERTIFICATE, Kind.ABORT_CERTIFICATE, Kind.REJECT_CERTIFICATE, Kind.BODY_PROPOSAL, Kind.RESULT
 }  # fmt: skip
 FULL_MAX = 80  # items at which a long collection ends here
 

@@ -148,7 +148,7 @@ def test_a_bag_closes_at_once_when_everybody_who_lives_is_in_it():
 
 
 def test_a_straggler_is_waited_for_no_longer_than_the_gathering_time():
-    node = Node(KEYS[0])
+    node = Node(KEYS[0], live=KEYS[:7])
     node.hear(*[ready(who) for who in PEOPLE[:3]])
     assert closed(node.fire(GATHER, GATHER_S)) == [KEYS[:3]]
 
@@ -166,7 +166,7 @@ def test_those_who_came_first_go_first_and_the_rest_is_gathered_on():
 
 
 def test_a_renewed_ready_replaces_the_old_one_and_an_older_one_does_not():
-    node = Node(KEYS[0])
+    node = Node(KEYS[0], live=KEYS[:7])
     old, new = ready(PEOPLE[1], 4, seed=1), ready(PEOPLE[1], 5, seed=2)
     node.hear(new)
     node.hear(old)
@@ -548,3 +548,36 @@ def test_who_is_distrusted_is_asked_to_lead_last_and_is_handed_no_bag():
     third = trusting(suspicion, me=by_rank()[2])
     third.hear(ready(PEOPLE[1]))
     assert {a.peer for a in third.fire(GATHER, GATHER_S) if isinstance(a, Send)} == {second}
+
+
+# --- how many are enough --------------------------------------------------------------------------------------
+
+FORTY = sorted((Identity(digest("crowd", bytes([i]))) for i in range(40)), key=lambda who: who.public_key)
+
+
+def forty(alive: int, cohorts: Cohorts = Cohorts(3, 16, int(GATHER_S * 1000), 1000)) -> Node:
+    keys = [who.public_key for who in FORTY[:alive]]
+    return Node(by_rank(peers=keys)[0], keys, cohorts)
+
+
+@pytest.mark.parametrize(("alive", "enough"), [(5, 3), (7, 3), (8, 4), (12, 6), (16, 8), (40, 8)])
+def test_a_cohort_has_half_of_the_live_up_to_a_bound_if_they_come_in_time(alive, enough):
+    """Of four, three sign: one bad and two blind ones would be enough to have a sum of their own."""
+    for count in range(3, enough + 1):
+        node = forty(alive)
+        node.hear(*[ready(who) for who in FORTY[:count]])
+        assert [len(each) for each in closed(node.fire(GATHER, GATHER_S))] == [enough] * (count == enough)
+
+
+def test_whoever_waits_long_is_in_a_cohort_of_n_min_after_all():
+    """Else devices that say that they live, and never come, would stop a swarm."""
+    node = forty(16)
+    node.hear(*[ready(who) for who in FORTY[:3]])
+    for turn in range(1, int(PATIENCE_GATHERS)):
+        assert closed(node.fire(GATHER, turn * GATHER_S)) == []
+    assert [len(each) for each in closed(node.fire(GATHER, PATIENCE_GATHERS * GATHER_S))] == [3]
+
+
+def test_no_more_are_waited_for_than_a_cohort_may_have():
+    node = forty(40, Cohorts(3, 5, int(GATHER_S * 1000), 1000))
+    assert [len(each) for each in closed(node.hear(*[ready(who) for who in FORTY[:5]]))] == [5]
