@@ -1695,3 +1695,46 @@ def test_a_look_that_comes_when_all_is_over_changes_nothing():
     table.give(i, table.message(table.first, rejected(table, [0, 1, 2, 3])))
     assert not table.give(i, Inspected(inspect.tag, seen(0.0)))
     assert not table.said(i, Kind.BODY_VOTE)
+
+
+# --- whoever signed yields to half --------------------------------------------------------------------------
+
+
+def signed_by_one(n: int = 5) -> tuple[Table, int, list[int]]:
+    """One plain member has signed the first body; nobody else has said anything of it."""
+    table = before_the_sum(n)
+    i = table.plain[0]
+    table.give(i, table.said(table.first, Kind.BODY_PROPOSAL)[0])
+    assert table.said(i, Kind.BODY_VOTE)
+    return table, i, [j for j in range(n) if j != i]
+
+
+def test_a_member_that_signed_joins_half_of_the_cohort_in_rejecting_durably():
+    """Else those who signed would be left without an answer, and their updates lost, when no body can have t signatures."""
+    table, i, others = signed_by_one()
+    for j in others[:2]:
+        table.give(i, table.message(j, RejectVote()))
+    assert not table.said(i, Kind.REJECT_VOTE)
+    table.held = (Persist,)
+    table.give(i, table.message(others[2], RejectVote()))
+    assert not table.said(i, Kind.REJECT_VOTE), "not before it is durable"
+    table.release()
+    assert table.disk[i]["body", table.cohort.id] == b""
+    assert table.said(i, Kind.REJECT_VOTE)
+
+
+def test_more_than_n_minus_t_liars_and_fewer_than_half_have_nobody_refunded_of_a_sum_that_counts():
+    """The attack: two of five say REJECT to one who has signed, and sign the body as well. With its signature and theirs it counts.
+
+    Were more than n - t enough, it would join them, and one more who does would make a certificate of a sum that holds.
+    """
+    table, i, others = signed_by_one()
+    liars = others[:2]
+    assert len(liars) > table.cohort.size - table.cohort.threshold
+    assert 2 * len(liars) < table.cohort.size
+    for j in liars:
+        table.give(i, table.message(j, RejectVote()))
+    assert not table.said(i, Kind.REJECT_VOTE)
+    assert table.disk[i]["body", table.cohort.id] != b""
+    assert ("sum", table.cohort.id, "end") in {tag for of, tag in table.timers if of == i}, "and waits not for ever"
+    assert table.outcome(i) is None
