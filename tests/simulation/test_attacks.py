@@ -95,7 +95,7 @@ def reports(world: World, name: str) -> list[tuple[int, dict]]:
 def test_an_aggregator_that_publishes_what_it_likes_gains_no_signature(forgeries, monkeypatch):
     """Seen: accepted 3 of 3 times."""
     world = Watched(31, 8)
-    world.harmful = lambda device, change: np.abs(change).max() > 0.2
+    world.harmful = lambda device, change: change.min() > 0.02  # no honest sum raises all values
     cohorts = forging(world, world.devices[3], monkeypatch, bytes([21]) * 16)
     world.run(120)
     assert len(set(cohorts)) >= 2
@@ -110,7 +110,7 @@ def test_a_forger_that_nobody_sees_any_harm_in_is_found_by_audits_and_leads_no_m
     world = Watched(32, 8)
     forger = world.devices[3]
     cohorts = forging(world, forger, monkeypatch, bytes(16))
-    for _ in range(25):
+    for _ in range(60):  # a member in eight draws; 21 sums went by here before one did
         world.run(10)
         if reports(world, "forged"):
             break
