@@ -1736,5 +1736,7 @@ def test_more_than_n_minus_t_liars_and_fewer_than_half_have_nobody_refunded_of_a
         table.give(i, table.message(j, RejectVote()))
     assert not table.said(i, Kind.REJECT_VOTE)
     assert table.disk[i]["body", table.cohort.id] != b""
-    assert ("sum", table.cohort.id, "end") in {tag for of, tag in table.timers if of == i}, "and waits not for ever"
+    assert ("sum", table.cohort.id, "end") in {tag for of, tag in table.timers if of == i}, (
+        "and waits not for ever"
+    )
     assert table.outcome(i) is None
