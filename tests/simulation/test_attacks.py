@@ -396,5 +396,6 @@ def test_a_leagues_checkpoint_of_its_own_making_replaces_nobodys_history(monkeyp
     honest = world.devices[:5]
     assert not [i for i, _ in reports(world, "caught_up") if i < 5]
     counted = [device.core._history.counting(1) for device in honest]
-    assert all(counted) and counted == counted[:1] * 5, "the first sums are still there"
+    assert all(counted)
+    assert counted == counted[:1] * 5, "the first sums are still there"
     assert min(int(device.core.status(world.now)["round"]) for device in honest) >= 4, "and it goes on"

@@ -555,7 +555,10 @@ def test_who_is_distrusted_is_asked_to_lead_last_and_is_handed_no_bag():
 FORTY = sorted((Identity(digest("crowd", bytes([i]))) for i in range(40)), key=lambda who: who.public_key)
 
 
-def forty(alive: int, cohorts: Cohorts = Cohorts(3, 16, int(GATHER_S * 1000), 1000)) -> Node:
+SPACIOUS = Cohorts(3, 16, int(GATHER_S * 1000), 1000)
+
+
+def forty(alive: int, cohorts: Cohorts = SPACIOUS) -> Node:
     keys = [who.public_key for who in FORTY[:alive]]
     return Node(by_rank(peers=keys)[0], keys, cohorts)
 
