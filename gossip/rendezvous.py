@@ -302,7 +302,7 @@ class Rendezvous:
         n_min = self._cohorts.n_min
         if waited_s >= FEW_SUMS * whole_sum_s(self._cohorts):
             return n_min
-        return max(n_min, min(ROBUST_MIN, len(self._live()) // 2))
+        return max(n_min, min(ROBUST_MIN, self._cohorts.n_max, len(self._live()) // 2))
 
     def _enough(self, now: float) -> int:
         return self.enough(now - min((bagged.at for bagged in self._bag.values()), default=now))

@@ -72,7 +72,7 @@ TYPES = {kind: inspect.type_info(body) for kind, body in BODY_TYPES.items()}
 BODY_TYPE = inspect.type_info(Body)
 CHECKPOINT_TYPE = inspect.type_info(Checkpoint)
 SAID_BY_AGGREGATORS = {
-    Kind.KEYS_SET, Kind.SEAL_PROPOSAL, Kind.SEAL_CERTIFICATE, Kind.ABORT_CERTIFICATE, Kind.BODY_PROPOSAL, Kind.RESULT
+    Kind.KEYS_SET, Kind.SEAL_PROPOSAL, Kind.SEAL_CERTIFICATE, Kind.ABORT_CERTIFICATE, Kind.REJECT_CERTIFICATE, Kind.BODY_PROPOSAL, Kind.RESULT
 }  # fmt: skip
 FULL_MAX = 80  # items at which a long collection ends here
 
@@ -93,8 +93,8 @@ class Hostile:
     def altered(self, kind: Kind, speaker: Identity, data: bytes) -> bytes:
         """What a member says at the right moment, but with some of it changed, and signed by itself again."""
         plain = msgpack.unpackb(data)
-        body = self._packed(self.mutated(msgpack.unpackb(plain[5]), TYPES[kind]))
-        return self._framed(kind, speaker, plain[2], plain[3], body)
+        body = self._packed(self.mutated(msgpack.unpackb(plain[4]), TYPES[kind]))
+        return self._framed(kind, speaker, plain[2], body)
 
     # --- one message -----------------------------------------------------------------------------------------
 
@@ -125,19 +125,18 @@ class Hostile:
         if self.one_in(25):
             return self._broken(self.pick(list(self.arena._old_frames[-100:]) or [b"\x97\x01"]))
         body = self.body(kind)
-        phase = self.choices.below(2) if self.one_in(3) and kind in COHORT_KINDS else 0
         if self.one_in(30):
             speaker = STRANGER
-        return self._framed(kind, speaker, cohort, phase, body)
+        return self._framed(kind, speaker, cohort, body)
 
-    def _framed(self, kind: Kind, speaker: Identity, cohort: bytes, phase: int, body: bytes) -> bytes:
+    def _framed(self, kind: Kind, speaker: Identity, cohort: bytes, body: bytes) -> bytes:
         if kind in CHANNEL_KINDS:
-            frame = [1, int(kind), cohort, phase, b"", body, b""]
+            frame = [1, int(kind), cohort, b"", body, b""]
         else:
-            domain, said = statement(self.arena.swarm.id, kind, cohort, phase, body)
-            frame = [1, int(kind), cohort, phase, speaker.public_key, body, speaker.sign(domain, said)]
+            domain, said = statement(self.arena.swarm.id, kind, cohort, body)
+            frame = [1, int(kind), cohort, speaker.public_key, body, speaker.sign(domain, said)]
         if self.one_in(40):
-            frame[self.choices.below(7)] = self.pick(STRANGERS)
+            frame[self.choices.below(6)] = self.pick(STRANGERS)
         packed = msgpack.packb(frame)
         return self._broken(packed) if self.one_in(40) else packed
 
@@ -151,7 +150,7 @@ class Hostile:
         said = self.arena.said(kind)
         if said and not self.one_in(4):
             own = [frame for frame in said if frame[2] in self.arena.victim.core._cohorts]
-            encoded = self.pick(own or said)[5]
+            encoded = self.pick(own or said)[4]
             plain = self.mutated(msgpack.unpackb(encoded), TYPES[kind]) if not self.one_in(10) else None
             body = encoded if plain is None else self._packed(plain)
         else:
@@ -321,11 +320,11 @@ class Hostile:
 
     def _announced(self) -> bytes:
         presence = self._presence()
-        return msgpack.unpackb(presence)[5]
+        return msgpack.unpackb(presence)[4]
 
     def _ready(self) -> bytes:
         said = self.arena.said(Kind.READY)
-        plain = msgpack.unpackb(self.pick(said)[5])
+        plain = msgpack.unpackb(self.pick(said)[4])
         return msgpack.packb(self.mutated(plain, TYPES[Kind.READY]))
 
     def _roster(self) -> bytes:

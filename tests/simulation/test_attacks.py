@@ -1,5 +1,7 @@
 """One bad device, or a few in league, in a whole world: what each gained before, and no longer does (docs/threat-model.md)."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,7 @@ from gossip.cohort import Secrets, open_roster, write_roster
 from gossip.compression import payload_plan
 from gossip.events import Look, Looked, Received, Report, Send
 from gossip.fold import GROWTH_MAX
+from gossip.harm import HARM_MAX
 from gossip.messages import (
     Aggregates,
     BodyProposal,
@@ -33,7 +36,10 @@ from gossip.messages import (
     sign_frame,
 )
 from gossip.pace import BURST
-from gossip.secure_sum import HARM_MAX, MaskJob
+from gossip.secure_sum import MaskJob
+from scenarios.adversary.casting import cast_of
+from scenarios.adversary.leagues import LeagueCheckpoint
+from scenarios.adversary.wanted import AdversaryTable
 from tests.histories import certificate
 from tests.simulation.harness import Observer, World
 
@@ -47,7 +53,7 @@ class Watched(World):
         match action:
             case Look(tag, before, after):
                 harm = self.harmful(device, after - before)
-                self._tell(device, 0.01, Looked(tag, 2 * HARM_MAX if harm else 0.0))
+                self._tell(device, 0.01, Looked(tag, 1.0, 1.0 + 2 * HARM_MAX * harm))
             case _:
                 super()._do(device, action)
 
@@ -94,7 +100,7 @@ def reports(world: World, name: str) -> list[tuple[int, dict]]:
 def test_an_aggregator_that_publishes_what_it_likes_gains_no_signature(forgeries, monkeypatch):
     """Seen: accepted 3 of 3 times."""
     world = Watched(31, 8)
-    world.harmful = lambda device, change: np.abs(change).max() > 0.2
+    world.harmful = lambda device, change: change.min() > 0.02  # no honest sum raises all values
     cohorts = forging(world, world.devices[3], monkeypatch, bytes([21]) * 16)
     world.run(120)
     assert len(set(cohorts)) >= 2
@@ -109,7 +115,7 @@ def test_a_forger_that_nobody_sees_any_harm_in_is_found_by_audits_and_leads_no_m
     world = Watched(32, 8)
     forger = world.devices[3]
     cohorts = forging(world, forger, monkeypatch, bytes(16))
-    for _ in range(25):
+    for _ in range(60):  # a member in eight draws; 21 sums went by here before one did
         world.run(10)
         if reports(world, "forged"):
             break
@@ -358,3 +364,38 @@ def test_readies_of_which_no_segment_could_travel_make_no_roster_and_raise_nothi
         ready = Ready(1, (), 1 + place % 2, secrets.channel.public, secrets.mask.public)
         readies.append(sign_frame(device.identity, world.swarm.id, ready))
     assert world.devices[0].core._form(in_order(world, readies)) == []
+
+
+# --- item 4 ---------------------------------------------------------------------------------------------------
+
+
+def league_world(seed: int, count: int, league_size: int = 3) -> World:
+    """The last so many offer a checkpoint of their own, 64 rounds ahead of the true ones."""
+    table = AdversaryTable("league-checkpoint", count=league_size)
+    clean = World(seed, count)
+    identities = [device.identity for device in clean.devices]
+    make = cast_of(identities, [None] * (count - league_size) + [table] * league_size, seed)
+    bad = {index: partial(make, index) for index in range(count - league_size, count)}
+    return World(seed, count, hostile=bad)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="open: honest ids as far as they go, and another x, are adopted at once"
+)
+def test_a_leagues_checkpoint_of_its_own_making_replaces_nobodys_history(monkeypatch):
+    """Seen: 27 of 27 had the league's numbers within 40 s. The world holds each replica against the fold of its history.
+
+    Nobody has a history in the first seconds, so the league begins when all have one: a newcomer has nothing to keep.
+    """
+    early = LeagueCheckpoint.wake
+    monkeypatch.setattr(LeagueCheckpoint, "wake", lambda self, now: early(self, now) if now > 25 else ())
+    world = league_world(41, 8)
+    world.run(25)
+    assert min(world.rounds()[:5]) >= 2
+    world.run(90)
+    honest = world.devices[:5]
+    assert not [i for i, _ in reports(world, "caught_up") if i < 5]
+    counted = [device.core._history.counting(1) for device in honest]
+    assert all(counted)
+    assert counted == counted[:1] * 5, "the first sums are still there"
+    assert min(int(device.core.status(world.now)["round"]) for device in honest) >= 4, "and it goes on"
