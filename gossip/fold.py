@@ -136,21 +136,20 @@ def bounded(
 
     change: int64[parameters], |change| <= 2^30; contributors: of all that counts in the round; size: E of its step.
     """
-    usual = usual_contributors(counts)
-    if 2 * contributors < usual:
-        change = change * ((4 * contributors**2 << _SCALE_BITS) // usual**2) >> _SCALE_BITS
     starts = np.concatenate(([0], layout.tensor_ends[:-1]))
     sizes = [total * 256 // size for total in np.add.reduceat(np.abs(change), starts).tolist()]
-    factors = np.full(len(sizes), 1 << _SCALE_BITS, np.int64)
+    # A round of few last: it is less than a whole one of what the last rounds bear out, and never what the next ones go by.
+    usual = usual_contributors(counts)
+    whole = 1 << _SCALE_BITS
+    share = (4 * contributors**2 << _SCALE_BITS) // usual**2 if 2 * contributors < usual else whole
+    factors = np.full(len(sizes), share, np.int64)
     for tensor, now in enumerate(sizes):
         before = [each.sizes[tensor] for each in recent if each.sizes[tensor]]
-        if len(before) < RECENT_MIN:
-            continue
-        most = GROWTH_MAX * sorted(before)[-RECENT_MIN]
+        most = GROWTH_MAX * sorted(before)[-RECENT_MIN] if len(before) >= RECENT_MIN else now
         if now > most:
-            factors[tensor] = (most << _SCALE_BITS) // now
-            sizes[tensor] = most
-    if (factors < 1 << _SCALE_BITS).any():
+            factors[tensor] = (most * share) // now
+        sizes[tensor] = min(now, most) * share >> _SCALE_BITS
+    if (factors < whole).any():
         change = change * np.repeat(factors, layout.tensor_ends - starts) >> _SCALE_BITS
     return change, Recent(contributors, tuple(sizes))
 

@@ -133,7 +133,7 @@ def test_who_misses_little_pulls_it(row):
 def test_where_anybody_can_sign_two_neighbours_must_offer_the_same(row):
     giver, taker, elder = Node(row), Node(), Node(row[:-STATE_EVERY])
     for name, who in ((ADA, giver), (BOB, elder)):
-        (question,) = taker.consider(name, who.history.round)
+        (question,) = taker.consider(name, ROUNDS)
         (offer,) = who.hear(ME, question)
         assert taker.hear(name, offer) == []
     (question,) = taker.consider(CHIDI, ROUNDS)

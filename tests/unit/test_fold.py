@@ -210,8 +210,8 @@ def is_fold_of(replica, swarm, history):
 @pytest.mark.parametrize(
     ("schedule", "golden"),
     [
-        (WITHOUT_MOMENTUM, "703e1b04d9c20f149d9c6fb8d938b048599e978d5d2c0636ce92d9ad31e21999"),
-        (WITH_MOMENTUM, "b63f06303d0c2a985af8a101cbcba624cda7b07c51f5c4682962fe9fabd884ff"),
+        (WITHOUT_MOMENTUM, "19d02dc6895c9b9fbf2bbce675c3161cf0ef34feb5869d4020b19e3f78fa0d4e"),
+        (WITH_MOMENTUM, "b3ee97204098a5962569d9ebf649498161e8e99c09a950e0cacbb2c3f8331704"),
     ],
     ids=["plain", "momentum"],
 )

@@ -409,7 +409,7 @@ def test_the_fold_is_what_it_was():
     assert hashlib.sha256(x.tobytes() + v.tobytes()).hexdigest() == GOLDEN
 
 
-GOLDEN = "93e12fa954f1068c79f098ba72ac24a328e7d6a6ff4beadb707cdc4b8bda3467"
+GOLDEN = "1c38b8f2b79e64907a8c44ff30a6c3ee2fa032046abc3d627f77665dafd2ce0d"
 
 
 # --- a cohort -------------------------------------------------------------------------------------------------------
