@@ -20,12 +20,14 @@ So a device bears LENIENCE times as much after each refusal for loudness, and co
 slowly: a swarm is slowed down and not stopped.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
 LOOKS = 16
 HARM_MAX = 0.1  # nats: of honest sums it refused none (iid) and 1.3 % (Dirichlet .3)
 LOUD_MAX = 1.5
+CHANCE = 3.0  # standard deviations of a size, about 1 / sqrt(parameters), that are no reason
 LENIENCE = 1.5
 RECOVERY = 0.9
 
@@ -49,9 +51,11 @@ class Impression:
 
 
 class Judgement:
-    def __init__(self) -> None:
+    def __init__(self, parameters: int = 1 << 20) -> None:
+        """`parameters`: of the model. Sizes of small ones vary by chance."""
         self._losses: deque[float] = deque(maxlen=LOOKS)
-        self._bearable = LOUD_MAX
+        self._least = LOUD_MAX * (1 + CHANCE / math.sqrt(parameters))
+        self._bearable = self._least
 
     def of(self, before: float, after: float, loudness: float) -> Impression:
         """`before` and `after` are mean losses in nats."""
@@ -61,5 +65,5 @@ class Judgement:
         if loudness > self._bearable:
             self._bearable *= LENIENCE
         else:
-            self._bearable = max(LOUD_MAX, self._bearable * RECOVERY)
+            self._bearable = max(self._least, self._bearable * RECOVERY)
         return made

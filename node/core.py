@@ -305,7 +305,7 @@ class NodeCore:
         self._apply_strikes()
         self._suspicion = Suspicion(swarm.id, self._me)
         self._paused = False  # training, until the sum has been looked at
-        self._judgement = Judgement()
+        self._judgement = Judgement(self._layout.parameters)
         self._loudness: tuple[Tag, float] = ((), 0.0)  # of the sum that is being looked at
         self._alarmed_until = 0  # round: someone has forged, so audits are many
         self._rendezvous = Rendezvous(

@@ -100,4 +100,4 @@ def test_an_old_presence_is_no_sign_of_life(world):
 
 
 def test_every_kind_of_message_is_covered():
-    assert len(BODY_TYPES) == 36
+    assert len(BODY_TYPES) == 37
