@@ -189,7 +189,7 @@ def test_a_league_that_writes_rounds_is_held_to_the_pace_of_a_swarm(forgeries):
     world = Watched(34, 9)
     world.run(60, until=lambda: min(world.rounds()) >= 4)
     victim, league = world.devices[0], league_of(world)
-    assert world.run(30, until=lambda: victim.core._sync._pace._tokens is not None), "it has once caught up"
+    assert world.run(30, until=lambda: victim.core._sync._pace._buckets is not None), "it has once caught up"
     before, usual = victim.core._history.round, victim.core._replica.state.recent
     row = [victim.core._history.get(victim.core._history.heads()[0])]
     for number in range(1, 300):
