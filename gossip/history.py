@@ -263,9 +263,14 @@ class History:
                 if known is not None
             )
         ]
-        first = min([*out.since.values(), *touched], default=self._base_round + 1)
+        first = min(out.since.values(), default=self._base_round + 1)
         told = sorted({place for each in touched for place in self._refolded(each)})
-        unheld = [identity for place in self._unheld for identity in self._unheld[place] if place >= first]
+        unheld = [
+            identity
+            for place, ids in self._unheld.items()
+            for identity in ids
+            if place >= first or identity in out.retracted
+        ]
         hidden = [
             identity
             for each in told
@@ -281,6 +286,10 @@ class History:
             self._folded.pop(place, None)
             self._counted.pop(place, None)
         return tuple(Change(place, before[place], self.counting(place)) for place in told)
+
+    def taken_back(self) -> tuple[Verified, ...]:
+        """Those that are held and do not count for what `take_back` was told, by round."""
+        return () if self._out == NOTHING else tuple(filter(self._out.takes_out, self.held()))
 
     # --- ancestors --------------------------------------------------------------------------------------------
 

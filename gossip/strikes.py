@@ -9,21 +9,25 @@ Masks hide who has spoiled a sum, so a poison may be found long after it was fol
     retraction   this aggregate does not count                                  t of its own cohort's n members, who have audited
                                                                                 it (`gossip.audit`)
 
-**All replicas agree again.** What is known is a grow-only set; of one signer's strikes at one device the earliest round counts, so that
-nothing is ever taken back twice or given back. What counts in a round (`gossip.history`) is a function of the aggregates and of this
-set, and the fold is a function of what counts: devices that know the same have the same bits. The history's digest tells neighbours
-that they do not.
+**All replicas agree again.** Of one signer's strikes at one device the earliest round is kept. What counts in a round
+(`gossip.history`) is a function of the aggregates and of this set, and the fold is a function of what counts: devices that know
+the same have the same bits. The history's digest tells neighbours that they do not.
 
 **Who may.** The founder made the swarm. Its own invitees each cost it an invitation, so that no line of invitations
 (`gossip.admission`) has STRIKERS of them by itself; and being one is for ever, so the set of those who may only grows. A cohort's own
 members have signed the sum; who takes it back are as many as it takes to make one.
 
-**What it costs to be struck.** Everything that the device gave since then, and what others gave to the same sums. Their updates are
-lost, as in a sum that nobody knows of; the round before is the earliest that anybody is asked to give up. A struck device's sums
-are the basis of others still (codec lowrank): a basis says in which directions others looked, and not how far they went.
+**Nobody fills the set.** Of each signer's strikes the first ones by device are kept, FOUNDERS_MAX or STRIKES_OF_ONE, whatever came
+first: what is left is the same in any order, and no inviter takes the founder's place. A signer that says more pushes out strikes of
+its own alone. (No honest device does: its owner is told instead.) Strikes that change nothing yet are not handed on at once, so
+nobody floods the swarm with them.
+
+**What it costs to be struck.** Everything that the device gave since then, and what others gave to the same sums: their updates are
+lost, as in a sum that nobody knows of. Nobody sums with a struck device again. Its sums are the basis of others still (codec
+lowrank): a basis says in which directions others looked, and not how far they went. See docs/decisions/0026.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
@@ -45,13 +49,13 @@ from gossip.aggregate import (
     unpack_members,
 )
 from gossip.errors import PeerViolation
-from gossip.events import Put
+from gossip.events import Drop, Put, Record
 from gossip.manifest import Hash, PeerKey, Swarm
 from gossip.wire import Wire, pack, unpack
 
 STRIKERS = 3
-DEVICES_MAX = 1024  # struck
-SIGNERS_MAX = 64  # of strikes at one device
+FOUNDERS_MAX = 1024  # devices that the founder strikes
+STRIKES_OF_ONE = 64  # the same, of an inviter
 RETRACTIONS_MAX = 4096
 STRIKE_BYTES = 5120  # of a statement
 TOLD_MAX = 256  # at once
@@ -129,81 +133,118 @@ class Strikes:
     def __init__(self, swarm: Swarm, may_strike: Callable[[bytes], bool]) -> None:
         self._swarm = swarm
         self._may_strike = may_strike
-        self._strikes: dict[bytes, dict[bytes, Strike]] = {}  # by device and signer
-        self._retracted: dict[bytes, None] = {}
+        self._strikes: dict[bytes, dict[bytes, Strike]] = {}  # by signer and device
+        self._retracted: dict[bytes, None] = {}  # RETRACTIONS_MAX
         self._raw: dict[bytes, bytes] = {}  # by key
+        self._effective = NOTHING
+        self._digest = b""
 
     def __len__(self) -> int:
         return len(self._raw)
 
     # --- taking in --------------------------------------------------------------------------------------------
 
-    def add(self, raw: bytes, find: Callable[[bytes], Verified | None]) -> bool:
-        """Whether it was news. `find` gives an aggregate that is held; of one that is not, nothing is taken back yet.
+    def add(self, raw: bytes, find: Callable[[bytes], Verified | None]) -> tuple[Record, ...]:
+        """What makes it durable; nothing, if it was no news.
 
-        PeerViolation for what is no statement, or signed by nobody who may.
+        `find` gives an aggregate that is held; of one that is not, nothing is taken back yet. Nor is anything of a signer who may
+        not where certificates admit: its own may be on its way. PeerViolation for what is no statement, or forged.
         """
         said = read(raw, self._swarm.id)
-        if isinstance(said, Strike):
-            return self._strike(said, raw)
+        records = self._strike(said, raw) if isinstance(said, Strike) else self._retract(said, raw, find)
+        if records:
+            self._effective, self._digest = self._told_to_count(), self._digested()
+        return records
+
+    def _retract(
+        self, said: Retraction, raw: bytes, find: Callable[[bytes], Verified | None]
+    ) -> tuple[Record, ...]:
         known = find(said.aggregate)
         if known is None or said.aggregate in self._retracted or len(self._retracted) >= RETRACTIONS_MAX:
-            return False
+            return ()
         refuse_unsigned(said, known, self._swarm)
         self._retracted[said.aggregate] = None
         self._raw[said.key] = raw
-        return True
+        return (Put(TABLE, said.key, raw),)
 
-    def _strike(self, said: Strike, raw: bytes) -> bool:
+    def _strike(self, said: Strike, raw: bytes) -> tuple[Record, ...]:
         if not self.may(said.by):
+            if self._swarm.manifest.certifies:
+                return ()
             raise PeerViolation("strike: by somebody who may not")
-        signers = self._strikes.get(said.device, {})
-        before = signers.get(said.by)
+        own = self._strikes.get(said.by, {})
+        before = own.get(said.device)
         if before is not None and before.since <= said.since:
-            return False
-        if before is None and (len(signers) >= SIGNERS_MAX or self._is_full(said.device)):
-            return False
+            return ()
+        pushed_out = max(own) if before is None and len(own) >= self._most(said.by) else None
+        if pushed_out is not None and pushed_out < said.device:
+            return ()
         if not verify(said.by, "strike", said.stated, said.signature):
             raise PeerViolation("strike: the signature does not hold")
-        self._strikes.setdefault(said.device, {})[said.by] = said
+        self._strikes.setdefault(said.by, own)[said.device] = said
         self._raw[said.key] = raw
-        return True
+        kept = Put(TABLE, said.key, raw)
+        if pushed_out is None:
+            return (kept,)
+        gone = own.pop(pushed_out).key
+        del self._raw[gone]
+        return (kept, Drop(TABLE, gone))
 
-    def _is_full(self, device: bytes) -> bool:
-        return device not in self._strikes and len(self._strikes) >= DEVICES_MAX
+    def _most(self, signer: bytes) -> int:
+        return FOUNDERS_MAX if signer == self._swarm.manifest.founder else STRIKES_OF_ONE
 
     # --- what is asked ----------------------------------------------------------------------------------------
 
     def may(self, peer: bytes) -> bool:
         return peer == self._swarm.manifest.founder or self._may_strike(peer)
 
+    def by(self, signer: bytes, device: bytes) -> int | None:
+        """Since when this signer strikes this device; None: it does not."""
+        said = self._strikes.get(signer, {}).get(device)
+        return None if said is None else said.since
+
+    def is_full(self, signer: bytes) -> bool:
+        """Whether it strikes as many devices as it can."""
+        return len(self._strikes.get(signer, {})) >= self._most(signer)
+
+    def signers(self, device: bytes) -> int:
+        """How many strike it, whatever that does."""
+        return sum(device in own for own in self._strikes.values())
+
+    def devices(self) -> list[bytes]:
+        """All that somebody strikes."""
+        return sorted({device for own in self._strikes.values() for device in own})
+
     def effective(self) -> Effective:
+        return self._effective
+
+    def _told_to_count(self) -> Effective:
         founder = self._swarm.manifest.founder
-        since: dict[bytes, int] = {}
-        for device, signers in sorted(self._strikes.items()):
-            rounds = [signers[founder].since] if founder in signers else []
-            others = sorted(each.since for by, each in signers.items() if by != founder)
-            if len(others) >= STRIKERS:
-                rounds.append(others[STRIKERS - 1])  # that so many agree on
-            if rounds:
-                since[device] = min(rounds)
-        return Effective(since, frozenset(self._retracted))
+        since = {device: said.since for device, said in self._strikes.get(founder, {}).items()}
+        others: dict[bytes, list[int]] = {}
+        for by, own in self._strikes.items():
+            for device, said in own.items() if by != founder else ():
+                others.setdefault(device, []).append(said.since)
+        for device, rounds in others.items():
+            if len(rounds) >= STRIKERS:
+                agreed = sorted(rounds)[STRIKERS - 1]  # the first round that so many agree on
+                since[device] = min(agreed, since.get(device, agreed))
+        return Effective(dict(sorted(since.items())), frozenset(self._retracted))
 
     def digest(self) -> bytes:
         """The same for the same statements; empty for none."""
-        if not self._raw:
-            return b""
+        return self._digest
+
+    def _digested(self) -> bytes:
         strikes = sorted(
-            pack((each.device, each.by, each.since)) for of in self._strikes.values() for each in of.values()
+            pack((each.device, each.by, each.since))
+            for own in self._strikes.values()
+            for each in own.values()
         )
         return digest("strikes", *strikes, *sorted(self._retracted))
 
     def all(self) -> tuple[bytes, ...]:
         return tuple(self._raw.values())
-
-    def record(self, raw: bytes) -> Put:
-        """What makes it durable; an earlier strike replaces a later one."""
-        return Put(TABLE, read(raw, self._swarm.id).key, raw)
 
 
 def read(raw: bytes, swarm: bytes) -> Said:
@@ -228,7 +269,3 @@ def refuse_unsigned(said: Retraction, known: Verified, swarm: Swarm) -> None:
     half = HalfAggregate(said.commitments, said.scalar)
     if not statement_holds("retract", stated, members, signers, half, threshold(len(members))):
         raise PeerViolation("retraction: not signed by a threshold of the cohort")
-
-
-def news(statements: Iterable[bytes], add: Callable[[bytes], bool]) -> tuple[bytes, ...]:
-    return tuple(raw for raw in statements if add(raw))

@@ -445,7 +445,10 @@ def peers(*, home: HomeOption = None, json: JsonOption = False) -> None:
         )
     for peer in told["peers"]:
         where = peer["address"] or "known through others"
-        _tell(_printable(f"{peer['peer_id']}  {peer['state']:<9}  {peer['route'] or '-':<6}  {where}"))
+        struck = "" if peer["struck_since"] is None else f"  struck since round {peer['struck_since']}"
+        _tell(
+            _printable(f"{peer['peer_id']}  {peer['state']:<9}  {peer['route'] or '-':<6}  {where}{struck}")
+        )
 
 
 @_in_words
@@ -488,21 +491,39 @@ def remove(
         _tell(json_text.dumps(told, indent=2))
         return
     if strike_since is not None:
-        _say(
-            f"{told['sums_taken_back']} sums to which {told['peer_id']} has given since round {strike_since} do not count any "
-            "more. Every device folds its model again without them as it hears of that; see: gossamer status"
-        )
-        if not told["revoked"]:
-            _say(
-                "Nobody sums with it any more. It may still connect, as this swarm does not admit by certificate"
-            )
-            return
-        _say(f"{told['peer_id']} no longer belongs to the swarm, nor do those that it invited")
+        for line in _strike_lines(told):
+            _say(line)
         return
     _say(
         f"{told['peer_id']} no longer belongs to the swarm, nor do those that it invited; each device lets go of it "
         "as it hears of that. What it contributed stays in the model"
     )
+
+
+def _strike_lines(told: Mapping[str, Any]) -> Iterable[str]:
+    who, struck = told["peer_id"], told["strike"]
+    if struck["since"] is None:
+        yield (
+            f"{who}: this device's strike is kept and told to all. It takes {struck['needed']} of the founder's inviters, and "
+            f"{struck['signed']} have signed: until then every sum counts; see: gossamer status"
+        )
+    else:
+        yield (
+            f"{_sums(struck['sums'])} to which {who} has given since round {struck['since']} {_do(struck['sums'])} count any more, "
+            "here; every other device folds its model again without them as it hears of that, and nobody sums with it any more"
+        )
+    if told["revoked"]:
+        yield f"{who} no longer belongs to the swarm, nor do those that it invited"
+    else:
+        yield f"{who} may still connect: its admission is not taken back, as {told['not_revoked']}"
+
+
+def _sums(count: int) -> str:
+    return "1 sum" if count == 1 else f"{count} sums"
+
+
+def _do(count: int) -> str:
+    return "does not" if count == 1 else "do not"
 
 
 def _wish(home: Path | None, wish: str, peer: str, strike_since: int | None = None) -> dict[str, Any]:
@@ -720,9 +741,14 @@ def _status_lines(told: Mapping[str, Any]) -> Iterable[str]:
     if told["checkpoints_refuted"]:
         yield "a checkpoint was false: this device has folded everything again by itself"
     for struck in told["struck"] or ():
-        yield f"{struck['peer_id']}: what it has given since round {struck['since']} does not count"
+        if struck["since"] is None:
+            signed = f"{struck['signed']} of {struck['needed']} inviters have signed that it be struck"
+            yield f"{struck['peer_id']}: {signed}; until enough have, its sums count"
+        else:
+            taken = f"{_sums(struck['sums'])} {_do(struck['sums'])} count"
+            yield f"{struck['peer_id']} is struck since round {struck['since']}: {taken}"
     if told["sums_taken_back"]:
-        yield f"{told['sums_taken_back']} sums were taken back"
+        yield f"{_sums(told['sums_taken_back'])} taken back in all"
     traffic, memory = told["traffic"], told["pss_mb"]
     yield (
         f"{traffic['sent'] / 1e6:.2f} MB sent, {traffic['received'] / 1e6:.2f} MB received; memory of the node "

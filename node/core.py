@@ -22,7 +22,7 @@ job comes back to; there nobody is to blame, and a timer rings once more, as it 
 import contextlib
 import dataclasses
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
@@ -81,9 +81,11 @@ from gossip.events import (
     Persist,
     Persisted,
     PersistFailed,
+    Put,
     Readdressed,
     Rebase,
     Received,
+    Record,
     Report,
     Resume,
     Revoke,
@@ -148,7 +150,9 @@ from gossip.secure_sum import (
     State,
     Terms,
 )
-from gossip.strikes import STRIKERS, TOLD_MAX, Effective, Strikes, strike
+from gossip.strikes import STRIKERS, TOLD_MAX, Effective, Retraction, Strikes, strike
+from gossip.strikes import TABLE as STRIKES_TABLE
+from gossip.strikes import read as read_strike
 from gossip.suspicion import Suspicion
 from gossip.sync import Learned, Opener, Plain, Sync, Uncertified
 from gossip.turns import Turns
@@ -270,6 +274,12 @@ class NodeCore:
         self._handshake = Handshake(swarm, identity, remembered.statements, remembered.blocked, credential)
         certifies = manifest.certifies
         certified = self._handshake.admission.certified if certifies else lambda _: True
+        inviting = self._handshake.admission.invites_for_founder if certifies else lambda _: False
+        self._strikes = Strikes(swarm, inviting)
+        self._striking: dict[int, tuple[Strike, bytes]] = {}  # on their way to the disk, STRIKING_MAX
+        self._strikes_asked = 0
+        self._strikes_told: dict[bytes, float] = {}  # when each neighbour was; no more than these
+        self._recall_strikes(remembered.strikes)
         self._membership = Membership(
             swarm,
             identity,
@@ -290,19 +300,6 @@ class NodeCore:
             self._catch_up,
             self._is_thin,
         )
-        inviting = self._handshake.admission.invites_for_founder if certifies else lambda _: False
-        self._strikes = Strikes(swarm, inviting)
-        self._striking: dict[int, tuple[Strike, bytes]] = {}  # on their way to the disk, STRIKING_MAX
-        self._strikes_asked = 0
-        self._strikes_told: dict[
-            bytes, float
-        ] = {}  # when each neighbour was told of them; no more than these
-        for raw in remembered.strikes:
-            with contextlib.suppress(
-                PeerViolation
-            ):  # of an inviter whose certificate comes again with others
-                self._strikes.add(raw, self._history.get)
-        self._apply_strikes()
         self._suspicion = Suspicion(swarm.id, self._me)
         self._paused = False  # training, until the sum has been looked at
         self._judgement = Judgement(self._layout.parameters)
@@ -312,8 +309,8 @@ class NodeCore:
             swarm.id,
             self._me,
             manifest.cohorts,
-            lambda: self._membership.live(self._clock),
-            self._turns.candidates,
+            lambda: self._not_struck(self._membership.live(self._clock)),
+            lambda: self._not_struck(self._turns.candidates()),
             lambda peer: self._membership.is_hub(peer) and not self._distrusts(peer),
             self._membership.neighbours.__contains__,
             self._suspicion,
@@ -653,6 +650,8 @@ class NodeCore:
         match message.body:
             case Ready() as ready:
                 self._check_ready(ready)
+                if message.sender in self._struck.since:
+                    return []  # it may not have heard of it
                 pulls = self._sync.pull(peer, ready.heads, now)
                 return [*pulls, *self._rendezvous.handle(message, now, peer)]
             case Roster():
@@ -744,6 +743,8 @@ class NodeCore:
             return []
         if self._finished or self._busy or self._rendezvous.asked or self._pending:
             return []
+        if self._me in self._struck.since:
+            return []  # nobody would sum with it
         waits = self._draw(now, phase)
         if waits is not None:
             return [waits]
@@ -1269,12 +1270,13 @@ class NodeCore:
         """Go on from a checkpoint, with all that this device knew besides."""
         before, old = self._stand, self._history
         if len(self._strikes) and isinstance(
-            adopted.history.take_back(self._strikes.effective(), self._strikes.digest()), Waiting
+            adopted.history.take_back(self._struck, self._strikes.digest()), Waiting
         ):
             self._catch_up.refuse(now)  # what is taken back is hidden in it
             return [
                 Report(
-                    "checkpoint_refused", {"peer": adopted.giver.hex()[:16], "reason": "of sums taken back"}
+                    "checkpoint_refused",
+                    {"peer": adopted.giver.hex()[:16], "reason": "it hides sums that were taken back"},
                 )
             ]
         self._history, self._replica = adopted.history, adopted.replica
@@ -1299,26 +1301,41 @@ class NodeCore:
     def _struck(self) -> Effective:
         return self._strikes.effective()
 
+    def _not_struck(self, peers: list[bytes]) -> list[bytes]:
+        """Those that others sum with. Nobody leaves itself out: a leader may be the last to hear of it."""
+        struck = self._struck.since
+        return [peer for peer in peers if peer not in struck or peer == self._me] if struck else peers
+
     def _on_strike(self, question: Strike) -> list[object]:
         """Answered when it is durable; at once where it cannot be."""
-        refusal = ""
-        if question.device == self._me:
-            refusal = "a device does not strike itself; to take it out: gossamer leave"
-        elif not self._strikes.may(self._me):
-            refusal = (
-                f"only the founder can take sums back, or {STRIKERS} of the devices that it has itself invited as inviters; "
-                "this device alone can: gossamer peers block"
-            )
-        elif not 1 <= question.since <= ROUND_MAX:
-            refusal = f"rounds are numbered from 1; this swarm is in round {self._history.round}"
-        elif len(self._striking) >= STRIKING_MAX:
-            refusal = "too much is being stored; ask again"
+        refusal = self._refuses_to_strike(question)
         if refusal:
             return [Answered(question, refusal)]
+        # Of two the earlier round counts, and nothing may replace it on the disk.
+        said = [each.since for each, _ in self._striking.values() if each.device == question.device]
+        known = self._strikes.by(self._me, question.device)
+        since = min([question.since, *said, *([] if known is None else [known])])
         self._strikes_asked += 1
-        raw = strike(self._identity, self._swarm.id, question.device, question.since)
+        raw = strike(self._identity, self._swarm.id, question.device, since)
         self._striking[self._strikes_asked] = question, raw
-        return [Persist(("strike", self._strikes_asked), (self._strikes.record(raw),))]
+        key = read_strike(raw, self._swarm.id).key
+        return [Persist(("strike", self._strikes_asked), (Put(STRIKES_TABLE, key, raw),))]
+
+    def _refuses_to_strike(self, question: Strike) -> str:
+        """Why this device cannot; nothing if it can."""
+        if question.device == self._me:
+            return "a device does not strike itself; to take it out of the swarm: gossamer leave"
+        if not self._strikes.may(self._me):
+            others = f", or {STRIKERS} of the devices that it has itself invited as inviters" * self.certifies
+            return (
+                f"only the founder of this swarm ({peer_id(self._swarm.manifest.founder)}) can take sums back{others}; ask them, "
+                "with this device's peer id; for this device alone: gossamer peers block"
+            )
+        if not 1 <= question.since <= ROUND_MAX:
+            return f"rounds are numbered from 1; this swarm is in round {self._history.round}"
+        if self._strikes.by(self._me, question.device) is None and self._strikes.is_full(self._me):
+            return "this device strikes as many others as it can"
+        return "too much is being stored; ask again" if len(self._striking) >= STRIKING_MAX else ""
 
     def _on_strike_durable(self, number: int, now: float) -> list[object]:
         question, raw = self._striking.pop(number)
@@ -1326,31 +1343,68 @@ class NodeCore:
 
     def _take_strikes(self, statements: Sequence[bytes], source: bytes, now: float) -> list[object]:
         """Keep what is news, hand it on, and fold without what it takes out."""
-        news = [raw for raw in statements if self._strikes.add(raw, self._history.get)]
-        if not news:
-            return []
-        before = self._stand
-        actions: list[object] = [Persist(None, tuple(self._strikes.record(raw) for raw in news))]
-        told = [
-            Send(peer, channel_frame(StrikesMessage(tuple(news[at : at + TOLD_MAX]))))
-            for peer in self._membership.links()
-            for at in range(0, len(news), TOLD_MAX)
-            if peer != source
-        ]
-        counted = self._count_aggregates()
-        if not self._apply_strikes():
-            actions += self._give_up_checkpoint(now)
-            self._apply_strikes()
-        self._model = self._replica.model()
-        if self._phase is not None:
+        records: list[Record] = []
+        news: list[bytes] = []
+        actions: list[object] = []
+        out, counted = self._struck, self._strikes.digest()
+        for raw in statements:
+            try:
+                kept = self._strikes.add(raw, self._history.get)
+            except PeerViolation as violation:
+                # What came before it holds, and is acted upon: else a neighbour could keep a strike from taking effect.
+                actions += self._blame(source, str(violation))
+                break
+            if kept:
+                records += kept
+                news.append(raw)
+            else:
+                actions += self._fetch_retracted(raw, source, now)
+        if self._strikes.digest() == counted:
+            return actions
+        actions.append(Persist(None, tuple(records)))
+        before, sums = self._stand, len(self._history.taken_back())
+        applied = self._apply_strikes()
+        if not applied:
+            actions += self._fold_without_checkpoint(now)
+        elif self._phase is not None:
             actions.append(Rebase(self._stand - before))
-        out = counted - self._count_aggregates()
-        facts: dict[str, object] = {"statements": len(news), "sums": out, "by": source.hex()[:16]}
-        return [*actions, *told, Report("taken_back", facts), *self._evaluate(self._model, now)]
+        self._model = self._replica.model()
+        if self._struck == out:
+            return actions  # of what changes nothing yet neighbours hear when their histories differ
+        if self._me in self._struck.since:
+            actions += self._rendezvous.withdraw()
+        told = len(self._history.taken_back()) - sums
+        facts: dict[str, object] = {"statements": len(news), "sums": told, "by": source.hex()[:16]}
+        return [
+            *actions,
+            *(
+                action
+                for peer in self._membership.links()
+                if peer != source
+                for action in self._say_strikes(peer, news)
+            ),
+            Report("taken_back", facts),
+            *self._evaluate(self._model, now),
+        ]
+
+    def _fetch_retracted(self, raw: bytes, source: bytes, now: float) -> list[object]:
+        """A checkpoint names sums whose bodies are not here; without one, nobody can tell whether its retraction holds."""
+        said = read_strike(raw, self._swarm.id)
+        if not isinstance(said, Retraction) or said.aggregate not in self._history or source == self._me:
+            return []
+        return [*self._sync.pull(source, [said.aggregate], now)]
+
+    def _recall_strikes(self, statements: Sequence[bytes]) -> None:
+        """At the start. Where a checkpoint hides what is taken back, everything is folded again."""
+        for raw in statements:
+            with contextlib.suppress(PeerViolation):
+                self._strikes.add(raw, self._history.get)
+        if not self._apply_strikes():
+            self._fold_anew()
 
     def _apply_strikes(self) -> bool:
         """Fold without what is taken back; False where the checkpoint that this history began from hides it."""
-        changes = self._history.take_back(self._strikes.effective(), self._strikes.digest())
+        changes = self._history.take_back(self._struck, self._strikes.digest())
         if isinstance(changes, Waiting):
             return False
         if changes:
@@ -1358,18 +1412,18 @@ class NodeCore:
             self._model = self._replica.model()
         return True
 
-    def _count_aggregates(self) -> int:
-        return sum(len(self._history.counted(round_)) for round_ in range(1, self._history.round + 1))
-
     def _tell_strikes(self, peer: bytes, now: float) -> list[object]:
         """To a neighbour whose history differs: it may be by them."""
         last = self._strikes_told.get(peer)
         if not len(self._strikes) or (last is not None and now - last < STRIKES_S):
             return []
         self._strikes_told[peer] = now
-        known = self._strikes.all()
-        parts = [known[at : at + TOLD_MAX] for at in range(0, len(known), TOLD_MAX)]
-        return [Send(peer, channel_frame(StrikesMessage(part))) for part in parts]
+        return self._say_strikes(peer, self._strikes.all())
+
+    @staticmethod
+    def _say_strikes(peer: bytes, statements: Sequence[bytes]) -> list[object]:
+        parts = [statements[at : at + TOLD_MAX] for at in range(0, len(statements), TOLD_MAX)]
+        return [Send(peer, channel_frame(StrikesMessage(tuple(part)))) for part in parts]
 
     def _judge_checkpoint(self, learned: Sequence[Verified], now: float) -> list[object]:
         """Compare what later cohorts signed as state with what this device folds from the checkpoint that it adopted."""
@@ -1385,23 +1439,29 @@ class NodeCore:
 
     def _give_up_checkpoint(self, now: float) -> list[object]:
         """Somebody lied about the model: fold everything from the first round, and take nobody's word for it."""
-        before, held = self._stand, self._history.held()
+        self._checkpoints_refuted += 1
+        report = Report("checkpoint_false", {"next": "everything is folded again from the first round"})
+        return [report, *self._fold_without_checkpoint(now)]
+
+    def _fold_without_checkpoint(self, now: float) -> list[object]:
+        before = self._stand
+        self._fold_anew()
+        self._catch_up.refuse(now)
+        actions: list[object] = [Persist(None, (Drop("checkpoint", b""),))]
+        if self._phase is not None:
+            actions.append(Rebase(self._stand - before))
+        return [*actions, *self._sync.begin_anew(self._history), *self._grown(now)]
+
+    def _fold_anew(self) -> None:
+        """From the first round, what is held of it."""
+        held = self._history.held()
         manifest = self._swarm.manifest
         self._history = History(manifest, self._swarm.id)
         self._replica = self._opener.replica(manifest, self._layout, self._initial)
-        self._catch_up.refuse(now)
         self._doubt = None
         self._apply_strikes()
         self._add(held)
         self._model = self._replica.model()
-        self._checkpoints_refuted += 1
-        actions: list[object] = [
-            Persist(None, (Drop("checkpoint", b""),)),
-            Report("checkpoint_false", {"next": "everything is folded again from the first round"}),
-        ]
-        if self._phase is not None:
-            actions.append(Rebase(self._stand - before))
-        return [*actions, *self._sync.begin_anew(self._history), *self._grown(now)]
 
     def _grown(self, now: float) -> list[object]:
         """The history has reached another round, or may have."""
@@ -1476,9 +1536,12 @@ class NodeCore:
             self._remember_cohort(Running(member, None))
             vote = remembered.votes.get(cohort_id)
             actions += member.resume(vote)
-        for round_ in range(1, self._history.round + 1):
-            for known in self._history.counted(round_):
-                actions += self._inform_members(known)
+        for (
+            known
+        ) in self._history.held():  # what counts and what does not: a sum that is known is no open debit
+            actions += self._inform_members(known)
+        if remembered.adopted is not None and self._doubt is None:
+            actions.append(Persist(None, (Drop("checkpoint", b""),)))  # it hid what was taken back
         return actions
 
     # --- what a person asks ----------------------------------------------------------------------------------
@@ -1502,6 +1565,8 @@ class NodeCore:
             *self._membership.live(self._clock),
             *self._handshake.blocked,
             *self._handshake.admission.all(),
+            *self._strikes.devices(),
+            *(peer for known in self._history.held() for peer in known.contributors),
         }
         return sorted(known - {self._me})
 
@@ -1513,7 +1578,9 @@ class NodeCore:
         return {
             "doing": doing,
             "waits_for": waits_for,
-            "warning": "; ".join(filter(None, (masks_off, self._handshake.warning()))),
+            "warning": "; ".join(
+                filter(None, (masks_off, self._handshake.warning(), self._struck_warning()))
+            ),
             "round": self._history.round,
             "rounds": self._swarm.manifest.training.rounds,
             "replica_sha256": self._replica.sha256(),
@@ -1526,16 +1593,44 @@ class NodeCore:
             "cohorts_aborted": self._aborted,
             "sums_refused": self._suspicion.refused,
             "checkpoints_refuted": self._checkpoints_refuted,
-            "struck": [
-                {"peer_id": peer_id(peer), "since": since} for peer, since in self._struck.since.items()
-            ],
-            "sums_taken_back": len(self._history) - self._count_aggregates() if len(self._strikes) else 0,
+            "struck": self.struck(),
+            "sums_taken_back": len(self._history.taken_back()),
             "accuracy": accuracy,
             "accuracy_round": accuracy_round,
             "examples": self._examples,
             "steps": self._steps + (self._phase.steps if self._phase else 0),
             "settled": self._finished and self._busy is None,
         }
+
+    def _struck_warning(self) -> str:
+        since = self._struck.since.get(self._me)
+        if since is None:
+            return ""
+        return (
+            f"what this device has given since round {since} does not count, and nobody sums with it any more: the founder of the "
+            "swarm, or those whom it has invited, have struck it; ask them why"
+        )
+
+    def struck(self) -> list[dict[str, object]]:
+        """Who is struck, by how many; `since` is null and nothing is taken out where too few have signed."""
+        since, founder = self._struck.since, self._swarm.manifest.founder
+        sums = Counter(
+            peer
+            for known in self._history.taken_back()
+            for peer in known.contributors
+            if since.get(peer, ROUND_MAX + 1) <= known.body.round
+        )
+        return [
+            {
+                "peer_id": peer_id(device),
+                "since": since.get(device),
+                "sums": sums[device],
+                "by_founder": self._strikes.by(founder, device) is not None,
+                "signed": self._strikes.signers(device),
+                "needed": STRIKERS,
+            }
+            for device in self._strikes.devices()
+        ]
 
     def _doing(self) -> tuple[str, str]:
         """In words: what this node does, and what it waits for."""
@@ -1553,6 +1648,8 @@ class NodeCore:
                 member.state.value,
             )
         alone = "rests" if self._phase is None else "trains on its own data"
+        if self._me in self._struck.since:
+            return alone, "nothing: it is struck, and nobody sums with it"
         if live < n_min:
             return alone, (
                 f"{n_min - live} more device{'s' if n_min - live > 1 else ''}: {live} of at least {n_min} are here, and a "

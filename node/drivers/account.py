@@ -140,13 +140,14 @@ class Account:
         """The other members that are believed to be up; `address` is the other end of a neighbour's connection.
 
         `route`: to a neighbour, "lan", "direct", or "relay" through another member. `state`: "neighbour", or "member", of whom others told.
-        `knocks`: strangers that ask to be let in.
+        `struck_since`: the round from which on what it has given does not count, or null. `knocks`: strangers that ask to be let in.
         """
         running = self._up()
         ends = {peer_id(peer): address for peer, address in running.transport.peers}
         live = running.core.status(trio.current_time())["live"]
         assert isinstance(live, list)
         others = [peer for peer in live if peer != self._identity.peer_id]
+        struck = {each["peer_id"]: each["since"] for each in running.core.struck()}
         here = interfaces()
         return {
             "peers": [
@@ -156,6 +157,7 @@ class Account:
                     "state": "neighbour" if peer in ends else "member",
                     "route": route_of(ends[peer], here) if peer in ends else None,
                     "address": ends.get(peer),
+                    "struck_since": struck.get(peer),
                 }
                 for peer in others
             ],
@@ -218,24 +220,25 @@ class Account:
             if wish == "refuse":
                 raise Unanswered(NOT_THERE)
         device = self._device(running.core, peer)
-        struck: dict[str, object] = {}
+        told: dict[str, object] = {"peer_id": peer_id(device), "wish": wish, "knocked": False}
         if wish == "remove" and strike_since is not None:
-            before = running.core.status(trio.current_time())
-            taken = await running.daemon.ask(Strike(device, strike_since))
-            if taken.refusal:
-                raise NotDone(taken.refusal)
-            after = running.core.status(trio.current_time())
-            sums = int(str(after["sums_taken_back"])) - int(str(before["sums_taken_back"]))
-            struck = {"strike_since": strike_since, "sums_taken_back": sums, "revoked": False}
-            if not running.core.certifies:
-                return {"peer_id": peer_id(device), "wish": wish, "knocked": False, **struck}
+            return {**told, **await self._strike(running, device, strike_since)}
         question = Revoke(device) if wish == "remove" else Block(device, blocked=wish == "block")
         answered = await running.daemon.ask(question)
         if answered.refusal:
             raise NotDone(answered.refusal)
-        if struck:
-            struck["revoked"] = True
-        return {"peer_id": peer_id(device), "wish": wish, "knocked": False, **struck}
+        return told
+
+    async def _strike(self, running: Running, device: bytes, since: int) -> dict[str, object]:
+        """Strike, and revoke where there are certificates: who may do the one may not always do the other."""
+        answered = await running.daemon.ask(Strike(device, since))
+        if answered.refusal:
+            raise NotDone(answered.refusal)
+        [of_device] = [each for each in running.core.struck() if each["peer_id"] == peer_id(device)]
+        refusal = "it does not admit by certificate"
+        if running.core.certifies:
+            refusal = (await running.daemon.ask(Revoke(device))).refusal
+        return {"strike": of_device, "revoked": not refusal, "not_revoked": refusal}
 
     def _device(self, core: NodeCore, peer: str) -> bytes:
         with contextlib.suppress(ValueError):

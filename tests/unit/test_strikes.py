@@ -12,14 +12,15 @@ from crypto.identity import Identity
 from gossip.aggregate import STATE_EVERY, Verified, body_statement, pack_members
 from gossip.checkpoint import restore, state_root, take
 from gossip.errors import PeerViolation
+from gossip.events import Put
 from gossip.fold import fold_all
 from gossip.history import Waiting
 from gossip.manifest import Swarm
 from gossip.strikes import (
-    DEVICES_MAX,
+    FOUNDERS_MAX,
     NOTHING,
-    SIGNERS_MAX,
     STRIKERS,
+    STRIKES_OF_ONE,
     Effective,
     Retraction,
     Statement,
@@ -89,12 +90,43 @@ def test_of_one_signer_the_earliest_round_counts_whatever_came_first():
     assert strikes_of().digest() == b""
 
 
-def test_the_set_is_bounded(monkeypatch):
-    monkeypatch.setattr("gossip.strikes.DEVICES_MAX", 3)
-    full = strikes_of(*(by(FOUNDER, 1, each.public_key) for each in PEOPLE[:5]))
-    assert len(full) == 3
-    assert full.add(by(INVITERS[0], 1, PEOPLE[0].public_key), lambda _: None), "of one that is in it already"
-    assert (DEVICES_MAX, SIGNERS_MAX) == (1024, 64)
+def test_who_is_not_known_to_be_an_inviter_yet_is_passed_over_where_certificates_admit():
+    """Its certificate may be on its way, and whoever tells of its strike has done nothing wrong."""
+    manifest = structs.replace(SWARM.manifest, admit="invite")
+    made = Strikes(Swarm(SWARM.id, manifest, b""), lambda _: False)
+    assert not made.add(by(INVITERS[0], 1), lambda _: None)
+    assert made.digest() == b""
+
+
+def kept(made: Strikes) -> set[bytes]:
+    return set(made.all())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_each_signer_has_its_own_bound_and_what_is_left_is_the_same_in_any_order(monkeypatch, seed):
+    monkeypatch.setattr("gossip.strikes.FOUNDERS_MAX", 4)
+    monkeypatch.setattr("gossip.strikes.STRIKES_OF_ONE", 3)
+    dice = Dice("bounds", seed)
+    said = [by(who, 1 + dice.below(5), each.public_key) for who in INVITERS for each in PEOPLE[10:17]]
+    said += [by(FOUNDER, 2, each.public_key) for each in PEOPLE[20:24]]
+    one, other = strikes_of(*dice.shuffled(said)), strikes_of(*dice.shuffled(said))
+    assert kept(one) == kept(other)
+    assert (one.digest(), one.effective()) == (other.digest(), other.effective())
+    assert len(one) == 3 * len(INVITERS) + 4, "however much inviters say, the founder's have their place"
+    assert {each.public_key for each in PEOPLE[20:24]} <= set(one.effective().since)
+    assert (FOUNDERS_MAX, STRIKES_OF_ONE) == (1024, 64)
+
+
+def test_what_is_pushed_out_leaves_the_disk(monkeypatch):
+    monkeypatch.setattr("gossip.strikes.STRIKES_OF_ONE", 2)
+    made, disk = strikes_of(), {}
+    for each in reversed(PEOPLE[10:17]):
+        for record in made.add(by(INVITERS[0], 1, each.public_key), lambda _: None):
+            if isinstance(record, Put):
+                disk[record.key] = record.value
+            else:
+                del disk[record.key]
+    assert set(disk.values()) == kept(made) == {by(INVITERS[0], 1, PEOPLE[at].public_key) for at in (10, 11)}
 
 
 # --- retractions ----------------------------------------------------------------------------------------------
@@ -246,4 +278,7 @@ def test_a_checkpoint_that_hides_what_is_to_be_taken_out_is_not_enough():
     based, _ = restore(taken, signed, SETTING.manifest, SETTING.layout, SETTING.initial)
     before = based.digest()
     assert isinstance(based.take_back(Effective({DEVICE: 3}, frozenset()), b"."), Waiting)
+    hidden = aggregates[3]
+    assert isinstance(based.take_back(Effective({}, frozenset({hidden.id})), b"."), Waiting)
     assert based.digest() == before
+    assert based.take_back(Effective({DEVICE: STATE_EVERY}, frozenset()), b".") == (), "of what came after it"
