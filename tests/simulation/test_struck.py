@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 
+from crypto.certificates import certify
+from crypto.half_aggregation import HalfAggregate
 from crypto.identity import Identity
-from gossip.aggregate import STATE_EVERY
+from gossip.aggregate import STATE_EVERY, body_statement, pack_members, read_members
 from gossip.events import Answered, Persist, PersistFailed, Rebase, Received, Revoke, Strike
 from gossip.fold import fold_all
 from gossip.history import counting
 from gossip.messages import Kind, Strikes, channel_frame, open_frame
-from gossip.strikes import STRIKERS, strike
+from gossip.strikes import STRIKERS, retract, strike
 from gossip.strikes import Strikes as Known
 from tests.simulation.harness import Faults, Observer, World, certificate, tiny_initial
 from tests.simulation.test_attacks import league_of, signed_sum, told
@@ -396,3 +398,37 @@ def test_a_checkpoint_given_up_for_a_strike_rebases_the_running_phase_once(long_
     actions = core.handle(Received(world.devices[1].key, frame), world.now)
     moved = sum((action.change for action in actions if isinstance(action, Rebase)), np.zeros_like(before))
     assert np.allclose(moved, core._stand - before)
+
+
+def test_a_newcomer_whose_checkpoint_hides_a_retracted_sum_fetches_it_sees_and_folds_without_it(long_history):  # noqa: F811
+    """Nobody takes a neighbour's word for it: the retraction is signed by members whom only the sum's body names."""
+    world = long_history
+    newcomer, founder = world.devices[LAST], world.devices[0].core
+    swarm, keys = founder._swarm, {each.core._me: each.core._identity for each in world.devices if each.core}
+    known = founder._history.get(founder._history.ids(5)[0])
+    [part] = known.body.parts
+    members = read_members(part.members, swarm.manifest)
+    stated = body_statement(swarm.id, part.roster, known.id)
+    votes = {place: keys[member].sign("retract", stated) for place, member in enumerate(members)}
+    half = HalfAggregate(*certify("retract", stated, members, votes))
+    raw = retract(swarm.id, known.id, pack_members(sorted(votes), len(members)), half)
+    forged = retract(swarm.id, founder._history.ids(6)[0], pack_members(sorted(votes), len(members)), half)
+
+    world.switch_on(newcomer)
+    become_equal(world)
+    assert is_by_checkpoint(world)
+    liar = world.devices[1]
+    for each in (forged, forged):
+        frame = channel_frame(Strikes((each,)))
+        world._deliver(newcomer, newcomer.life, Received(liar.core._me, frame))
+        world.run(world.now + 5)
+    assert is_by_checkpoint(world), "a forged one costs a body, and its bringer a violation"
+    assert told_in(world, "violation")
+    frame = channel_frame(Strikes((raw,)))
+    world._deliver(world.devices[2], world.devices[2].life, Received(liar.core._me, frame))
+    world.run(world.now + 60, stop=lambda: world.events % 32 == 0 and not is_by_checkpoint(world))
+    become_equal(world, 60)
+    for device in world.devices:
+        assert known.id in device.core._history
+        assert known not in device.core._history.counting(5)
+    assert not told_in(world, "checkpoint_false")
