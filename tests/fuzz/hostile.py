@@ -13,6 +13,7 @@ from crypto.hashing import digest
 from crypto.identity import Identity
 from gossip.admission import SECONDS_MAX, issue, revoke
 from gossip.aggregate import (
+    ROUND_MAX,
     STATE_EVERY,
     Aggregate,
     Body,
@@ -43,6 +44,7 @@ from gossip.messages import (
     sign_frame,
     statement,
 )
+from gossip.strikes import retract, strike
 from gossip.wire import pack
 from tests.fuzz.arena import Arena
 from tests.fuzz.choices import Choices, one_in, pick
@@ -384,6 +386,32 @@ class Hostile:
             [[self._statement() for _ in range(self.choices.below(5))], self.choices.blob(8)]
         )
 
+    def _strikes(self) -> bytes:
+        return msgpack.packb([[self._strike() for _ in range(self.pick([1, 1, 3, 12]))]])
+
+    def _strike(self) -> bytes:
+        """By anybody but the victim, the founder among them; or a retraction, as its own cohort would sign it."""
+        world, core = self.arena, self.arena.victim.core
+        people = {d.key: d.identity for d in world.devices if d is not world.victim}
+        held = core._history.held()
+        if held and self.one_in(2):
+            known = self.pick(held)
+            [part] = known.body.parts
+            members = read_members(part.members, world.swarm.manifest)
+            fit = [place for place, member in enumerate(members) if member in people]
+            places = sorted({self.pick(fit) for _ in range(self.choices.below(len(members)) + 1)})
+            stated = body_statement(world.swarm.id, part.roster, known.id)
+            votes = {place: people[members[place]].sign("retract", stated) for place in places}
+            signers = pack_members(places, len(members)) if not self.one_in(6) else self.choices.blob(3)
+            raw = retract(world.swarm.id, known.id, signers, certify("retract", stated, members, votes))
+        else:
+            signer = self.pick([*people.values(), STRANGER])
+            device = self.pick([*(d.key for d in world.devices), STRANGER.public_key, self.choices.blob(32)])
+            raw = strike(
+                signer, world.swarm.id, device, self.pick([1, 2, core._history.round + 1, ROUND_MAX])
+            )
+        return self._broken(raw) if self.one_in(6) else raw
+
     # --- checkpoints -----------------------------------------------------------------------------------------
 
     def _far_ahead(self, kind: Kind) -> list[Received]:
@@ -438,6 +466,7 @@ class Hostile:
         Kind.READY: _ready,
         Kind.ROSTER: _roster,
         Kind.STATEMENTS: _statements,
+        Kind.STRIKES: _strikes,
         Kind.CREDENTIAL: _credential,
         Kind.CHECKPOINT_OFFER: _offer,
     }
