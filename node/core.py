@@ -1368,7 +1368,6 @@ class NodeCore:
             actions += self._fold_without_checkpoint(now)
         elif self._phase is not None:
             actions.append(Rebase(self._stand - before))
-        self._model = self._replica.model()
         if self._struck == out:
             return actions  # of what changes nothing yet neighbours hear when their histories differ
         if self._me in self._struck.since:

@@ -2,15 +2,16 @@
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from crypto.certificates import certify
 from crypto.half_aggregation import HalfAggregate
 from crypto.identity import Identity
 from gossip.aggregate import STATE_EVERY, body_statement, pack_members, read_members
-from gossip.events import Answered, Persist, PersistFailed, Rebase, Received, Revoke, Strike
+from gossip.events import Answered, Persist, PersistFailed, Rebase, Received, Revoke, Send, Strike
 from gossip.fold import fold_all
 from gossip.history import counting
-from gossip.messages import Kind, Strikes, channel_frame, open_frame
+from gossip.messages import Kind, Strikes, channel_frame, open_frame, sign_frame
 from gossip.strikes import STRIKERS, retract, strike
 from gossip.strikes import Strikes as Known
 from tests.simulation.harness import Faults, Observer, World, certificate, tiny_initial
@@ -134,6 +135,130 @@ def test_nobody_sums_with_a_struck_device_again_and_the_swarm_goes_on(admit):
     told_bad = bad.core.status(world.now)
     assert "does not count" in told_bad["warning"]
     assert "struck" in told_bad["waits_for"]
+
+
+def latest(world, device, kind):
+    """What this device signed last of a kind."""
+    frames = [data for data in world._old_frames if data[2] == kind]
+    messages = [open_frame(world.swarm.id, data, device.key) for data in frames]
+    return [message for message in messages if message.sender == device.key][-1]
+
+
+def struck_at(world, device, bad):
+    """This device alone has heard of it, and the struck one has not."""
+    frame = channel_frame(Strikes((strike(world.devices[0].identity, world.swarm.id, bad.key, 1),)))
+    world._perform(device, device.core.handle(Received(world.devices[4].key, frame), world.now))
+    assert knows(device, bad)
+
+
+def test_a_struck_device_that_goes_on_asking_is_in_nobodys_bag_and_in_nobodys_roster():
+    world = trained()
+    victim, bad = world.devices[1], world.devices[3]
+    round_ = victim.core._history.round + 1
+    ready = latest(world, bad, Kind.READY).body
+    frames = {
+        each.key: sign_frame(each.identity, world.swarm.id, structs.replace(ready, round=round_))
+        for each in world.devices
+    }
+    struck_at(world, victim, bad)
+    rendezvous = victim.core._rendezvous
+    rendezvous._bag.clear()
+    for each in (bad, world.devices[2]):
+        victim.core.handle(Received(each.key, frames[each.key]), world.now)
+    assert (bad.key in rendezvous._bag, world.devices[2].key in rendezvous._bag) == (False, True)
+    # Its READY may have been in the bag when the strike came.
+    sent = [each for each in victim.core._form(tuple(frames.values())) if isinstance(each, Send)]
+    rosters = {each.data for each in sent if each.data[2] == Kind.ROSTER}
+    [roster] = [open_frame(world.swarm.id, data).body for data in rosters]
+    members = read_members([entry.member for entry in roster.readies], world.swarm.manifest)
+    assert set(members) == set(frames) - {bad.key}
+
+
+def test_a_roster_of_who_has_not_heard_of_it_is_declined_and_says_why():
+    world = trained()
+    victim, bad = world.devices[1], world.devices[3]
+    frame = next(
+        data
+        for data in reversed(world._old_frames)
+        if data[2] == Kind.ROSTER and bad.key in members_of_roster(world, data)
+    )
+    roster = open_frame(world.swarm.id, frame)
+    body = structs.replace(roster.body, round=victim.core._history.round)
+    assert not victim.core._objects(body, roster.sender)
+    struck_at(world, victim, bad)
+    assert victim.core._objects(body, roster.sender) == "a member whose sums were taken back"
+
+
+def members_of_roster(world, data):
+    readies = open_frame(world.swarm.id, data).body.readies
+    return read_members([entry.member for entry in readies], world.swarm.manifest)
+
+
+def test_nobody_asks_a_struck_device_to_lead_and_it_asks_nobody():
+    world = trained()
+    victim, bad = world.devices[1], world.devices[3]
+    rounds = range(1, 60)
+    rendezvous = victim.core._rendezvous
+    assert any(bad.key in rendezvous._leaders(round_) for round_ in rounds)
+    by_founder(world, bad)
+    assert world.run(30, until=lambda: all(knows(each, bad) for each in world.devices))
+    assert not any(bad.key in rendezvous._leaders(round_) for round_ in rounds)
+    assert bad.core._rendezvous.asked is None
+    at = len(world._old_frames)
+    world.run(60)
+    since = [
+        open_frame(world.swarm.id, data, bad.key) for data in world._old_frames[at:] if data[2] == Kind.READY
+    ]
+    assert since
+    assert bad.key not in {message.sender for message in since}
+
+
+def test_the_trainer_goes_on_from_the_model_without_those_sums():
+    world = trained()
+    device, bad = world.devices[1], world.devices[3]
+    core, before = device.core, device.core._stand
+    frame = channel_frame(Strikes((strike(world.devices[0].identity, world.swarm.id, bad.key, 1),)))
+    assert core._phase is not None
+    actions = core.handle(Received(world.devices[4].key, frame), world.now)
+    [moved] = [action.change for action in actions if isinstance(action, Rebase)]
+    assert moved.any()
+    assert np.array_equal(core.model(), core._replica.model())
+    assert np.allclose(before + moved, core._stand)
+
+
+def test_a_sum_that_was_struck_while_a_member_was_away_is_no_open_debit_after_its_restart():
+    """Or it would give again what is in a sum that exists: one payload, one sum (design, rule 3)."""
+    world = trained(rounds=2)
+    device, bad = world.devices[1], world.devices[3]
+    assert world.run(100, until=lambda: device.disk["debit"] and gives_with(world, device, bad))
+    debits = dict(device.disk["debit"])
+    [cohort] = [key for key in debits if key in device.core._cohorts]
+
+    def holds_it():
+        return any(
+            cohort in {part.roster for part in known.body.parts} for known in device.core._history.held()
+        )
+
+    assert world.run(60, until=holds_it)
+    world.run(1)
+    world.crash(device)
+    device.disk["debit"].update(debits)  # as if it had stopped before this was forgotten
+    by_founder(world, bad)
+    record = strike(world.devices[0].identity, world.swarm.id, bad.key, 1)
+    [kept] = Known(world.swarm, lambda _: False).add(record, lambda _: None)
+    device.disk[kept.table][kept.key] = kept.value
+    at = world.now
+    world.boot(device)
+    assert knows(device, bad)
+    settled = [fields for i, fields in reports(world, "settled", at) if i == device.index]
+    assert {fields["cohort"] for fields in settled} == {cohort.hex()[:16]}
+    assert settled[-1]["outcome"] == "included"
+
+
+def gives_with(world, device, bad) -> bool:
+    """Whether it is in a cohort with the bad one and its vector has left."""
+    running = [each.member for key, each in device.core._cohorts.items() if key in device.disk["debit"]]
+    return any(bad.key in member.cohort.members for member in running)
 
 
 # --- who may --------------------------------------------------------------------------------------------------
