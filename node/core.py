@@ -1535,9 +1535,7 @@ class NodeCore:
             self._remember_cohort(Running(member, None))
             vote = remembered.votes.get(cohort_id)
             actions += member.resume(vote)
-        for (
-            known
-        ) in self._history.held():  # what counts and what does not: a sum that is known is no open debit
+        for known in self._history.held():  # whether it counts or not: a debit in it is no open one
             actions += self._inform_members(known)
         if remembered.adopted is not None and self._doubt is None:
             actions.append(Persist(None, (Drop("checkpoint", b""),)))  # it hid what was taken back
