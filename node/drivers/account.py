@@ -213,6 +213,8 @@ class Account:
     async def wish(self, wish: Wish, peer: str, strike_since: int | None = None) -> dict[str, object]:
         """Of a device, by its peer id or how that ends. Raises NotDone, Unanswered."""
         running = self._up()
+        if strike_since is not None and wish != "remove":
+            raise NotDone(f'nothing is struck by "{wish}"; see: gossamer peers remove')
         if wish in {"allow", "refuse"}:
             knocked = running.inviting.answer_knock(peer, allow=wish == "allow")
             if knocked is not None:

@@ -43,10 +43,10 @@ class Node:
             raise TrainerDown("the trainer is not up")
         return {"accuracy": 0.5}
 
-    async def wish(self, wish, peer):
-        if wish == "remove":
+    async def wish(self, wish, peer, strike_since=None):
+        if wish == "remove" and strike_since is None:
             raise NotDone("only the founder can")
-        return {"peer_id": peer, "wish": wish}
+        return {"peer_id": peer, "wish": wish} | ({} if strike_since is None else {"since": strike_since})
 
     async def ping(self, peer, count):
         raise Unanswered(f"{peer} gave no answer to {count}")
@@ -96,6 +96,14 @@ async def test_a_wish_is_granted_or_refused_with_words(home):
             await ask(home, "POST", "/peers", json=wish | {"wish": "remove"})
         with pytest.raises(Refused, match="wish"):
             await ask(home, "POST", "/peers", json=wish | {"wish": "delete"})
+        struck = wish | {"wish": "remove", "strike_since": 7}
+        assert await ask(home, "POST", "/peers", json=struck) == {
+            "peer_id": "abcd",
+            "wish": "remove",
+            "since": 7,
+        }
+        with pytest.raises(Refused, match="strike_since"):
+            await ask(home, "POST", "/peers", json=struck | {"strike_since": 0})
 
 
 @pytest.mark.parametrize(

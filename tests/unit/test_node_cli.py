@@ -234,6 +234,53 @@ def test_what_others_said_cannot_drive_the_terminal(gossamer, monkeypatch):
     assert "\n0 problems" not in told.out
 
 
+def struck(**how):
+    return {"peer_id": PEER, "since": 3, "sums": 4, "by_founder": True, "signed": 1, "needed": 3} | how
+
+
+def removed(**how):
+    told = {"peer_id": PEER, "wish": "remove", "knocked": False, "strike": struck(), "revoked": False}
+    return told | {"not_revoked": "it does not admit by certificate"} | how
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            removed(),
+            ["4 sums to which", "since round 3 do not count any more", "does not admit by certificate"],
+        ),
+        (removed(strike=struck(sums=1)), ["1 sum to which", "does not count any more"]),
+        (removed(revoked=True, not_revoked=""), ["4 sums", "no longer belongs to the swarm"]),
+        (
+            removed(strike=struck(since=None, sums=0, by_founder=False, signed=2)),
+            ["takes 3 of the founder's inviters, and 2 have signed: until then every sum counts"],
+        ),
+    ],
+    ids=["struck", "one sum", "revoked", "too few yet"],
+)
+def test_what_a_strike_did_is_said_in_words_or_for_programs(gossamer, monkeypatch, answer, words):
+    asked = []
+    monkeypatch.setattr(commands, "call", lambda *_, json, **__: asked.append(json) or answer)
+    gossamer("init")
+    told = gossamer("peers", "remove", PEER[-6:], "--strike-since", "3")
+    assert (told.code, asked) == (0, [{"peer": PEER[-6:], "wish": "remove", "strike_since": 3}])
+    assert all(word in told.err for word in words), told.err
+    assert json.loads(gossamer("peers", "remove", PEER, "--strike-since", "3", "--json").out) == answer
+    assert gossamer("peers", "remove", PEER, "--strike-since", "0").code == 2
+
+
+def test_a_status_tells_who_is_struck_since_when_and_what_that_took_out(gossamer, monkeypatch):
+    waiting = struck(since=None, sums=0, signed=2)
+    known = STATUS | {"struck": [struck(), waiting], "sums_taken_back": 5}
+    gossamer("init")
+    monkeypatch.setattr(commands, "call", lambda *_, **__: known)
+    told = gossamer("status").out
+    assert f"{PEER} is struck since round 3: 4 sums do not count" in told
+    assert f"{PEER}: 2 of 3 inviters have signed that it be struck" in told
+    assert "5 sums taken back in all" in told
+
+
 PINGED = {
     "peer_id": PEER, "address": "/ip4/10.0.0.2/tcp/4001", "route": "lan", "count": 5, "min_ms": 0.71, "median_ms": 1.3,
     "clock_ahead_s": 0.0,
