@@ -23,7 +23,7 @@ would drag C towards 2^-32 for those who did train.
 
 What the votes reveal is one sum over the cohort, in which at least n_min members measured: the mean of their log-RMS, and
 nothing about one of them. It is bounded, not trusted: one dishonest member can put a range anywhere in 0..1023. So no member signs
-a sum whose range is more than RANGE_SLACK from what it has measured itself (`strange_ranges`): as long as t need an honest one, a
+a sum whose range is more than RANGE_SLACK from what it has measured itself of late (`strange_ranges`): as long as t need an honest one, a
 range is never further off than that, and what it costs is noise or clipping by so many octaves, until honest votes bring it back.
 
 **Every device weighs the same.** How many examples it has is nobody's business, and a lane for it could be used to take the
@@ -72,6 +72,8 @@ from gossip.manifest import SEGMENTS_MAX, Compression
 from gossip.residual import Floats, Sent
 
 ROUNDING_BYTES = 32
+MEASURED = 8  # contributions of which an honest member remembers the ranges
+MEASURED_ROUNDS = 64
 RANGE_SLACK = 3 * CODES_PER_OCTAVE  # by which an honest member's range may differ from its cohort's
 EVERY_SEGMENT = (1 << SEGMENTS_MAX) - 1
 
@@ -230,9 +232,13 @@ def exponents_after(body: Body, parents: Sequence[Body], layout: Layout, compres
     return plan.exponent_bytes
 
 
-def strange_ranges(ranges: Sequence[int], contributors: int, own: Integers) -> bool:
-    """Whether the mean vote on a tensor is further than RANGE_SLACK from one's own, int64[tensors]."""
+def strange_ranges(ranges: Sequence[int], contributors: int, measured: Sequence[Integers]) -> bool:
+    """Whether the mean vote on a tensor is further than RANGE_SLACK from one's own of late, each int64[tensors].
+
+    The mean of MEASURED of them, of MEASURED_ROUNDS rounds: the log-RMS of a tensor of one parameter or two is mostly chance.
+    """
     means = np.array(ranges, np.int64) // contributors
+    own = np.sum(measured, axis=0) // len(measured)
     return bool((np.abs(means - own) > RANGE_SLACK).any())
 
 

@@ -72,7 +72,7 @@ Rule 4 was about a second phase and went with it (docs/decisions/0024). The othe
 numbers.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
@@ -366,8 +366,12 @@ class Member:
         secrets: Secrets | None,
         terms: Terms,
         entropy: Callable[[int], bytes],
+        measured: Sequence[Integers] = (),
     ) -> None:
-        """Without secrets: a member that restarted with a debit open. It can do nothing but ask and abort."""
+        """Without secrets: a member that restarted with a debit open. It can do nothing but ask and abort.
+
+        `measured`: its ranges of late (`gossip.compression.strange_ranges`).
+        """
         self.cohort = cohort
         self.terms = terms
         self.index = cohort.index(identity.public_key)
@@ -384,6 +388,7 @@ class Member:
         self._rejecting = False  # REJECT was voted
         self._rejects: dict[int, bytes] = {}  # index -> signature; at most n
         self._ranges: Integers | None = None  # this member's own votes
+        self._measured = tuple(measured)
         self._identity = identity
         self._secrets: Secrets | None = secrets
         self._entropy = entropy
@@ -788,11 +793,8 @@ class Member:
         contributors = len(self.contributors() or ())
         [body, *_] = offered.values()
         self._looked[identity] = reason
-        if (
-            not reason
-            and self._ranges is not None
-            and strange_ranges(body.body.ranges, contributors, self._ranges)
-        ):
+        measured = [] if self._ranges is None else [*self._measured, self._ranges]
+        if not reason and measured and strange_ranges(body.body.ranges, contributors, measured):
             self._looked[identity] = "its ranges are far from what this device has measured"
         return [action for peer in offered for action in self._decide(peer, now)]
 

@@ -51,7 +51,7 @@ from gossip.audit import ALARM_ROUNDS, KEPT_MAX
 from gossip.auditor import Auditor, Cleared, Forged, TakenBack, Unanswered, Verdict
 from gossip.catching_up import Adopted, CatchUp, Doubt
 from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_unfit_keys, write_roster
-from gossip.compression import Contribution, codec_of
+from gossip.compression import MEASURED, MEASURED_ROUNDS, Contribution, codec_of
 from gossip.errors import PeerViolation, place_of
 from gossip.events import (
     Abandon,
@@ -105,7 +105,7 @@ from gossip.fold import UNIT, Replica, increment, loudness, step_at, usual_contr
 from gossip.handshake import Changed, Expelled, Handshake, Proven
 from gossip.harm import Judgement
 from gossip.history import Added, History, Waiting
-from gossip.layout import Layout
+from gossip.layout import Integers, Layout
 from gossip.ledger import Read
 from gossip.lowrank import prior
 from gossip.manifest import MASKS_OFF, Swarm
@@ -301,7 +301,7 @@ class NodeCore:
             self._is_thin,
         )
         self._suspicion = Suspicion(swarm.id, self._me)
-        self._paused = False  # training, until the sum has been looked at
+        self._paused_for = b""  # the cohort whose sum this device is to look at; it does not train until then
         self._judgement = Judgement(self._layout.parameters)
         self._loudness: tuple[Tag, float] = ((), 0.0)  # of the sum that is being looked at
         self._alarmed_until = 0  # round: someone has forged, so audits are many
@@ -322,6 +322,9 @@ class NodeCore:
         self._early: deque[Message] = deque(maxlen=EARLY_MAX)
         # By READY: its secrets, none without masks. Of the last two: a roster may be on its way with the one before.
         self._offers: dict[bytes, Secrets | None] = {}
+        self._measured: deque[tuple[int, Integers]] = deque(
+            maxlen=MEASURED
+        )  # ranges of its last contributions, by round
         self._frozen_for: bytes | None = None  # whose contribution the books hold frozen
         self._examples = 0  # on this device
         self._pending: PendingRoster | None = None
@@ -464,7 +467,7 @@ class NodeCore:
             case Settled(cohort, outcome, reason):
                 return self._settle(cohort, outcome, reason)
             case Closed(cohort):
-                return self._close(cohort)
+                return [*self._resume_training(cohort), *self._close(cohort)]
             case Inspect():
                 return self._inspect(action)
             case Refused():
@@ -691,10 +694,10 @@ class NodeCore:
             actions += running.auditor.handle(event, now)
         after = running.member.state
         if after is State.AWAIT_SUM and before is not after:
-            self._paused = True
+            self._paused_for = running.member.cohort.id
             actions.append(Pause(self._model))
         if after is State.OVER and before is not State.OVER:
-            actions += [*self._resume_training(), *self._consider(now)]
+            actions += self._consider(now)
         return actions
 
     def _on_result(self, message: Message, result: Result, peer: bytes, now: float) -> list[object]:
@@ -965,7 +968,12 @@ class NodeCore:
         withdrawn = self._rendezvous.withdraw()
         parents = tuple(known.body for known in map(self._history.get, cohort.roster.parents) if known)
         member = Member(
-            cohort, self._identity, secrets, Terms(self._codec, self._layout, parents), self._entropy
+            cohort,
+            self._identity,
+            secrets,
+            Terms(self._codec, self._layout, parents),
+            self._entropy,
+            [own for round_, own in self._measured if cohort.roster.round - round_ < MEASURED_ROUNDS],
         )
         aggregator = Aggregator(member, self._identity) if self._me in cohort.aggregators else None
         auditor = Auditor(member, self._identity, self._entropy)
@@ -999,7 +1007,9 @@ class NodeCore:
         forgotten = [cohort for cohort in self._books.outstanding if cohort not in debited.outstanding]
         rebased = self._forget(forgotten, debited)
         self._frozen_for = None
-        records = ledger.debited(spend.cohort, self._cohorts[spend.cohort].member.cohort.frame, self._books)
+        spent = self._cohorts[spend.cohort].member.cohort
+        self._measured.append((spent.roster.round, spend.encoded.ranges))
+        records = ledger.debited(spend.cohort, spent.frame, self._books)
         for cohort in forgotten:
             records += (*ledger.settled(cohort), *ledger.closed(cohort))
         return [Persist(spend.tag, records), *rebased]
@@ -1041,14 +1051,15 @@ class NodeCore:
         looked_at, loud = self._loudness
         impression = self._judgement.of(before, after, loud if looked_at == tag else 0.0)
         return [
-            *self._resume_training(),
+            *self._resume_training(tag[1]),
             *self._to_cohort(tag[1], Inspected(tag, impression.reason), now),
         ]
 
-    def _resume_training(self) -> list[object]:
-        if not self._paused:
+    def _resume_training(self, cohort: Hashable) -> list[object]:
+        """This cohort's sum was looked at, or its member is at an end, however it came there."""
+        if self._paused_for != cohort:
             return []
-        self._paused = False
+        self._paused_for = b""
         return [Resume()]
 
     def _is_thin(self, known: Verified) -> bool:
