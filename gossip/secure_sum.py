@@ -222,6 +222,13 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Failed:
+    """No sum came of this cohort, and its members did not refuse one: it aborted, or ran out of time."""
+
+    cohort: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Certified:
     aggregate: Aggregate
 
@@ -252,6 +259,7 @@ Action: TypeAlias = (
     | Inspect
     | Refused
     | Rejected
+    | Failed
     | Certified
     | Settled
     | Closed
@@ -490,7 +498,7 @@ class Member:
             case TimerFired((_, _, "reject")):
                 return self._reject()
             case TimerFired((_, _, "end")):
-                return self._end("the cohort ran out of time")
+                return [Failed(self.cohort.id), *self._end("the cohort ran out of time")]
         return []
 
     def learned(self, contributors: list[int]) -> list[Action]:
@@ -525,7 +533,7 @@ class Member:
         if self.state is not State.AWAIT_KEYS:
             return []
         if not keys_set.committed:
-            return self._end("too few members dealt their keys")
+            return [Failed(self.cohort.id), *self._end("too few members dealt their keys")]
         keys, faults = self._open_keys(keys_set)
         self._follow(sender)
         self.keys = keys
@@ -764,7 +772,7 @@ class Member:
             return []
         self._check_quorum(Kind.ABORT_VOTE, AbortVote(), certificate)
         ballot.abort_certificate = certificate
-        return self._conclude([], "the cohort aborted")
+        return [Failed(self.cohort.id), *self._conclude([], "the cohort aborted")]
 
     # --- the sum ---------------------------------------------------------------------------------------------
 

@@ -14,12 +14,14 @@ are.
     it holds, or was refused           each member that was not in it: one more absence in a row
     this member refused it             its aggregator: *distrusted* for 2^k rounds, k times in a row
     ... and signed the other's sum     the same, for DISTRUSTED_MAX rounds: one of the two lied
+    it came to nothing (`Failed`)      its leader and first aggregator: the same as for a refusal
     an audit found a forgery           its aggregator: distrusted for good
 
 A leader draws for each device that has r refusals and absences in a row, anew for each cohort. It
 takes the device with a chance of 2^-min(r, DOUBLINGS_MAX), else leaves it for a later cohort. So
 nobody is shut out for ever, and an honest device that was in bad company is back after its first
-sum that holds. A distrusted device is asked last to lead.
+sum that holds. A distrusted device is asked last to lead. So nobody stops a swarm by leading: who
+leads follows from the round, and would else lead the same round again and again, as none comes.
 
 These are one device's own opinions. They decide whom it meets and never what it folds, so replicas
 cannot differ by them. Bad devices gain this: if they are more than a quarter of a cohort, they can
@@ -75,7 +77,7 @@ class Suspicion:
         self._missed(members, contributors)
 
     def offended(self, aggregator: bytes, round_: int, *, certain: bool) -> None:
-        """It showed a sum that this device refused; `certain`: while another one of the same cohort was signed."""
+        """It led a cohort that failed, or showed a sum that this device refused; `certain`: while another one of the same cohort was signed."""
         if aggregator == self._me:
             return
         record = self._of(aggregator)

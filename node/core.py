@@ -139,6 +139,7 @@ from gossip.secure_sum import (
     CohortEvent,
     Contribute,
     Contributed,
+    Failed,
     Inspect,
     Inspected,
     Member,
@@ -472,6 +473,8 @@ class NodeCore:
                 return self._inspect(action)
             case Refused():
                 return self._note_refusal(action)
+            case Failed(cohort):
+                return self._note_failure(cohort)
             case Rejected(cohort, contributors):
                 return self._note_rejection(cohort, contributors)
             case Unanswered() | Forged() | Cleared():
@@ -1090,6 +1093,12 @@ class NodeCore:
         self._suspicion.offended(known.aggregators[0], known.roster.round, certain=False)
         facts: dict[str, object] = {"cohort": cohort.hex()[:16], "contributors": len(contributors)}
         return [Report("sum_rejected", facts)]
+
+    def _note_failure(self, cohort: bytes) -> list[object]:
+        known = self._cohorts[cohort].member.cohort
+        for peer in dict.fromkeys((known.leader, known.aggregators[0])):
+            self._suspicion.offended(peer, known.roster.round, certain=False)
+        return []
 
     def _note_verdict(self, verdict: Verdict) -> list[object]:
         """What an audit has shown."""

@@ -6,6 +6,8 @@ import pytest
 from crypto.masking import add_vectors
 from gossip.aggregate import Body, Part, pack_members
 from gossip.compression import (
+    MEASURED,
+    RANGE_SLACK,
     Contribution,
     Plan,
     codec_of,
@@ -14,6 +16,7 @@ from gossip.compression import (
     exponents_of,
     payload_plan,
     ranges_after,
+    strange_ranges,
 )
 from gossip.errors import MisuseError, PeerViolation
 from gossip.layout import Layout
@@ -164,6 +167,26 @@ def test_a_wrong_first_range_is_put_right_and_then_remembered(first, trainers):
 
 
 # --- the integers ---------------------------------------------------------------------------------------------
+
+
+def test_ranges_far_from_what_was_measured_of_late_are_strange():
+    own = [np.array([500 - each, 500 + each]) for each in (-8, 0, 8)]
+    assert not strange_ranges([3 * (500 + RANGE_SLACK), 3 * (500 - RANGE_SLACK)], 3, own)
+    assert strange_ranges([3 * (500 + RANGE_SLACK + 1), 1500], 3, own)
+    assert strange_ranges([1500, 3 * (500 - RANGE_SLACK - 1)], 3, own)
+
+
+def test_what_one_parameter_votes_is_chance_and_the_mean_of_several_is_not():
+    """Eight members' mean vote on a tensor of one parameter, as seen by a member that measures the same."""
+    rng = np.random.default_rng(3)
+    codes = (500 + 16 * np.log2(np.abs(rng.standard_normal((4000, 8 + 1 + MEASURED))))).astype(np.int64)
+
+    def refused(remembered):
+        told = [strange_ranges([sum(row[:8])], 8, row[8 : 9 + remembered, None]) for row in codes]
+        return sum(told) / len(told)
+
+    assert refused(0) > 0.04
+    assert refused(MEASURED) < 0.001
 
 
 def test_whole_levels_are_encoded_as_they_are():
