@@ -56,16 +56,13 @@ from gossip.manifest import Cohorts
 from gossip.messages import Message, Ready
 from gossip.pace import whole_sum_s
 from gossip.suspicion import Suspicion
-from gossip.turns import ranking
+from gossip.turns import ROBUST_MIN, ranking
 
 BAG_MAX = 256  # READYs held while gathering
 # A READY goes to the next candidate after this many gathering times without a roster. Who cannot be reached is passed over at
 # once, so this is for those who are silent; asking another one costs a connection, and may split a cohort.
 PATIENCE_GATHERS = 4.0
 FEW_SUMS = 4.0  # waiting times of a whole sum until a cohort of n_min is better than none
-ROBUST_MIN = (
-    8  # members, if there are so many: of four, three sign, and one bad and two blind ones are enough
-)
 USED_MAX = 1024  # READYs that were in rosters
 READY_TTL_GATHERS = 12.0  # older READYs are dropped: their sender has long renewed or gone
 

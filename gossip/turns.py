@@ -13,14 +13,15 @@ it the founder. Not those of the last round: who has heard of one of its sums ma
 leader, so that one round of two sums made the next one of two.
 
 There, a **lottery** decides who may say READY for a round at all, H(swarm || round || peer) < p, like sortition in Algorand (Gilad et
-al. 2017), but open: anybody can tell who is drawn. So about three quarters of the round's sums * n_max places are filled, whatever the number N of members. p starts at sums * n_max / N, and follows from how many
-contributed to the rounds before:
+al. 2017), but open: anybody can tell who is drawn. So about three quarters of the round's P places are filled, whatever the number N
+of members. P is sums * n_max, or more where three quarters of that would be too few for a cohort (`places`). p starts at P / N, and
+follows from how many contributed to the rounds before:
 
-    p' = min(1, p * clamp(sqrt(3/4 sums n_max / contributors_r), 1/2, 2)),  and twice as much for each waiting time without a round
+    p' = min(1, p * clamp(sqrt(3/4 P / contributors_r), 1/2, 2)),  and twice as much for each waiting time without a round
 
 A waiting time is that of a whole sum. The first three rounds are not counted, as a swarm only comes together in them. The last round
 is only counted where it came to more than was aimed at: whoever has heard of its first aggregate may not have heard of the others
-yet. That makes it a loop with a delay, hence the root. In a swarm of at most sums * n_max members p is 1.
+yet. That makes it a loop with a delay, hence the root. In a swarm of at most P members p is 1.
 
 All of it follows from the history and from what a device has heard of the swarm; nothing here is remembered from event to event.
 """
@@ -33,7 +34,7 @@ from math import isqrt
 
 from crypto.hashing import digest
 from gossip.history import History
-from gossip.manifest import Swarm
+from gossip.manifest import Cohorts, Swarm
 from gossip.membership import HUB_LINKS_MAX, Membership
 from gossip.pace import whole_sum_s
 from gossip.sync import GUIDES
@@ -43,6 +44,8 @@ LOTTERY_ROUNDS = 64  # that p follows from: as many doublings as there are can b
 LOTTERY_BITS = 64
 # Of a round's places, that the lottery aims at: who comes too late for a full cohort has come for nothing.
 FILLED = Fraction(3, 4)
+# Members of a cohort, if there are so many (`gossip.rendezvous`): of four, three sign, and one bad and two blind ones are enough.
+ROBUST_MIN = 8
 ROOT_OF_ONE = 1 << LOTTERY_BITS // 2
 ONE = 1 << LOTTERY_BITS  # p in whole numbers: every device's floats round alike, but why rely on it
 RANKINGS_KEPT = 256
@@ -63,6 +66,12 @@ def first_of(
 ) -> tuple[bytes, ...]:
     """The first of the ranking, remembered: all who pull an aggregate are told the same."""
     return tuple(ranking(swarm, round_, peers, hubs.__contains__)[:count])
+
+
+def places(cohorts: Cohorts) -> int:
+    """In the sums of a round. So many at least that FILLED of them are enough for each: else small cohorts would hardly ever form."""
+    least = cohorts.sums * min(ROBUST_MIN, cohorts.n_max)
+    return max(cohorts.sums * cohorts.n_max, -(-least * FILLED.denominator // FILLED.numerator))
 
 
 @lru_cache(maxsize=SHARES_KEPT)
@@ -140,7 +149,7 @@ class Turns:
     def _share(self, waited: int) -> int:
         cohorts = self._swarm.manifest.cohorts
         counts = tuple(self._history().counts(LOTTERY_ROUNDS, since=1 + GATHERING_ROUNDS))
-        return share(cohorts.sums * cohorts.n_max, self._membership.size(), counts, waited)
+        return share(places(cohorts), self._membership.size(), counts, waited)
 
     # --- who may lead, where nobody knows all ----------------------------------------------------------------
 

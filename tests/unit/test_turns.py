@@ -9,7 +9,19 @@ from crypto.hashing import digest
 from crypto.identity import Identity
 from gossip.manifest import Cohorts, found
 from gossip.sync import GUIDES
-from gossip.turns import GATHERING_ROUNDS, LOTTERY_ROUNDS, ONE, Turns, ranking, share, whole_sum_s, wins
+from gossip.turns import (
+    FILLED,
+    GATHERING_ROUNDS,
+    LOTTERY_ROUNDS,
+    ONE,
+    ROBUST_MIN,
+    Turns,
+    places,
+    ranking,
+    share,
+    whole_sum_s,
+    wins,
+)
 from tests.simulation.harness import tiny_swarm
 
 FOUNDER = Identity(digest("founder"))
@@ -39,6 +51,16 @@ def test_the_lottery_starts_at_what_fills_the_sums_and_follows_the_rounds():
     assert share(PLACES, 10_000, (0, AIMED), 0) == 2 * start, "also upwards"
     assert share(PLACES, 10_000, (), 3) == 8 * start, "and so does each waiting time"
     assert share(1, 10_000, (1, 1), 0) == share(1, 10_000, (), 0), "a place at least is aimed at"
+
+
+@pytest.mark.parametrize(
+    ("n_max", "sums", "expected"), [(4, 1, 6), (8, 1, 11), (8, 3, 32), (10, 1, 11), (11, 1, 11), (16, 2, 32)]
+)
+def test_the_lottery_fills_at_least_what_a_cohort_needs(n_max, sums, expected):
+    """Seen: cohorts of at most eight need eight, and six were aimed at: 10 rounds where there had been 97."""
+    cohorts = Cohorts(3, n_max, 500, 1000, sums=sums)
+    assert places(cohorts) == expected
+    assert FILLED * expected >= sums * min(ROBUST_MIN, n_max)
 
 
 def test_the_lottery_has_bounds_whatever_the_history_is():
@@ -141,7 +163,7 @@ def test_the_first_rounds_do_not_move_the_lottery():
         return []
 
     device._history().counts = counts
-    assert device._share(0) == share(COHORTS.sums * COHORTS.n_max, MEMBERS, (), 0)
+    assert device._share(0) == share(places(COHORTS), MEMBERS, (), 0)
     assert told == [(LOTTERY_ROUNDS, GATHERING_ROUNDS + 1)]
 
 
