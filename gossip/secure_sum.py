@@ -72,7 +72,7 @@ Rule 4 was about a second phase and went with it (docs/decisions/0024). The othe
 numbers.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
@@ -758,13 +758,15 @@ class Member:
             return []
         half = certify(*self.stated(Kind.ABORT_VOTE, AbortVote()), self.cohort.members, ballot.aborts)
         certificate = AbortCertificate(pack_members(sorted(ballot.aborts), self.cohort.size), *half)
-        # Where nobody knows all, a vote may have reached the hubs only: what they make of it, they tell everybody.
+        return [*self._hand_out(certificate, ballot.aborts), *self._on_abort(certificate)]
+
+    def _hand_out(
+        self, certificate: AbortCertificate | RejectCertificate, votes: Container[int]
+    ) -> list[Action]:
+        """To those whose votes are not in it. Where nobody knows all, a vote may have reached the hubs only: they tell everybody."""
         is_hub = self.cohort.members[self.index] in self.cohort.hubs
-        others = [
-            i for i in range(self.cohort.size) if i not in ballot.aborts or (is_hub and i != self.index)
-        ]
-        told = [self._answer(self.cohort.members[i], certificate) for i in others]
-        return [*told, *self._on_abort(certificate)]
+        others = [i for i in range(self.cohort.size) if i not in votes or (is_hub and i != self.index)]
+        return [self._answer(self.cohort.members[i], certificate) for i in others]
 
     def _on_abort(self, certificate: AbortCertificate) -> list[Action]:
         ballot = self.ballot
@@ -851,12 +853,7 @@ class Member:
             return self._yield(now)
         half = certify(*self.stated(Kind.REJECT_VOTE, RejectVote()), self.cohort.members, self._rejects)
         certificate = RejectCertificate(pack_members(sorted(self._rejects), self.cohort.size), *half)
-        is_hub = self.cohort.members[self.index] in self.cohort.hubs
-        others = [
-            i for i in range(self.cohort.size) if i not in self._rejects or (is_hub and i != self.index)
-        ]
-        told = [self._answer(self.cohort.members[i], certificate) for i in others]
-        return [*told, *self._on_reject(certificate)]
+        return [*self._hand_out(certificate, self._rejects), *self._on_reject(certificate)]
 
     def _yield(self, now: float) -> list[Action]:
         """So many have signed REJECT that no body will have t signatures: whoever signed one joins them, or goes on.

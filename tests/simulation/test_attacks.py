@@ -111,11 +111,11 @@ def test_an_aggregator_that_publishes_what_it_likes_gains_no_signature(forgeries
 
 
 def test_a_forger_that_nobody_sees_any_harm_in_is_found_by_audits_and_leads_no_more(forgeries, monkeypatch):
-    """Zeros: within all that members look for. Each sum is audited by one of eight devices or so."""
+    """Zeros: within all that members look for. Of ten sums one is audited, on average."""
     world = Watched(32, 8)
     forger = world.devices[3]
     cohorts = forging(world, forger, monkeypatch, bytes(16))
-    for _ in range(60):  # a member in eight draws; 21 sums went by here before one did
+    for _ in range(60):  # 21 sums went by here before one did
         world.run(10)
         if reports(world, "forged"):
             break
