@@ -1451,7 +1451,7 @@ def test_who_votes_so_that_no_certificate_could_hold_is_refused_and_the_others_m
 def test_nor_can_a_vote_spoil_a_refund(vote, sealed):
     table = before_the_sum() if sealed else Table(5).masked()
     i, *others = (table.plain[0], *(j for j in range(5) if j != table.plain[0]))
-    with pytest.raises(PeerViolation, match="(ABORT|REJECT)_VOTE: a signature that no certificate can hold"):
+    with pytest.raises(PeerViolation, match=r"(ABORT|REJECT)_VOTE: a signature that no certificate can hold"):
         table.give(i, unsummable(table, others[0], vote))
     for j in others:
         table.give(i, table.message(j, vote))
