@@ -16,6 +16,7 @@ from gossip.aggregate import (
 from gossip.catching_up import (
     AGAIN_S,
     BEHIND_ROUNDS,
+    DOUBT_BEATS,
     MADE_MAX,
     OFFERS_MAX,
     PART_S,
@@ -340,3 +341,11 @@ def test_a_later_state_confirms_a_checkpoint_only_if_others_have_signed_it_too(r
     assert doubt.judge(own, own.body.state) is None, "a league does not confirm itself"
     assert doubt.judge(signed_, bytes(32)) is None
     assert doubt.judge(row[STATE_EVERY], bytes(32)) is None, "says nothing of a state"
+
+
+def test_what_a_checkpoint_names_and_nobody_has_refutes_it_after_several_heartbeats_in_a_row(row):
+    _, doubt = doubted(row)
+    wanted = [bytes(32)]
+    assert [doubt.beat(wanted) for _ in range(DOUBT_BEATS - 1)] == [False] * (DOUBT_BEATS - 1)
+    assert not doubt.beat([]), "it has come, and the row begins anew"
+    assert [doubt.beat(wanted) for _ in range(DOUBT_BEATS)] == [False] * (DOUBT_BEATS - 1) + [True]

@@ -3,7 +3,7 @@
 import pytest
 
 from gossip.manifest import Cohorts
-from gossip.pace import BURST, LEAST_GATHERS, Pace
+from gossip.pace import BURST, LEAST_GATHERS, THIN_BURST, Pace, whole_sum_s
 
 GATHER_S = 2.0
 EARNED_S = LEAST_GATHERS * GATHER_S  # for one round
@@ -17,12 +17,12 @@ def pace():
     return made
 
 
-def taken(pace, seconds, *, start=0.0, every=0.01):
+def taken(pace, seconds, *, start=0.0, every=0.01, thin=False):
     """How many rounds come in when somebody offers one more all the time."""
     count, now = 0, start
     while now < start + seconds:
-        if pace.allows(1, now):
-            pace.grew(1, now)
+        if pace.allows(1, now, thin=thin):
+            pace.grew(1, now, thin=thin)
             count += 1
         else:
             now += every
@@ -43,6 +43,22 @@ def test_a_league_makes_one_burst_and_then_as_many_rounds_as_time_earns(pace):
     minutes = 5
     most = BURST + 60 * minutes / EARNED_S
     assert most - 2 <= taken(pace, 60 * minutes) <= most + 1
+
+
+def test_a_thin_league_makes_a_round_in_the_time_of_a_whole_sum(pace):
+    minutes = 5
+    most = THIN_BURST + 60 * minutes / whole_sum_s(COHORTS)
+    assert most - 2 <= taken(pace, 60 * minutes, thin=True) <= most + 1
+
+
+def test_thin_rounds_take_a_token_of_all_and_others_none_of_the_thin_ones(pace):
+    pace.grew(BURST, 0.0)
+    assert not pace.allows(1, 0.0, thin=True), "there is none left of all"
+    assert pace.allows(THIN_BURST, BURST * EARNED_S, thin=True)
+    pace.grew(THIN_BURST, BURST * EARNED_S, thin=True)
+    assert not pace.allows(1, BURST * EARNED_S, thin=True)
+    assert pace.allows(BURST - THIN_BURST, BURST * EARNED_S)
+    assert not pace.allows(BURST - THIN_BURST + 1, BURST * EARNED_S)
 
 
 def test_honest_rounds_which_take_two_gathering_times_are_never_held_up(pace):
