@@ -197,8 +197,8 @@ def useless(liar: Liar, rng: random.Random) -> Iterator[bytes]:
 def garbage(liar: Liar, rng: random.Random) -> Iterator[bytes]:
     """Of which each is a violation."""
     swarm, me = liar.swarm.id, liar.identity
-    large = pack(Frame(1, Kind.AGGREGATES, b"", 0, b"", b"\x92\xdc\xff\xff" + b"\x90" * ((8 << 20) - 4), b""))
-    greetings = pack(Frame(1, Kind.GREETING, b"", 0, b"", b"\x93" + b"\x90" * 60_000, b""))
+    large = pack(Frame(1, Kind.AGGREGATES, b"", b"", b"\x92\xdc\xff\xff" + b"\x90" * ((8 << 20) - 4), b""))
+    greetings = pack(Frame(1, Kind.GREETING, b"", b"", b"\x93" + b"\x90" * 60_000, b""))
     forged = bytearray(sign_frame(me, swarm, SealVote(bytes(32)), cohort=bytes(32)))
     forged[-1] ^= 1
     for number in itertools.count(1):

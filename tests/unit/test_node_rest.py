@@ -24,7 +24,7 @@ from gossip.events import (
 from gossip.manifest import Cohorts, found
 from gossip.membership import HUB_LINKS_MAX, Settings
 from gossip.sync import GUIDES
-from gossip.turns import GATHERING_ROUNDS, ONE, Turns, ranking, whole_sum_s, wins
+from gossip.turns import GATHERING_ROUNDS, ONE, Turns, places, ranking, whole_sum_s, wins
 from node.core import NodeCore
 from tests.simulation.harness import tiny_initial, tiny_swarm
 
@@ -34,7 +34,7 @@ SWARM = tiny_swarm(PEOPLE[0], [who.public_key for who in PEOPLE])
 TRAINING = structs.replace(SWARM.manifest.training, phase_ms=60_000)
 LARGE = found(structs.replace(SWARM.manifest, cohorts=COHORTS, training=TRAINING), PEOPLE[0])  # for its sums
 SMALL = found(structs.replace(SWARM.manifest, cohorts=structs.replace(COHORTS, sums=10)), PEOPLE[0])
-P = ONE * 4 // 40
+P = ONE * places(COHORTS) // 40
 LOTTERY = TimerFired(("lottery",))
 NAMES = "abcdefgh"
 
