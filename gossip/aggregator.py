@@ -157,6 +157,7 @@ class Aggregator:
         self._offered: SignedBody | None = None  # what this aggregator has added up
         self._secrets: dict[int, bytes] | None = None  # with which it did
         self._shown: dict[int, None] = {}  # to whom they were shown
+        self._relieved = False
         self._done = False
 
     def start(self, now: float) -> list[Action]:
@@ -417,8 +418,11 @@ class Aggregator:
         return self._add_up()
 
     def _relieve(self) -> list[Action]:
-        """So many members have turned to the second that the first cannot end this sum without them."""
-        return [] if self.rank == 0 or self._speaks else [*self.member.turn(), *self._take_over()]
+        """So many members have turned to the second that the first cannot end this sum without them: all are asked, once."""
+        if self.rank == 0 or self._relieved:
+            return []
+        self._relieved = True
+        return [*self.member.turn(), *self._take_over()]
 
     def _opened(self, seal: bytes, owners: list[int]) -> dict[int, dict[int, bytes]]:
         """Holder -> owner -> share, as far as they are under this seal. Which are true shows when secrets are rebuilt."""
@@ -501,7 +505,9 @@ class Aggregator:
             raise PeerViolation("BODY_VOTE: the signature does not hold")
         if not summable(self.cohort.members[sender], vote.signature):
             raise PeerViolation("BODY_VOTE: a signature that no certificate can hold")
-        self._body_votes.setdefault(sender, vote)
+        self._body_votes[sender] = (
+            vote  # the last: a member that was shown a forgery first signs the true sum, too
+        )
         return self._finish()
 
     def _finish(self) -> list[Action]:

@@ -14,7 +14,7 @@ and nothing else (docs/threat-model.md, "What an audit shows").
 
 Nobody believes an accusation: a member that finds the sum right distrusts the accuser. A member
 that has found a forgery audits ALARMED times as often for ALARM_ROUNDS rounds, as forgers come in
-company. Each member draws for itself, so a forger cannot know which sums are audited.
+company. One that has seen harm in a sum that the others signed audits it with OUTVOTED. Each member draws for itself, so a forger cannot know which sums are audited.
 
 **Gain.** A forger may stay below what members look for (`gossip.harm`), with zeros, say. It spoils
 1 / AUDITS sums on average, and then leads nobody who was in the sum that was found.
@@ -36,6 +36,9 @@ from gossip.messages import Commitment
 
 AUDITS = 1 / 10  # of all sums
 ALARMED = 16
+OUTVOTED = (
+    1 / 4
+)  # four who saw harm find a forgery in two of three times; and honest sums, of which 1 % see harm, cost little
 ALARM_ROUNDS = 64
 AUDIT_STEPS = 2.0
 KEPT_MAX = 2  # sums

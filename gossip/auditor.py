@@ -1,18 +1,21 @@
-"""The member's side of an audit (`gossip.audit`), after its sum holds.
+"""The member's side of an audit (`gossip.audit`): of a sum that holds, or of one that it has signed.
 
     state   on                                 does                             goes to
     ------  ---------------------------------  -------------------------------  -------
     Idle    the sum holds, and it is drawn     AUDIT_REQUEST                    Asking
-            ACCUSATION, once the sum holds     the same, to the accuser         Asking
+            two sums, one of which it signed   the same, to the other's author  Asking
+            ACCUSATION of one of these         the same, to the accuser         Asking
     Asking  AUDIT_ANSWER, the last of all      adds up (a job)                  Adding
             one that does not fit, or no more  by an accuser: asks the
                                                aggregator; by it: Unanswered    Over
     Adding  the same body                      Cleared, which names accusers    Over
             another one                        ACCUSATION to all, Forged        Proven
     Proven  AUDIT_REQUEST                      shows what proves it
-            ACCUSATIONs, t with its own        TakenBack: it does not count
+            ACCUSATIONs, t with its own, of    TakenBack: it does not count
+            a sum that holds
 
-A member that is its cohort's aggregator audits nothing that it has shown itself.
+A member that is its cohort's aggregator audits nothing that it has shown itself: of two sums it
+knows that the other one is forged.
 """
 
 from collections.abc import Callable, Hashable
@@ -24,7 +27,7 @@ from crypto.certificates import certify
 from crypto.half_aggregation import HalfAggregate, summable
 from crypto.identity import Identity, verify
 from gossip.aggregate import aggregate_id, body_statement, pack_members
-from gossip.audit import ALARMED, AUDIT_STEPS, AUDITS, Audited, AuditJob
+from gossip.audit import ALARMED, AUDIT_STEPS, AUDITS, OUTVOTED, Audited, AuditJob
 from gossip.errors import PeerViolation
 from gossip.events import CancelTimer, Compute, Computed, Send, SetTimer, Tag, TimerFired
 from gossip.messages import Accusation, AuditAnswer, AuditRequest, Message, sign_frame
@@ -49,6 +52,7 @@ class Forged:
 
     cohort: bytes
     aggregator: bytes
+    true: bytes  # the id of the body that it should have published
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,30 +89,55 @@ class Auditor:
         self._identity = identity
         self._entropy = entropy
         self._state = State.IDLE
-        self._aggregate = b""  # the sum that holds
+        self._aggregate = b""  # the sum that is judged: it holds, or this member has signed it
+        self._holds = b""
         self._aggregator: bytes | None = None  # who showed it
         self._asked: bytes | None = None
         self._accusations: dict[bytes, Accusation] = {}  # by member
+        self._accusers: list[bytes] = []  # of the one that is judged; an aggregator by showing another sum
         self._signed: dict[int, bytes] = {}  # by place: that the sum is to be taken back
         self._shown: dict[bytes, None] = {}  # to whom the proof was shown
         self._taken_back = False
         self._vectors: dict[int, bytes] = {}
         self._secrets: dict[int, bytes] = {}
 
-    def held(self, aggregate: bytes, now: float, *, alarmed: bool) -> list[Action]:
+    def held(self, aggregate: bytes, now: float, *, alarmed: bool, outvoted: bool = False) -> list[Action]:
         """The sum holds. Draws whether to audit it."""
-        if self._aggregate:
+        if self._holds:
             return []
-        self._aggregate = aggregate
-        self._aggregator = self._member.offered_by(aggregate)
-        accusers = [peer for peer, said in self._accusations.items() if said.aggregate == aggregate]
-        for peer in accusers:
-            self._signed[self._cohort.index(peer)] = self._accusations[peer].signature
+        self._holds = aggregate
+        if self._aggregate:
+            return self._take_back()
+        accusers = self._judges(aggregate)
         if accusers:
             return self._ask(accusers[0], now)
         share = AUDITS * (ALARMED if alarmed else 1) / self._cohort.size
+        share = max(share, OUTVOTED if outvoted else 0.0)
         drawn = int.from_bytes(self._entropy(DRAW_BYTES), "big") < share * (1 << 8 * DRAW_BYTES)
         return self._ask(self._aggregator, now) if drawn else []
+
+    def disputed(self, other: bytes, now: float) -> list[Action]:
+        """This member has signed a sum, and `other`, an aggregator, shows another one: which of them is forged?"""
+        signed = self._member.body
+        if self._aggregate or signed is None:
+            return []
+        self._judges(signed.id)
+        if self._me == self._aggregator:
+            self._over()
+            return [Cleared(self._cohort.id, (other,))]
+        if self._me == other:
+            return self._prove(self._member.offered[other].id)
+        self._accusers.append(other)
+        return self._ask(other, now)
+
+    def _judges(self, aggregate: bytes) -> list[bytes]:
+        """From now on this one. Returns who has accused its aggregator."""
+        self._aggregate = aggregate
+        self._aggregator = self._member.offered_by(aggregate)
+        self._accusers = [peer for peer, said in self._accusations.items() if said.aggregate == aggregate]
+        for peer in self._accusers:
+            self._signed[self._cohort.index(peer)] = self._accusations[peer].signature
+        return self._accusers
 
     def handle(self, event: CohortEvent, now: float) -> list[Action]:
         match event:
@@ -157,9 +186,14 @@ class Auditor:
         ):
             raise PeerViolation("ACCUSATION: the signature does not hold")
         self._accusations[sender] = accusation
+        signed = self._member.body
+        if not self._aggregate and signed is not None and signed.id == accusation.aggregate:
+            self._judges(accusation.aggregate)
         if accusation.aggregate != self._aggregate:
             return []  # the sum is not known here yet, or is another one
         self._signed[place] = accusation.signature
+        if sender not in self._accusers:
+            self._accusers.append(sender)
         return [*self._ask(sender, now), *self._take_back()]
 
     def _judge(self, audited: Audited) -> list[Action]:
@@ -168,18 +202,22 @@ class Auditor:
         body = self._member.compose_body(audited.sums, audited.ranges)
         if aggregate_id(body) == self._aggregate:
             self._over()
-            return [Cleared(self._cohort.id, tuple(self._accusations))]
+            return [Cleared(self._cohort.id, tuple(self._accusers))]
+        return self._prove(aggregate_id(body))
+
+    def _prove(self, true: bytes) -> list[Action]:
         self._state = State.PROVEN
         signature = self._identity.sign("retract", self._stated(self._aggregate))
         self._signed[self._member.index] = signature
         accusation = self._frame(Accusation(self._aggregate, signature))
         told = [Send(peer, accusation) for peer in self._cohort.members if peer != self._me]
         forger = self._aggregator or self._cohort.aggregators[0]
-        return [*told, Forged(self._cohort.id, forger), *self._take_back()]
+        return [*told, Forged(self._cohort.id, forger, true), *self._take_back()]
 
     def _take_back(self) -> list[Action]:
         """T members have found that the sum is not theirs: it does not count (`gossip.strikes`)."""
-        if self._state is not State.PROVEN or len(self._signed) < self._cohort.threshold or self._taken_back:
+        enough = self._state is State.PROVEN and len(self._signed) >= self._cohort.threshold
+        if not enough or self._holds != self._aggregate or self._taken_back:
             return []
         self._taken_back = True
         half = certify("retract", self._stated(self._aggregate), self._cohort.members, self._signed)

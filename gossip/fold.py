@@ -45,9 +45,8 @@ not at zero. That is less than 2^-16 of drift a round, and the same on all nodes
 """
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from statistics import median, median_low
+from statistics import median_low
 from typing import NamedTuple
 
 import numpy as np
@@ -157,19 +156,6 @@ def bounded(
 def usual_contributors(counts: Sequence[int]) -> int:
     """Of the last rounds; 0 where there are too few to tell."""
     return median_low(counts) if len(counts) >= RECENT_MIN else 0
-
-
-def loudness(change: Integers, contributors: int, recent: Sequence[Recent], size: int) -> float:
-    """How much larger a sum's increment is than those of the last rounds: about 1, where all are honest.
-
-    A mean of n updates that agree on little is as large as 1 / sqrt(n), so sizes are held against each other times sqrt(n). Of
-    honest sums of digits the largest was 1.14 (iid) and 1.33 (Dirichlet .3). 0 where there are too few rounds to tell.
-    """
-    if len(recent) < RECENT_MIN:
-        return 0.0
-    usual = median(sum(each.sizes) * math.sqrt(each.contributors) for each in recent)
-    now = int(np.abs(change).sum()) * 256 / size * math.sqrt(contributors)
-    return now / usual if usual else 0.0
 
 
 def advance(

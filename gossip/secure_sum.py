@@ -25,6 +25,8 @@ but the sum of the others (docs/threat-model.md).
     AwaitSum      BODY_PROPOSAL                       looks at what the sum does to the model
                   Inspected, and it may be            signs this one body (durable)
                   Inspected, and it may not           says it all to the second
+                  another body, of the other one      asks for an audit: Disputed
+                  an audit disproves the signed one   looks at the other, and signs that (durable)
                   the same again, or nothing came     votes REJECT (durable)
                   RESULT                              the signed body is certified            Over
                   REJECT_CERTIFICATE, t REJECT_VOTEs  refunded                                Over
@@ -52,6 +54,13 @@ REJECT is the durable alternative to a signature. t REJECT votes prove that no s
 will ever count. They refund everybody, as ABORT does before a seal. A bad sum needs t signatures:
 three quarters of a cohort that are bad, or blind (their examples show no harm).
 
+**Two sums.** Where some members see harm and others do not, a forgery and the true sum would share
+the signatures, and neither would have enough. But only one of the two is what was sealed. So a
+member that has signed one and is shown another has the cohort's vectors shown to it
+(`gossip.auditor`), adds up for itself, and signs the true one as well if it had signed the forged
+one. A forged sum that has t signatures all the same counts for nobody twice, as of two aggregates
+with the same contributors one counts, and is taken back by those who have found it out.
+
 Whoever has signed a body signs REJECT as well once half of the cohort has, as no body will have t
 signatures then. So a sum and a refund can both come of one cohort only if a quarter of it lies, or
 more.
@@ -64,7 +73,8 @@ What is never bent (design, section 4; each is an invariant of tests/simulation)
  1. Of one member only one of its two secrets is opened, and only under a seal that t members
     signed.
  2. A vote is SEAL of one content, or ABORT. Then it is one body, or REJECT, or both where half of
-    the cohort has rejected. It is durable before it is sent.
+    the cohort has rejected; and the true body, where this member has itself added up that the first
+    one is forged. It is durable before it is sent.
  3. The debit is durable before the first byte of MASKED leaves. Only a certificate that the vector
     is in no sum refunds it.
  5. A sum covers only segments that enough of its contributors trained to hide each of them.
@@ -72,7 +82,7 @@ Rule 4 was about a second phase and went with it (docs/decisions/0024). The othe
 numbers.
 """
 
-from collections.abc import Callable, Container, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
@@ -214,6 +224,14 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Disputed:
+    """This member has signed one aggregator's sum, and the other one shows another."""
+
+    cohort: bytes
+    aggregator: bytes  # the other one
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """T members will sign no sum of this cohort."""
 
@@ -258,6 +276,7 @@ Action: TypeAlias = (
     | Spend
     | Inspect
     | Refused
+    | Disputed
     | Rejected
     | Failed
     | Certified
@@ -786,10 +805,12 @@ class Member:
         sums = unsqueeze(coded, Lanes(0, lanes.narrow, lanes.narrow_bits))
         body = self.compose_body(sums, ranges)
         identity = aggregate_id(body)
-        if self.body is not None:
-            return self._repeat(sender, BodyVote) if self.body.id == identity else self._note_another(sender)
+        if self.body is not None and self.body.id == identity:
+            return self._repeat(sender, BodyVote)
         self.refuse_invalid(body)
         self._offered[sender] = SignedBody(identity, body)
+        if self.body is not None:
+            return [self.report("TWO_SUMS", other=sender.hex()[:16]), Disputed(self.cohort.id, sender)]
         if identity in self._looked:
             return self._decide(sender, now)
         if any(other.id == identity for peer, other in self._offered.items() if peer != sender):
@@ -834,8 +855,16 @@ class Member:
             return [*refused, timer, *self.turn()]
         return [*refused, timer]
 
-    def _note_another(self, sender: bytes) -> list[Action]:
-        return [self.report("TWO_SUMS", other=sender.hex()[:16])]
+    def disproved(self, true: bytes, now: float) -> list[Action]:
+        """This member has added up for itself: the body that it signed is forged, and this one is what was sealed."""
+        offered = [peer for peer, body in self._offered.items() if body.id == true]
+        if self.state is not State.AWAIT_SUM or self.body is None or self.body.id == true or not offered:
+            return []
+        self.body = None
+        [sender, *_] = offered
+        if true in self._looked:
+            return [*self.turn(), *self._decide(sender, now)]
+        return [*self.turn(), Inspect(self._offered[sender].body, self._tag("look", true))]
 
     def _reject(self) -> list[Action]:
         if self.state is not State.AWAIT_SUM or self.body is not None or self._rejecting:
@@ -883,6 +912,11 @@ class Member:
     def refuses(self, aggregate: bytes) -> bool:
         """Whether this member has looked at this sum, and would not sign it."""
         return bool(self._looked.get(aggregate))
+
+    @property
+    def offered(self) -> Mapping[bytes, SignedBody]:
+        """What the aggregators have shown."""
+        return self._offered
 
     def offered_by(self, aggregate: bytes) -> bytes | None:
         """The aggregator that showed this sum first, if this member saw it."""

@@ -256,6 +256,17 @@ def read(raw: bytes, swarm: bytes) -> Said:
     return said
 
 
+def unsigned(raw: bytes, find: Callable[[bytes], Verified | None], swarm: Swarm) -> list[bytes]:
+    """Of a sum that its members have taken back those who did not sign that: whoever published it is one of them."""
+    said = read(raw, swarm.id)
+    known = find(said.aggregate) if isinstance(said, Retraction) else None
+    if known is None or not isinstance(said, Retraction):
+        return []
+    members = read_members(known.body.parts[0].members, swarm.manifest)
+    signers = set(unpack_members(said.signers, len(members)))
+    return [peer for index, peer in enumerate(members) if index not in signers]
+
+
 def refuse_unsigned(said: Retraction, known: Verified, swarm: Swarm) -> None:
     """PeerViolation unless t of the aggregate's own members have signed."""
     [part, *others] = known.body.parts

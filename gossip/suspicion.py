@@ -16,6 +16,8 @@ are.
     ... and signed the other's sum     the same, for DISTRUSTED_MAX rounds: one of the two lied
     it came to nothing (`Failed`)      its leader and first aggregator: the same as for a refusal
     an audit found a forgery           its aggregator: distrusted for good
+    t members have taken it back       each member that did not sign that: distrusted for DISTRUSTED_MAX
+                                       rounds; the aggregator is one of them, and perhaps the only one
 
 A leader draws for each device that has r refusals and absences in a row, anew for each cohort. It
 takes the device with a chance of 2^-min(r, DOUBLINGS_MAX), else leaves it for a later cohort. So
@@ -91,6 +93,13 @@ class Suspicion:
         record = self._of(aggregator)
         record.proven, record.distrusted_until = True, ROUND_MAX + 1
 
+    def blamed(self, peers: Iterable[bytes], round_: int) -> None:
+        """One of these has forged a sum that others have taken back, says a threshold of its cohort."""
+        for peer in peers:
+            if peer != self._me:
+                record = self._of(peer)
+                record.distrusted_until = max(record.distrusted_until, round_ + DISTRUSTED_MAX)
+
     def added_up(self, aggregator: bytes) -> None:
         """A sum that it led holds."""
         record = self._records.get(aggregator)
@@ -133,6 +142,11 @@ class Suspicion:
     def declines(self, peer: bytes, round_: int) -> bool:
         """Whether this device takes no roster from it: not on a suspicion, or a few refused sums would stop a swarm."""
         return self.distrusts(peer, round_) and self._records[peer].proven
+
+    def is_forger(self, peer: bytes) -> bool:
+        """Whether this device has seen that it published, or accused, falsely."""
+        record = self._records.get(peer)
+        return record is not None and record.proven
 
     def doubted(self) -> dict[bytes, int]:
         """Refusals and absences in a row, of all that have some."""

@@ -101,9 +101,9 @@ from gossip.events import (
     TrainerReady,
     Woke,
 )
-from gossip.fold import UNIT, Replica, increment, loudness, step_at, usual_contributors
+from gossip.fold import UNIT, Replica, increment, step_at, usual_contributors
 from gossip.handshake import Changed, Expelled, Handshake, Proven
-from gossip.harm import Judgement
+from gossip.harm import QUIET, Judgement, Loudness, loudness
 from gossip.history import Added, History, Waiting
 from gossip.layout import Integers, Layout
 from gossip.ledger import Read
@@ -139,6 +139,7 @@ from gossip.secure_sum import (
     CohortEvent,
     Contribute,
     Contributed,
+    Disputed,
     Failed,
     Inspect,
     Inspected,
@@ -151,7 +152,7 @@ from gossip.secure_sum import (
     State,
     Terms,
 )
-from gossip.strikes import STRIKERS, TOLD_MAX, Effective, Retraction, Strikes, strike
+from gossip.strikes import STRIKERS, TOLD_MAX, Effective, Retraction, Strikes, strike, unsigned
 from gossip.strikes import TABLE as STRIKES_TABLE
 from gossip.strikes import read as read_strike
 from gossip.suspicion import Suspicion
@@ -304,7 +305,7 @@ class NodeCore:
         self._suspicion = Suspicion(swarm.id, self._me)
         self._paused_for = b""  # the cohort whose sum this device is to look at; it does not train until then
         self._judgement = Judgement(self._layout.parameters)
-        self._loudness: tuple[Tag, float] = ((), 0.0)  # of the sum that is being looked at
+        self._loudness: tuple[Tag, Loudness] = ((), QUIET)  # of the sum that is being looked at
         self._alarmed_until = 0  # round: someone has forged, so audits are many
         self._rendezvous = Rendezvous(
             swarm.id,
@@ -473,6 +474,8 @@ class NodeCore:
                 return self._inspect(action)
             case Refused():
                 return self._note_refusal(action)
+            case Disputed():
+                return self._settle_dispute(action, now)
             case Failed(cohort):
                 return self._note_failure(cohort)
             case Rejected(cohort, contributors):
@@ -1046,13 +1049,15 @@ class NodeCore:
         change = increment([sum_], body.round, self._layout, manifest)
         after = ((self._replica.x + change) * UNIT).astype(np.float32)
         size = step_at(manifest, body.round).size
-        loud = loudness(change, len(sum_.contributors), self._replica.state.recent, size)
+        sent = self._books.outstanding.get(inspect.tag[1])  # type: ignore[call-overload]
+        own = float(np.abs(sent.values).sum() / UNIT) if sent else 0.0
+        loud = loudness(change, len(sum_.contributors), self._replica.state.recent, size, own)
         self._loudness = (inspect.tag, loud)
         return [Look(inspect.tag, self._model, after)]
 
     def _judge(self, tag: Tag, before: float, after: float, now: float) -> list[object]:
         looked_at, loud = self._loudness
-        impression = self._judgement.of(before, after, loud if looked_at == tag else 0.0)
+        impression = self._judgement.of(before, after, loud if looked_at == tag else QUIET)
         return [
             *self._resume_training(tag[1]),
             *self._to_cohort(tag[1], Inspected(tag, impression.reason), now),
@@ -1086,6 +1091,13 @@ class NodeCore:
         }
         return [Report("distrusted" if refused.certain else "sum_refused", facts)]
 
+    def _settle_dispute(self, disputed: Disputed, now: float) -> list[object]:
+        """Not if the other one was found out before: whoever shows junk again and again would have everybody add up for nothing."""
+        auditor = self._cohorts[disputed.cohort].auditor
+        if auditor is None or self._suspicion.is_forger(disputed.aggregator):
+            return []
+        return [*auditor.disputed(disputed.aggregator, now)]
+
     def _note_rejection(self, cohort: bytes, contributors: list[int]) -> list[object]:
         known = self._cohorts[cohort].member.cohort
         members = known.members
@@ -1110,10 +1122,11 @@ class NodeCore:
                     self._suspicion.offended(peer, round_, certain=True)
                 wrong = [Report("false_accusation", {**facts, "peer": peer.hex()[:16]}) for peer in accusers]
                 return [Report("audited", facts), *wrong]
-            case Forged(_, aggregator):
+            case Forged(_, aggregator, true):
                 self._alarmed_until = round_ + ALARM_ROUNDS
                 self._suspicion.forged(aggregator)
-                return [Report("forged", {**facts, "peer": aggregator.hex()[:16]})]
+                told = Report("forged", {**facts, "peer": aggregator.hex()[:16]})
+                return [told, *self._cohorts[verdict.cohort].member.disproved(true, self._clock)]
             case Unanswered(_, aggregator):
                 self._suspicion.offended(aggregator, round_, certain=False)
                 return [Report("unanswered", {**facts, "peer": aggregator.hex()[:16]})]
@@ -1377,6 +1390,7 @@ class NodeCore:
             if kept:
                 records += kept
                 news.append(raw)
+                self._suspicion.blamed(unsigned(raw, self._history.get, self._swarm), self._history.round)
             else:
                 actions += self._fetch_retracted(raw, source, now)
         if self._strikes.digest() == counted:
@@ -1506,14 +1520,15 @@ class NodeCore:
             # Others can name this cohort in a body of their own, but not with its members: those would have to sign.
             if running is not None and part.members == running.member.cohort.names:
                 cohort = running.member.cohort
-                if running.member.refuses(known.id):  # the others have outvoted this device, or are blind
+                outvoted = running.member.refuses(known.id)  # or the others are blind
+                if outvoted:
                     self._suspicion.rejected(cohort.members, known.contributors)
                 else:
                     self._suspicion.held(cohort.members, known.contributors)
                     self._suspicion.added_up(cohort.aggregators[0])
                 if running.auditor is not None:
                     alarmed = cohort.roster.round < self._alarmed_until
-                    actions += running.auditor.held(known.id, self._clock, alarmed=alarmed)
+                    actions += running.auditor.held(known.id, self._clock, alarmed=alarmed, outvoted=outvoted)
                 actions += running.member.learned(unpack_members(part.contributors, len(part.members)))
         return actions
 

@@ -1,5 +1,6 @@
 """One bad device, or a few in league, in a whole world: what each gained before, and no longer does (docs/threat-model.md)."""
 
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -108,6 +109,23 @@ def test_an_aggregator_that_publishes_what_it_likes_gains_no_signature(forgeries
     assert min(world.rounds()) >= 8, "the second aggregator puts it right"
     named = {fields["peer"] for i, fields in reports(world, "distrusted") if i != 3}
     assert named == {world.devices[3].key.hex()[:16]}
+
+
+def test_a_forgery_whose_harm_some_members_see_and_others_sign_splits_no_cohort(forgeries, monkeypatch):
+    """Seen: of eleven members three refused it, eight had signed it, and nine have to. It cost all of them 15 s and their updates."""
+    world = Watched(33, 8, n_min=8)
+    world.harmful = lambda device, change: not change.any() and device.index in {0, 1, 2}
+    forger = world.devices[5]
+    cohorts = forging(world, forger, monkeypatch, bytes(16))
+    world.run(120)
+    assert cohorts
+    assert not forgeries
+    outcomes = Counter(fields["outcome"] for i, fields in reports(world, "settled") if i != forger.index)
+    assert not outcomes["unknown"]
+    assert {fields["peer"] for _, fields in reports(world, "forged")} == {forger.key.hex()[:16]}
+    finders = {i for i, _ in reports(world, "forged")} | {i for i, _ in reports(world, "distrusted")}
+    assert len(finders) == 7, "whoever was in its cohort, and in such a small swarm all were"
+    assert min(world.rounds()) >= 39  # 36 before, 41 without a forger
 
 
 def test_a_forger_that_nobody_sees_any_harm_in_is_found_by_audits_and_leads_no_more(forgeries, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 
 from gossip.aggregate import lanes
 from gossip.events import Report
+from gossip.fold import RECENT_MIN
 from gossip.messages import Kind, open_frame
 from models.datasets import digits
 from node.config import ConfigError
@@ -141,6 +142,16 @@ class Steady(Drift):
         return np.ones(SIZE, np.float32), steps, loss
 
 
+class Unlike(Drift):
+    """Every device learns something else, and of one value more than of all others, as models do."""
+
+    def freeze(self, device):
+        _, steps, loss = super().freeze(device)
+        delta = np.random.default_rng([device, len(self.asked)]).normal(0, 0.1, SIZE)
+        delta[0] = 1
+        return delta.astype(np.float32), steps, loss
+
+
 def downhill(_device, model):
     """A loss that rises by one where the model goes down by one."""
     return -float(model.mean())
@@ -156,7 +167,7 @@ class Watched(VirtualSwarm):
         super()._send(device, peer, data)
 
 
-def attacked(monkeypatch, word, *, count=6, run_s=15.0, loss=None, hub=False):
+def attacked(monkeypatch, word, *, count=6, run_s=15.0, loss=None, hub=False, phases=None):
     """A swarm of so many after a while, its frames by bad devices, all reports, and what vectors were."""
     monkeypatch.setattr("tests.simulation.test_virtual_driver.VirtualSwarm", Watched)
     monkeypatch.setattr(Watched, "said", [], raising=False)
@@ -181,7 +192,7 @@ def attacked(monkeypatch, word, *, count=6, run_s=15.0, loss=None, hub=False):
 
     monkeypatch.setattr(forging.Forge, "add", forged)
     world = a_swarm(
-        count, phases=Steady(), report=lambda _now, device, report: reports.append((device, report))
+        count, phases=phases or Steady(), report=lambda _now, device, report: reports.append((device, report))
     )
     wanted = read(word)
     hostile = [None] * (count - wanted.of(count)) + [wanted] * wanted.of(count)
@@ -259,13 +270,17 @@ def test_a_member_gives_what_its_behaviour_says(monkeypatch, word, given):
 
 
 def test_a_loud_member_is_far_beyond_s(monkeypatch):
-    world, reports, vectors = attacked(monkeypatch, "louder=1")
+    world, reports, vectors = attacked(monkeypatch, "louder=1", phases=Unlike())
     assert vectors
-    for job, _, plain in vectors:
-        assert set(plain.values.tolist()) == {-(len(job.members) * LEVELS // 2)}
+    for job, honest, plain in vectors:
+        assert set(np.abs(plain.values).tolist()) == {len(job.members) * LEVELS // 2}
+        assert (plain.values * honest <= 0).all(), "against its own direction"
     reasons = {told.fields["reason"] for device, told in reports if told.name == "sum_refused" and device < 5}
     assert any("as large as usual" in reason for reason in reasons)
-    assert min(values.min() for _, values in sums_of(world)) >= -LEVELS, "no such sum is signed"
+    history, bad = world.devices[0].core._history, world.devices[5].identity.public_key
+    compared = [known for each in range(RECENT_MIN + 1, history.round + 1) for known in history.counted(each)]
+    assert compared
+    assert not [known for known in compared if bad in known.contributors], "no such sum is signed"
 
 
 def test_a_careful_loud_member_stays_below_the_tolerance(monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 from msgspec import structs
 
 from gossip.aggregate import Verified, aggregate_id, body_statement
-from gossip.audit import ALARMED, AUDIT_STEPS, AUDITS
+from gossip.audit import ALARMED, AUDIT_STEPS, AUDITS, AuditJob
 from gossip.auditor import Auditor, Cleared, Forged, TakenBack, Unanswered
 from gossip.auditor import State as AuditState
 from gossip.coding import PLAIN
@@ -12,7 +12,8 @@ from gossip.compression import DENSE, encode_payload
 from gossip.errors import PeerViolation
 from gossip.events import Compute, Computed, Send, TimerFired
 from gossip.messages import Accusation, AuditAnswer, BodyProposal, Kind, Message, open_frame
-from gossip.secure_sum import Certified
+from gossip.secure_sum import Certified, SignedBody
+from gossip.secure_sum import State as MemberState
 from gossip.strikes import Strikes
 from tests.simulation.harness import STEP_S
 from tests.unit.test_masks_off import bare  # noqa: F401  (a fixture)
@@ -90,6 +91,21 @@ def forging(table: Table, sums: bytes = ZEROS) -> Table:
     return table.deal()
 
 
+TRUE = bytes([7]) * 32
+
+
+def forged(table: Table) -> Forged:
+    """By the first aggregator, and what it should have published."""
+    member = table.members[table.first]
+    audited = AuditJob(
+        member.sealed,
+        {i: table.aggregators[table.first]._gathered.masked[i].vector for i in member.sealed.contributors},
+        table.aggregators[table.first]._secrets,
+    ).run()
+    true = aggregate_id(member.compose_body(audited.sums, audited.ranges))
+    return Forged(table.cohort.id, table.cohort.aggregators[0], true)
+
+
 def test_an_honest_sum_is_cleared_by_all_who_add_it_up_again():
     table = Table(5).start().deal()
     court = Court(table).hold()
@@ -120,19 +136,70 @@ def test_a_forged_sum_is_found_by_every_honest_member_even_if_only_one_draws():
     court.auditors[auditor]._entropy = lambda _count: ALWAYS
     court.hold(members=[i for i in range(5) if i != auditor]).hold(members=[auditor])
     for i in range(5):
-        expected = [] if i == table.first else [Forged(table.cohort.id, table.cohort.aggregators[0])]
-        assert court.verdicts[i] == expected
+        assert court.verdicts[i] == ([] if i == table.first else [forged(table)])
 
 
-def test_an_accusation_that_comes_before_the_sum_waits_for_it():
+def test_an_accusation_of_a_sum_that_this_member_has_not_signed_waits_until_it_holds():
     table = forging(Table(5))
     court = Court(table, draw=NEVER)
     i, j = table.plain[:2]
+    table.members[i].body = None
     court.hear(i, court.accusation(j))
     assert court.auditors[i]._state is AuditState.IDLE
     court.hold(members=[i])
     court.give_up(i)
-    assert court.verdicts[i] == [Forged(table.cohort.id, table.cohort.aggregators[0])]
+    assert court.verdicts[i] == [forged(table)]
+
+
+def test_an_accusation_of_a_sum_that_this_member_has_signed_is_looked_into_at_once():
+    table = forging(Table(5))
+    court = Court(table, draw=NEVER)
+    i, j = table.plain[:2]
+    court.hear(i, court.accusation(j))
+    court.give_up(i)  # it was asked, and has nothing to show
+    assert court.verdicts[i] == [forged(table)]
+    assert not court.taken_back, "it does not hold yet"
+
+
+def disputed(table: Table) -> Court:
+    """All have signed the first aggregator's forgery, and see what the second one has added up."""
+    for i in range(table.cohort.size):
+        table.members[i].state = MemberState.AWAIT_SUM
+        table.members[i]._offered[table.cohort.aggregators[1]] = SignedBody(TRUE, table.members[i].body.body)
+    return Court(table, draw=NEVER)
+
+
+@pytest.mark.parametrize("is_forged", [True, False])
+def test_of_two_sums_a_member_adds_up_which_is_true_and_names_the_author_of_the_other(is_forged):
+    table = forging(Table(5)) if is_forged else Table(5).start().deal()
+    court = disputed(table)
+    second = table.cohort.aggregators[1]
+    has, shows = table.aggregators[table.first], table.aggregators[table.second]
+    shows._gathered, shows._secrets = has._gathered, has._secrets
+    i = table.plain[0]
+    court.take(i, court.auditors[i].disputed(second, 0.0))
+    assert court.verdicts[i] == [forged(table) if is_forged else Cleared(table.cohort.id, (second,))]
+    assert not court.auditors[i].disputed(second, 0.0), "once"
+
+
+def test_an_aggregator_that_is_shown_another_sum_than_its_own_need_not_add_up_again():
+    court = disputed(forging(Table(5)))
+    table, (first, second) = court.table, court.table.cohort.aggregators
+    court.lost = {Kind.ACCUSATION}
+    court.take(table.second, court.auditors[table.second].disputed(second, 0.0))
+    assert court.verdicts[table.second] == [Forged(table.cohort.id, first, TRUE)]
+    court.take(table.first, court.auditors[table.first].disputed(second, 0.0))
+    assert court.verdicts[table.first] == [Cleared(table.cohort.id, (second,))]
+
+
+def test_of_two_sums_where_the_others_author_shows_nothing_the_signed_one_is_added_up():
+    table = Table(5).start().deal()
+    court = disputed(table)
+    second = table.cohort.aggregators[1]
+    i = table.plain[0]
+    court.take(i, court.auditors[i].disputed(second, 0.0))
+    court.give_up(i)
+    assert court.verdicts[i] == [Cleared(table.cohort.id, (second,))]
 
 
 def test_nobody_believes_an_accusation_and_who_accuses_falsely_is_named():
@@ -269,5 +336,10 @@ def test_a_threshold_that_has_found_it_takes_a_forged_sum_back():
 def test_fewer_than_a_threshold_take_nothing_back():
     table = forging(Table(5))
     court = Court(table, draw=ALWAYS)
-    court.hold(members=table.plain[:2])
-    assert not court.taken_back
+    court.lost = {Kind.ACCUSATION}
+    court.hold()
+    i, *others = [j for j in range(5) if j != table.first]
+    for j in others:
+        assert not court.taken_back
+        court.hear(i, court.accusation(j))
+    assert set(court.taken_back) == {i}

@@ -31,7 +31,7 @@ from gossip.events import (
     SetTimer,
     TimerFired,
 )
-from gossip.harm import HARM_MAX, LOUD_MAX, Impression
+from gossip.harm import HARM_MAX, LOUD_MAX, QUIET, Impression
 from gossip.layout import Layout
 from gossip.messages import (
     AbortCertificate,
@@ -69,6 +69,7 @@ from gossip.secure_sum import (
     Closed,
     Contribute,
     Contributed,
+    Disputed,
     Failed,
     Inspect,
     Inspected,
@@ -97,7 +98,7 @@ class Delivery:
 
 def seen(tag, harm: float) -> Inspected:
     """What a node answers to Inspect, where a sum does so much harm and is as large as usual."""
-    return Inspected(tag, Impression(harm, 1.0, LOUD_MAX).reason)
+    return Inspected(tag, Impression(harm, QUIET, LOUD_MAX, LOUD_MAX).reason)
 
 
 class Table:
@@ -510,11 +511,57 @@ def test_only_one_body_is_signed_and_durably():
     assert len(table.said(i, Kind.BODY_VOTE)) == 1
     body = table.members[i].body.body
     other = BodyProposal(PLAIN + body.sums, (body.ranges[0] - 1, body.ranges[1]))
-    (noted,) = table.give(i, table.message(table.second, other))
-    assert noted.fields["phase"] == "TWO_SUMS"
     again = table.give(i, table.message(table.second, proposal.body))
     assert kinds(again, table.swarm.id) == [Kind.BODY_VOTE], "a lost vote is repeated to whom asks"
     assert again[0].peer == table.cohort.aggregators[1]
+    noted, disputed = table.give(i, table.message(table.second, other))
+    assert noted.fields["phase"] == "TWO_SUMS"
+    assert disputed == Disputed(table.cohort.id, table.cohort.aggregators[1])
+    assert not table.give(i, table.message(table.second, other)), "once"
+
+
+def test_a_member_signs_the_true_sum_too_once_it_has_added_up_that_it_signed_a_forged_one():
+    table = Table()
+    table.silent = {Kind.BODY_PROPOSAL, Kind.BODY_VOTE}
+    table.start().deal()
+    i = table.plain[0]
+    proposal = table.said(table.first, Kind.BODY_PROPOSAL)[0]
+    table.give(i, proposal)
+    member = table.members[i]
+    body = member.body.body
+    other = BodyProposal(PLAIN + body.sums, (body.ranges[0] - 1, body.ranges[1]))
+    table.give(i, table.message(table.second, other))
+    signed, shown = member.body.id, member.offered[table.cohort.aggregators[1]].id
+    assert not member.disproved(signed, table.now), "the one that it has signed is true"
+    assert not member.disproved(bytes(32), table.now), "nobody has shown the true one"
+    assert member.body.id == signed
+    before = table.disk[i][("body", table.cohort.id)]
+    table.take(i, member.disproved(shown, table.now))
+    assert member.body.id == shown
+    assert (before, table.disk[i][("body", table.cohort.id)]) == (signed, shown)
+    votes = {message.body.aggregate for message in table.said(i, Kind.BODY_VOTE)}
+    assert votes == {signed, shown}
+    [*_, last] = [a for a in table.done[i] if isinstance(a, Send) and a.peer == table.cohort.aggregators[1]]
+    assert open_frame(table.swarm.id, last.data).body.aggregate == shown, "the second hears it"
+    assert not member.disproved(signed, table.now) or member.body.id == signed
+
+
+def test_an_aggregator_counts_the_last_vote_of_a_member():
+    """Which may have signed a forgery first."""
+    table = Table()
+    table.silent = {Kind.BODY_VOTE}
+    table.start().deal()
+    aggregator = table.aggregators[table.first]
+    true = aggregator._offered.id
+    for aggregate in (bytes(32), true):
+        stated = body_statement(table.swarm.id, table.cohort.id, aggregate)
+        for i in range(table.cohort.size):
+            assert not table.of(table.first, Certified)
+            vote = BodyVote(aggregate, table.people[i].sign("body", stated))
+            table.take(table.first, aggregator.handle(table.message(i, vote), table.now))
+            if table.of(table.first, Certified):
+                break
+    assert i == table.cohort.threshold - 1
 
 
 # --- refusals: keys -------------------------------------------------------------------------------------------
