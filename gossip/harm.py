@@ -19,9 +19,10 @@ reason, and earlier ones may have been made small on purpose. So a device bears 
 much after each refusal for loudness, and comes back from that slowly: a swarm is slowed down and not
 stopped.
 
-A loud member that is in sum after sum must not be borne for that. So what a device bears has an end
-that nobody else can move: OWN_LOUD times its own update. Where all have an honest reason, its own
-has grown, too.
+A loud member that is in sum after sum must not be borne for that, nor must what is usual follow it.
+So what a device bears has an end that nobody else can move: OWN_LOUD times its own update. Where all
+have an honest reason, its own has grown, too. Should more than a quarter of the devices be so quiet
+that all others are loud to them, each gives in after STUBBORN refusals in a row.
 """
 
 import math
@@ -44,10 +45,11 @@ LENIENCE = 1.5
 RECOVERY = 0.9
 OWN_MAX = 2.0  # times as large as what is usual is one update at most, where the sums of late are honest
 OWN_LOUD = 3.0
+STUBBORN = 64
 
 
 class Loudness(NamedTuple):
-    """Of one sum, in sizes of others. An honest one is about as large as usual, and .8 to 2.5 times this device's own update."""
+    """Of one sum: how many times as large it is as it should be, by what is usual and by what one mean can be; and as its own."""
 
     usual: float
     own: float
@@ -66,13 +68,18 @@ def loudness(
     A mean of n updates that agree on little is as large as 1 / sqrt(n), so sizes are held against each other times sqrt(n). Of
     honest sums of digits the largest was 1.14 (iid) and 1.33 (Dirichlet .3) times as large as usual. Sums are not usual that
     are far smaller than one update is: whoever forged the last rounds made them small. A device's own was .83 of what is usual,
-    and more than twice as much in 1 % of sums. QUIET where there are too few rounds to tell.
+    and more than twice as much in 1 % of sums.
+
+    A mean is never larger than the largest update, however much they agree (honest ones were .76 of a device's own at most, and
+    .8 to 2.7 times as large by sqrt(n)). That holds also where nothing is usual: in the first rounds, and after loud ones.
     """
+    mean = int(np.abs(change).sum()) * 256 / size
+    now = mean * math.sqrt(contributors)
+    by_own = mean / own if own else 0.0
     if len(recent) < RECENT_MIN:
-        return QUIET
+        return Loudness(by_own, now / own if own else 0.0)
     usual = max(own / OWN_MAX, median(sum(each.sizes) * math.sqrt(each.contributors) for each in recent))
-    now = int(np.abs(change).sum()) * 256 / size * math.sqrt(contributors)
-    return Loudness(now / usual if usual else 0.0, now / own if own else math.inf)
+    return Loudness(max(by_own, now / usual if usual else 0.0), now / own if own else math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,7 @@ class Impression:
     loudness: Loudness
     bearable: float  # times as large as usual
     least: float  # of what is bearable
+    gives_in: bool  # whatever its own update is
 
     @property
     def reason(self) -> str:
@@ -96,7 +104,7 @@ class Impression:
     @property
     def is_loud(self) -> bool:
         usual, own = self.loudness
-        return usual > self.bearable or (usual > self.least and own > OWN_LOUD)
+        return usual > self.bearable or (usual > self.least and own > OWN_LOUD and not self.gives_in)
 
 
 class Judgement:
@@ -105,12 +113,14 @@ class Judgement:
         self._losses: deque[float] = deque(maxlen=LOOKS)
         self._least = LOUD_MAX * (1 + CHANCE / math.sqrt(parameters))
         self._bearable = self._least
+        self._refused = 0  # loud ones in a row
 
     def of(self, before: float, after: float, loudness: Loudness) -> Impression:
         """`before` and `after` are mean losses in nats."""
         harm = after - (min(before, *self._losses) if after > before and self._losses else before)
         self._losses.append(before)
-        made = Impression(harm, loudness, self._bearable, self._least)
+        made = Impression(harm, loudness, self._bearable, self._least, self._refused >= STUBBORN)
+        self._refused = self._refused + 1 if made.is_loud else 0
         if loudness.usual > self._bearable:
             self._bearable *= LENIENCE
         else:

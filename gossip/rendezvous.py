@@ -36,7 +36,7 @@ so it still shows when too many are ready.
 When the history grows, all ranks change at once: a device that waits asks the new first candidate,
 and a leader that is no longer the first forgets its bag.
 
-**Suspicion** (`gossip.suspicion`). A leader draws devices that were in refused sums, or left sums,
+**Suspicion** (`gossip.suspicion`). A leader takes devices that were in refused sums, or left sums,
 more rarely. Whoever is distrusted is asked last to lead. Both are one device's own opinions, and a
 device that one leader leaves out is taken by the next.
 
@@ -63,6 +63,7 @@ BAG_MAX = 256  # READYs held while gathering
 # once, so this is for those who are silent; asking another one costs a connection, and may split a cohort.
 PATIENCE_GATHERS = 4.0
 FEW_SUMS = 4.0  # waiting times of a whole sum until a cohort of n_min is better than none
+CHOOSY_GATHERS = 3.0  # a leader waits for others, where it would have to take in whom it doubts
 USED_MAX = 1024  # READYs that were in rosters
 READY_TTL_GATHERS = 12.0  # older READYs are dropped: their sender has long renewed or gone
 
@@ -279,13 +280,15 @@ class Rendezvous:
     def _close_if_enough(self, now: float) -> list[Action]:
         if len(self._bag) < self._enough(now) or self._made_enough(now):
             return []
-        if now - self._formed_at >= whole_sum_s(self._cohorts):
-            self._made = []  # they had their time
-        self._formed_at = now
         # This device first, as whoever leads adds up, too; then those who wait longest. Ties by key, so that equal bags make
         # equal rosters.
         ranked = sorted(self._bag, key=lambda peer: (peer != self._me, self._bag[peer].at, peer))
-        chosen = self._drawn_of(ranked, now)[: self._cohorts.n_max]
+        chosen = self._drawn_of(ranked, now)
+        if not self._suspicion.is_clean(chosen) and self._better_may_come(now):
+            return self._wait(now)
+        if now - self._formed_at >= whole_sum_s(self._cohorts):
+            self._made = []  # they had their time
+        self._formed_at = now
         frames = tuple(self._bag.pop(peer).frame for peer in sorted(chosen))
         if self._candidates():
             needed = max(self._cohorts.n_min, threshold(len(chosen)))
@@ -293,6 +296,11 @@ class Rendezvous:
         self._closing_at = None
         again = self._wait(now) if self._bag else [CancelTimer(("rendezvous", "gather"))]
         return [Close(frames), *again]
+
+    def _better_may_come(self, now: float) -> bool:
+        """There are few to choose from, and nobody has waited for long."""
+        few = len(self._bag) < min(2 * self._enough(now), len(self._live()))
+        return few and now - min(bagged.at for bagged in self._bag.values()) < CHOOSY_GATHERS * self._gather_s
 
     def enough(self, waited_s: float) -> int:
         """Members that a cohort has at least: in a swarm that has more, few are not enough for a long time."""
@@ -307,9 +315,8 @@ class Rendezvous:
     def _drawn_of(self, ranked: list[bytes], now: float) -> list[bytes]:
         """Without most of those who were in bad sums of late; too few, and the least suspected of them after all."""
         self._closed += 1
-        taken = [peer for peer in ranked if self._suspicion.takes(peer, self._round, self._closed)]
-        left = sorted((peer for peer in ranked if peer not in taken), key=self._suspicion.streak)
-        return [*taken, *left[: max(0, self._enough(now) - len(taken))]]
+        seed = self._round.to_bytes(8, "big") + self._closed.to_bytes(4, "big")
+        return self._suspicion.choose(ranked, self._enough(now), self._cohorts.n_max, seed)
 
     def _hand_on(self, now: float) -> list[Action]:
         """To a live candidate strictly lower under the highest round in the bag: that can only happen finitely often."""

@@ -909,6 +909,16 @@ class Member:
         told = Rejected(self.cohort.id, self.contributors() or [])
         return [told, *self._conclude([], "its members refused the sum")]
 
+    @property
+    def has_refused(self) -> bool:
+        """Whether this member has looked at a sum of this cohort that it would not sign."""
+        return any(self._looked.values())
+
+    @property
+    def saw_one_sum(self) -> bool:
+        """Whether both aggregators have shown this member the same."""
+        return len(self._offered) == 2 and len({body.id for body in self._offered.values()}) == 1
+
     def refuses(self, aggregate: bytes) -> bool:
         """Whether this member has looked at this sum, and would not sign it."""
         return bool(self._looked.get(aggregate))

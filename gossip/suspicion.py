@@ -2,27 +2,34 @@
 
 Masks hide who spoiled a sum, so one sum finds nobody guilty. But a device is in many sums, each
 time with others, and each sum is a *group test* (Dorfman, "The detection of defective members of
-large populations", 1943): a refused sum counts against all of its contributors, and one that holds
-clears all of them. A device that spoils every sum that it is in is never cleared; the others soon
-are.
+large populations", 1943). So a leader keeps a *doubt* of each device: the probability that it spoils
+the sums that it is in. Doubts of one group are taken for independent, and follow from Bayes' rule:
+
+    c = product of 1 - p_j over the contributors        the chance that the group is clean
+    refused    p_i <- p_i (1 - MISSED) / ((1 - MISSED)(1 - c) + FALSE_ALARM c)
+    it holds   p_i <- p_i MISSED / (MISSED (1 - c) + (1 - FALSE_ALARM) c)
 
     what came of a sum                 what is noted
     ---------------------------------  -----------------------------------------------------------
-    REJECT was certified               each contributor: one more refusal in a row;
-                                       the first aggregator: an offence, as three rows below
-    it holds                           each contributor: no refusal, no absence
+    REJECT was certified, or this      each contributor: more doubt; the first aggregator: an
+    member refused what others signed  offence, if not both showed the same, or PATIENCE times in a row
+    it holds, also of other cohorts    each contributor: less doubt, no absence
     it holds, or was refused           each member that was not in it: one more absence in a row
-    this member refused it             its aggregator: *distrusted* for 2^k rounds, k times in a row
-    ... and signed the other's sum     the same, for DISTRUSTED_MAX rounds: one of the two lied
-    it came to nothing (`Failed`)      its leader and first aggregator: the same as for a refusal
+    it came to nothing (`Failed`)      its leader and first aggregator: an offence
+    an offence                         *distrusted* for 2^k rounds, k times in a row
+    this member refused one sum and    the author of the first: the same, for DISTRUSTED_MAX rounds,
+    signed the other aggregator's      as one of the two lied
     an audit found a forgery           its aggregator: distrusted for good
     t members have taken it back       each member that did not sign that: distrusted for DISTRUSTED_MAX
                                        rounds; the aggregator is one of them, and perhaps the only one
 
-A leader draws for each device that has r refusals and absences in a row, anew for each cohort. It
-takes the device with a chance of 2^-min(r, DOUBLINGS_MAX), else leaves it for a later cohort. So
-nobody is shut out for ever, and an honest device that was in bad company is back after its first
-sum that holds. A distrusted device is asked last to lead. So nobody stops a swarm by leading: who
+A leader takes those whom it does not doubt, and then the others by their doubts, the least first, as
+long as the group is clean with a chance of CLEAN. So it tests a few of them at a time in good
+company, and an honest device that was in bad company is back after a sum or two (informative group
+testing: Hwang, "A generalized binomial group testing problem", 1975). One of them is tested before
+all others with a chance of (1 - p_i) TESTED, CHANCE at least: a doubt is looked into, and nobody is
+shut out for ever. Whoever has a absences in a row, beyond the first, is taken with a chance of
+2^-min(a, DOUBLINGS_MAX). A distrusted device is asked last to lead. So nobody stops a swarm by leading: who
 leads follows from the round, and would else lead the same round again and again, as none comes.
 
 These are one device's own opinions. They decide whom it meets and never what it folds, so replicas
@@ -30,29 +37,41 @@ cannot differ by them. Bad devices gain this: if they are more than a quarter of
 refuse honest sums or leave them, and so make honest devices look bad to each other.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from crypto.hashing import digest
 from gossip.aggregate import ROUND_MAX
 
-DOUBLINGS_MAX = 6  # one in 64 rounds is left to whoever never was in a sum that holds
+PRIOR = 1 / 256  # the doubt of whom nothing is known, and the least
+DOUBT_MAX = 63 / 64
+MISSED = 0.3  # of spoilt sums hold all the same
+FALSE_ALARM = 0.02  # of clean sums are refused
+CLEAN = 0.75
+TESTED = 1 / 4
+CHANCE = 1 / 64  # is left to whoever is doubted
+DOUBLINGS_MAX = 6  # one in 64 rounds is left to whoever never stays
+DRAW_BYTES = 4
 ABSENCES_FREE = 1  # in a row: connections break, and phones sleep
 DISTRUSTED_MAX = 64  # rounds
+PATIENCE = 4
 KNOWN_MAX = 1024  # devices of which anything is noted; the oldest note goes
 
 
 @dataclass(slots=True)
 class Record:
-    refused: int = 0  # sums in a row
+    doubt: float = PRIOR
     absent: int = 0  # sums in a row
     offended: int = 0  # in a row, as aggregator
+    in_vain: int = 0  # sums in a row that it led, and that a member spoilt
     distrusted_until: int = 0  # round
     proven: bool = False  # that it is not honest, but for a cohort that lied to this device
 
     @property
-    def streak(self) -> int:
-        return min(DOUBLINGS_MAX, self.refused + max(0, self.absent - ABSENCES_FREE))
+    def missing(self) -> int:
+        return min(DOUBLINGS_MAX, max(0, self.absent - ABSENCES_FREE))
 
 
 class Suspicion:
@@ -65,18 +84,31 @@ class Suspicion:
     # --- what happened ----------------------------------------------------------------------------------------
 
     def held(self, members: Iterable[bytes], contributors: Sequence[bytes]) -> None:
+        clean = self._clean(contributors)
         for peer in contributors:
             record = self._records.get(peer)
             if record is not None:
-                record.refused = record.absent = 0
+                spoilt = record.doubt * MISSED
+                record.doubt = max(PRIOR, spoilt / (MISSED * (1 - clean) + (1 - FALSE_ALARM) * clean))
+                record.absent = 0
         self._missed(members, contributors)
 
     def rejected(self, members: Iterable[bytes], contributors: Sequence[bytes]) -> None:
         self.refused += 1
+        clean = self._clean(contributors)
         for peer in contributors:
             if peer != self._me:
-                self._of(peer).refused += 1
+                record = self._of(peer)
+                seen = record.doubt * (1 - MISSED)
+                record.doubt = min(DOUBT_MAX, seen / ((1 - MISSED) * (1 - clean) + FALSE_ALARM * clean))
         self._missed(members, contributors)
+
+    def is_clean(self, peers: Iterable[bytes]) -> bool:
+        return self._clean(peers) >= CLEAN
+
+    def _clean(self, peers: Iterable[bytes]) -> float:
+        """The chance that none of them spoils a sum."""
+        return math.prod(1 - self.doubt(peer) for peer in peers)
 
     def offended(self, aggregator: bytes, round_: int, *, certain: bool) -> None:
         """It led a cohort that failed, or showed a sum that this device refused; `certain`: while another one of the same cohort was signed."""
@@ -87,6 +119,18 @@ class Suspicion:
         rounds = DISTRUSTED_MAX if certain else min(DISTRUSTED_MAX, 1 << record.offended)
         record.proven = record.proven or certain
         record.distrusted_until = max(record.distrusted_until, round_ + rounds)
+
+    def led_in_vain(self, aggregator: bytes, round_: int) -> None:
+        """Its sum was refused, and is what its members gave, as far as this device can tell.
+
+        Whoever goes on leading knows better each time whom to leave out. But a bad one does not.
+        """
+        if aggregator == self._me:
+            return
+        record = self._of(aggregator)
+        record.in_vain += 1
+        if record.in_vain >= PATIENCE:
+            self.offended(aggregator, round_, certain=False)
 
     def forged(self, aggregator: bytes) -> None:
         """This device has seen it: an audit. It is never led by it again, until it starts anew."""
@@ -104,7 +148,7 @@ class Suspicion:
         """A sum that it led holds."""
         record = self._records.get(aggregator)
         if record is not None:
-            record.offended = 0
+            record.offended = record.in_vain = 0
 
     def _missed(self, members: Iterable[bytes], contributors: Sequence[bytes]) -> None:
         there = set(contributors)
@@ -121,18 +165,45 @@ class Suspicion:
 
     # --- what follows -----------------------------------------------------------------------------------------
 
-    def takes(self, peer: bytes, round_: int, attempt: int) -> bool:
-        """Whether a leader takes this device into a cohort now: drawn for each cohort that it makes."""
-        record = self._records.get(peer)
-        if record is None or not record.streak:
-            return True
-        number = round_.to_bytes(8, "big") + attempt.to_bytes(4, "big")
-        drawn = digest("suspicion", self._swarm, self._me, number, peer)[0]
-        return drawn < 256 >> record.streak
+    def choose(self, ranked: Sequence[bytes], least: int, most: int, seed: bytes) -> list[bytes]:
+        """Whom a leader takes into a cohort, of those who are ready, the first first.
 
-    def streak(self, peer: bytes) -> int:
+        `least`: so many in any case, the least doubted; `seed`: of what is left to chance, anew for each cohort.
+        """
+        there = [peer for peer in ranked if self._drawn(peer, seed, 1 / (1 << self._missing(peer)))]
+        doubted = sorted((peer for peer in there if self.doubt(peer) > PRIOR), key=self.doubt)
+        tested = (peer for peer in doubted if self._drawn(peer, seed, self._chance(peer)))
+        taken = [*islice(tested, 1), *(peer for peer in there if self.doubt(peer) <= PRIOR)][:most]
+        clean = self._clean(taken)
+        for peer in [peer for peer in doubted if peer not in taken]:
+            clean *= 1 - self.doubt(peer)
+            if clean < CLEAN or len(taken) >= most:
+                break
+            taken.append(peer)
+        left = sorted((peer for peer in ranked if peer not in taken), key=self._least)
+        return [*taken, *left[: max(0, least - len(taken))]]
+
+    def _chance(self, peer: bytes) -> float:
+        """That it is tested, if nobody before it is."""
+        return max(CHANCE, (1 - self.doubt(peer)) * TESTED)
+
+    def _drawn(self, peer: bytes, seed: bytes, chance: float) -> bool:
+        if chance == 1:
+            return True
+        drawn = digest("suspicion", self._swarm, self._me, seed, peer)
+        return int.from_bytes(drawn[:DRAW_BYTES], "big") < chance * (1 << 8 * DRAW_BYTES)
+
+    def _least(self, peer: bytes) -> tuple[int, float]:
+        return self._missing(peer), self.doubt(peer)
+
+    def _missing(self, peer: bytes) -> int:
         record = self._records.get(peer)
-        return 0 if record is None else record.streak
+        return 0 if record is None else record.missing
+
+    def doubt(self, peer: bytes) -> float:
+        """The probability that it spoils the sums that it is in; none for this device itself."""
+        record = self._records.get(peer)
+        return (0.0 if peer == self._me else PRIOR) if record is None else record.doubt
 
     def distrusts(self, peer: bytes, round_: int) -> bool:
         """Whether this device would rather not be led by it."""
@@ -148,6 +219,6 @@ class Suspicion:
         record = self._records.get(peer)
         return record is not None and record.proven
 
-    def doubted(self) -> dict[bytes, int]:
-        """Refusals and absences in a row, of all that have some."""
-        return {peer: record.streak for peer, record in self._records.items() if record.streak}
+    def doubted(self) -> dict[bytes, float]:
+        """All of whom more than nothing is thought."""
+        return {peer: record.doubt for peer, record in self._records.items() if record.doubt > PRIOR}

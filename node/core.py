@@ -1083,7 +1083,8 @@ class NodeCore:
     def _note_refusal(self, refused: Refused) -> list[object]:
         running = self._cohorts[refused.cohort]
         round_ = running.member.cohort.roster.round
-        self._suspicion.offended(refused.aggregator, round_, certain=refused.certain)
+        if refused.certain:
+            self._suspicion.offended(refused.aggregator, round_, certain=True)
         facts: dict[str, object] = {
             "cohort": refused.cohort.hex()[:16],
             "peer": refused.aggregator.hex()[:16],
@@ -1102,12 +1103,23 @@ class NodeCore:
         known = self._cohorts[cohort].member.cohort
         members = known.members
         self._suspicion.rejected(members, [members[index] for index in contributors])
-        self._suspicion.offended(known.aggregators[0], known.roster.round, certain=False)
+        self._blame_aggregators(self._cohorts[cohort].member)
         facts: dict[str, object] = {"cohort": cohort.hex()[:16], "contributors": len(contributors)}
         return [Report("sum_rejected", facts)]
 
+    def _blame_aggregators(self, member: Member) -> None:
+        """Of a sum that came to nothing. If both have shown the same one, a member spoilt it, as a rule."""
+        cohort = member.cohort
+        if member.saw_one_sum:
+            self._suspicion.led_in_vain(cohort.aggregators[0], cohort.roster.round)
+        else:
+            self._suspicion.offended(cohort.aggregators[0], cohort.roster.round, certain=False)
+
     def _note_failure(self, cohort: bytes) -> list[object]:
-        known = self._cohorts[cohort].member.cohort
+        member = self._cohorts[cohort].member
+        known = member.cohort
+        if member.has_refused:  # and so have others, or the sum would hold: too few for REJECT
+            self._suspicion.rejected((), [known.members[index] for index in member.contributors() or ()])
         for peer in dict.fromkeys((known.leader, known.aggregators[0])):
             self._suspicion.offended(peer, known.roster.round, certain=False)
         return []
@@ -1523,6 +1535,7 @@ class NodeCore:
                 outvoted = running.member.refuses(known.id)  # or the others are blind
                 if outvoted:
                     self._suspicion.rejected(cohort.members, known.contributors)
+                    self._blame_aggregators(running.member)
                 else:
                     self._suspicion.held(cohort.members, known.contributors)
                     self._suspicion.added_up(cohort.aggregators[0])
@@ -1530,6 +1543,8 @@ class NodeCore:
                     alarmed = cohort.roster.round < self._alarmed_until
                     actions += running.auditor.held(known.id, self._clock, alarmed=alarmed, outvoted=outvoted)
                 actions += running.member.learned(unpack_members(part.contributors, len(part.members)))
+            elif not self._is_thin(known):
+                self._suspicion.held((), known.contributors)
         return actions
 
     def _evaluate(self, model: NDArray[np.float32], now: float) -> list[object]:

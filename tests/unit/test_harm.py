@@ -15,6 +15,7 @@ from gossip.harm import (
     OWN_MAX,
     QUIET,
     RECOVERY,
+    STUBBORN,
     Judgement,
     Loudness,
     loudness,
@@ -94,10 +95,17 @@ def test_quiet_sums_make_nobody_less_patient_than_at_first():
 def test_a_member_that_is_loud_in_sum_after_sum_is_not_borne_for_that():
     """Seen: after three refusals a sum 4 times as large as usual was signed, and a third of the next ones."""
     judgement = Judgement()
-    assert all(judgement.of(1.0, 1.0, as_large(4.0, own=1.01 * OWN_LOUD)).reason for _ in range(100))
-    assert not judgement.of(1.0, 1.0, as_large(LOUD_MAX, own=100.0)).reason, (
-        "what is usual is borne whatever its own is"
-    )
+    loud, quiet = as_large(4.0, own=1.01 * OWN_LOUD), as_large(LOUD_MAX, own=100.0)
+    assert all(judgement.of(1.0, 1.0, loud).reason for _ in range(STUBBORN))
+    assert not judgement.of(1.0, 1.0, quiet).reason, "what is usual is borne whatever its own is"
+    assert all(judgement.of(1.0, 1.0, loud).reason for _ in range(STUBBORN))
+
+
+def test_a_device_to_which_all_others_are_loud_gives_in_after_a_while():
+    judgement, refused = Judgement(), 0
+    while judgement.of(1.0, 1.0, as_large(4.0, own=100.0)).reason:
+        refused += 1
+    assert STUBBORN <= refused <= STUBBORN + 3, "by what it bears it gives in at once, or soon"
 
 
 def test_after_forged_sums_that_were_tiny_honest_ones_are_refused_three_times_at_most():
@@ -113,8 +121,13 @@ def test_after_forged_sums_that_were_tiny_honest_ones_are_refused_three_times_at
 def test_loudness_is_in_sizes_of_what_is_usual_and_of_this_devices_own_update():
     change = np.array([100, -100, 200])
     recent = [Recent(4, (50, 50)), Recent(4, (100, 100)), Recent(4, (500, 0))]
-    assert loudness(change, 16, recent[:2], 256, 100.0) == QUIET
-    assert loudness(change, 16, recent, 256, 100.0) == (4 * 400 / (2 * 200), 4 * 400 / 100)
-    assert loudness(change, 16, recent, 512, 100.0) == (4 * 200 / (2 * 200), 4 * 200 / 100)
+    assert loudness(change, 16, recent[:2], 256, 0.0) == QUIET
+    assert loudness(change, 16, recent[:2], 256, 100.0) == (4.0, 16.0), "a mean is no larger than the largest"
+    assert loudness(change, 16, recent[:2], 512, 100.0) == (2.0, 8.0)
+    assert loudness(change, 16, recent, 256, 400.0) == (4 * 400 / (2 * 200), 4 * 400 / 400)
+    assert loudness(change, 16, recent, 512, 400.0) == (4 * 200 / (2 * 200), 4 * 200 / 400)
+    assert loudness(change, 16, recent, 256, 50.0) == (400 / 50, 4 * 400 / 50), (
+        "however loud the last ones were"
+    )
     assert loudness(change, 16, recent, 256, 1600.0) == (2.0, 1.0), "of half its own, at least"
     assert loudness(change, 16, recent, 256, 0.0).own == math.inf, "it gave nothing, and has nothing to go by"

@@ -13,6 +13,7 @@ from gossip.events import CancelTimer, Report, Send, SetTimer, TimerFired
 from gossip.manifest import Cohorts
 from gossip.messages import Message, Ready, open_frame, sign_frame
 from gossip.rendezvous import (
+    CHOOSY_GATHERS,
     FEW_SUMS,
     PATIENCE_GATHERS,
     READY_TTL_GATHERS,
@@ -538,7 +539,9 @@ def test_too_few_others_and_the_least_suspected_are_taken_after_all():
     for seed in range(10):
         node = trusting(suspicion, cohorts=Cohorts(3, 3, 2000, 1000))
         node.machine._closed = seed
-        [roster] = closed(node.hear(*[ready(who) for who in PEOPLE[:3]]))
+        assert not closed(node.hear(*[ready(who) for who in PEOPLE[:3]])), "a better one may come"
+        assert not closed(node.fire(GATHER, CHOOSY_GATHERS * GATHER_S - 0.1))
+        [roster] = closed(node.fire(GATHER, CHOOSY_GATHERS * GATHER_S))
         assert roster == KEYS[:3], "three hide one another, two do not"
 
 

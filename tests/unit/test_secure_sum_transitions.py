@@ -98,7 +98,7 @@ class Delivery:
 
 def seen(tag, harm: float) -> Inspected:
     """What a node answers to Inspect, where a sum does so much harm and is as large as usual."""
-    return Inspected(tag, Impression(harm, QUIET, LOUD_MAX, LOUD_MAX).reason)
+    return Inspected(tag, Impression(harm, QUIET, LOUD_MAX, LOUD_MAX, gives_in=False).reason)
 
 
 class Table:
