@@ -19,7 +19,8 @@ but the sum of the others (docs/threat-model.md).
     Preparing     Contributed, if it came later       encodes and masks (a job)
                   Computed                            debits (durable), then MASKED           AwaitSeal
     AwaitSeal     SEAL_PROPOSAL                       votes SEAL (durable)
-                  TimerFired "abort"                  votes ABORT (durable), if nothing else
+                  TimerFired "abort"                  votes ABORT (durable), or says its SEAL to all
+                  votes of which none will have t     waits a step, and settles what is known
                   SEAL_CERTIFICATE                    UNMASK                                  AwaitSum
                   ABORT_CERTIFICATE, t ABORT_VOTEs    refunded                                Over
     AwaitSum      BODY_PROPOSAL                       looks at what the sum does to the model
@@ -82,6 +83,7 @@ Rule 4 was about a second phase and went with it (docs/decisions/0024). The othe
 numbers.
 """
 
+from collections import Counter
 from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -324,6 +326,9 @@ class Ballot:
 
     vote: bytes | None = None  # a seal's hash, b"" for ABORT
     durable: bool = False
+    contents: dict[int, bytes] = field(
+        default_factory=dict
+    )  # index -> what it was heard to vote for; at most n
     aborts: dict[int, bytes] = field(default_factory=dict)  # index -> signature; at most n
     proposal: SealProposal | None = None  # that it votes for
     certificate: SealCertificate | None = None  # whole
@@ -533,8 +538,10 @@ class Member:
                 return self._on_proposal(message, proposal, now)
             case SealCertificate() as certificate:
                 return self._on_seal(message, certificate, now)
+            case SealVote(seal):
+                return self._on_others_vote(sender, seal, now)
             case AbortVote():
-                return self._on_abort_vote(message, sender)
+                return [*self._on_abort_vote(message, sender), *self._on_others_vote(sender, b"", now)]
             case AbortCertificate() as certificate:
                 return self._on_abort(certificate)
             case BodyProposal(sums, ranges):
@@ -684,9 +691,23 @@ class Member:
         return self.first_gone or now >= self._keys_at + SECOND_AGGREGATOR_STEPS * self.step_s
 
     def _on_abort_due(self) -> list[Action]:
-        if self.ballot.vote is not None or self.ballot.certificate is not None or self.state is State.OVER:
+        ballot = self.ballot
+        if ballot.certificate is not None or self.state is State.OVER:
             return []
-        return self._vote(b"")
+        if ballot.vote is None:
+            return self._vote(b"")
+        return self._to_all(SealVote(ballot.vote)) if ballot.vote and ballot.durable else []
+
+    def _on_others_vote(self, sender: int, content: bytes, now: float) -> list[Action]:
+        """Said to all because no seal was certified in time. Where no content can have t votes, there is nothing to wait for."""
+        ballot = self.ballot
+        ballot.contents[sender] = content
+        if ballot.certificate is not None or self.state is State.OVER:
+            return []
+        unheard = self.cohort.size - len(ballot.contents)
+        if max(Counter(ballot.contents.values()).values()) + unheard >= self.cohort.threshold:
+            return []
+        return [self._timer("end", now + self.step_s)]
 
     def _vote(self, content: bytes) -> list[Action]:
         """Design, rule 2: one content, or ABORT, and durable before anybody hears of it."""

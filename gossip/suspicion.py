@@ -16,7 +16,8 @@ the sums that it is in. Doubts of one group are taken for independent, and follo
     it holds, also of other cohorts    each contributor: less doubt, no absence
     it holds, or was refused           each member that was not in it: one more absence in a row
     it came to nothing (`Failed`)      its leader and first aggregator: an offence
-    an offence                         *distrusted* for 2^k rounds, k times in a row
+    it holds, and the second showed it its first aggregator: an offence
+    an offence                         *distrusted* for DISTRUSTED_MIN rounds, then twice as long each time
     this member refused one sum and    the author of the first: the same, for DISTRUSTED_MAX rounds,
     signed the other aggregator's      as one of the two lied
     an audit found a forgery           its aggregator: distrusted for good
@@ -29,7 +30,7 @@ company, and an honest device that was in bad company is back after a sum or two
 testing: Hwang, "A generalized binomial group testing problem", 1975). One of them is tested before
 all others with a chance of (1 - p_i) TESTED, CHANCE at least: a doubt is looked into, and nobody is
 shut out for ever. Whoever has a absences in a row, beyond the first, is taken with a chance of
-2^-min(a, DOUBLINGS_MAX). A distrusted device is asked last to lead. So nobody stops a swarm by leading: who
+4^-a, 2^-DOUBLINGS_MAX at least, as each costs a step of waiting. A distrusted device is asked last to lead. So nobody stops a swarm by leading: who
 leads follows from the round, and would else lead the same round again and again, as none comes.
 
 These are one device's own opinions. They decide whom it meets and never what it folds, so replicas
@@ -55,7 +56,8 @@ CHANCE = 1 / 64  # is left to whoever is doubted
 DOUBLINGS_MAX = 6  # one in 64 rounds is left to whoever never stays
 DRAW_BYTES = 4
 ABSENCES_FREE = 1  # in a row: connections break, and phones sleep
-DISTRUSTED_MAX = 64  # rounds
+DISTRUSTED_MIN = 8  # rounds
+DISTRUSTED_MAX = 64
 PATIENCE = 4
 KNOWN_MAX = 1024  # devices of which anything is noted; the oldest note goes
 
@@ -71,7 +73,7 @@ class Record:
 
     @property
     def missing(self) -> int:
-        return min(DOUBLINGS_MAX, max(0, self.absent - ABSENCES_FREE))
+        return min(DOUBLINGS_MAX, 2 * max(0, self.absent - ABSENCES_FREE))
 
 
 class Suspicion:
@@ -116,7 +118,7 @@ class Suspicion:
             return
         record = self._of(aggregator)
         record.offended += 1
-        rounds = DISTRUSTED_MAX if certain else min(DISTRUSTED_MAX, 1 << record.offended)
+        rounds = DISTRUSTED_MAX if certain else min(DISTRUSTED_MAX, DISTRUSTED_MIN << record.offended - 1)
         record.proven = record.proven or certain
         record.distrusted_until = max(record.distrusted_until, round_ + rounds)
 

@@ -469,7 +469,8 @@ class NodeCore:
             case Settled(cohort, outcome, reason):
                 return self._settle(cohort, outcome, reason)
             case Closed(cohort):
-                return [*self._resume_training(cohort), *self._close(cohort)]
+                # READY after what the cohort's end told of others, or it would go to the leader that has just failed.
+                return [*self._resume_training(cohort), *self._close(cohort), *self._consider(now)]
             case Inspect():
                 return self._inspect(action)
             case Refused():
@@ -702,8 +703,6 @@ class NodeCore:
         if after is State.AWAIT_SUM and before is not after:
             self._paused_for = running.member.cohort.id
             actions.append(Pause(self._model))
-        if after is State.OVER and before is not State.OVER:
-            actions += self._consider(now)
         return actions
 
     def _on_result(self, message: Message, result: Result, peer: bytes, now: float) -> list[object]:
@@ -1106,6 +1105,15 @@ class NodeCore:
         self._blame_aggregators(self._cohorts[cohort].member)
         facts: dict[str, object] = {"cohort": cohort.hex()[:16], "contributors": len(contributors)}
         return [Report("sum_rejected", facts)]
+
+    def _credit(self, member: Member, aggregate: bytes) -> None:
+        """A sum holds: who has shown it? The first aggregator's turn was over if it was the second."""
+        first, round_ = member.cohort.aggregators[0], member.cohort.roster.round
+        by = member.offered_by(aggregate)
+        if by == first:
+            self._suspicion.added_up(first)
+        elif by is not None:
+            self._suspicion.offended(first, round_, certain=False)
 
     def _blame_aggregators(self, member: Member) -> None:
         """Of a sum that came to nothing. If both have shown the same one, a member spoilt it, as a rule."""
@@ -1538,7 +1546,7 @@ class NodeCore:
                     self._blame_aggregators(running.member)
                 else:
                     self._suspicion.held(cohort.members, known.contributors)
-                    self._suspicion.added_up(cohort.aggregators[0])
+                    self._credit(running.member, known.id)
                 if running.auditor is not None:
                     alarmed = cohort.roster.round < self._alarmed_until
                     actions += running.auditor.held(known.id, self._clock, alarmed=alarmed, outvoted=outvoted)

@@ -734,10 +734,30 @@ def test_one_content_and_never_abort_after_a_seal():
     )
     assert not table.give(i, table.message(table.first, other))
     table.now = ABORT_STEPS
-    assert not table.give(i, TimerFired(("sum", table.cohort.id, "abort")))
+    told = table.give(i, TimerFired(("sum", table.cohort.id, "abort")))
+    assert kinds(told, table.swarm.id) == [Kind.SEAL_VOTE] * 5, "all hear what it voted for"
     assert not table.said(i, Kind.ABORT_VOTE)
     table.give(i, table.message(table.first, table.proposal()))
     assert {m.body.seal for m in table.said(i, Kind.SEAL_VOTE)} == {vote}
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "ends"), [(4, 4, True), (5, 3, True), (6, 2, False), (4, 2, False)]
+)
+def test_where_no_seal_will_have_a_threshold_a_member_waits_one_step_and_not_to_the_end(mine, theirs, ends):
+    """Of eight, six have to vote alike; whoever was not heard may have."""
+    table = Table(8).masked()
+    i = table.plain[0]
+    table.give(i, table.message(table.first, table.proposal()))
+    (vote,) = {m.body.seal for m in table.said(i, Kind.SEAL_VOTE)}
+    table.now = ABORT_STEPS
+    others = [j for j in range(8) if j != i]
+    said = [vote] * (mine - 1) + [b"\x07" * 32] * theirs
+    table.give(i, table.message(i, SealVote(vote)))
+    for j, seal in zip(others, said, strict=False):
+        table.give(i, table.message(j, SealVote(seal)))
+    assert (table.timers[(i, ("sum", table.cohort.id, "end"))] == table.now + STEP_S) == ends
+    assert not table.said(i, Kind.ABORT_VOTE), "one content, and never ABORT after it"
 
 
 def test_never_a_seal_after_an_abort():
