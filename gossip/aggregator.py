@@ -506,7 +506,7 @@ class Aggregator:
         if not summable(self.cohort.members[sender], vote.signature):
             raise PeerViolation("BODY_VOTE: a signature that no certificate can hold")
         self._body_votes[sender] = (
-            vote  # the last: a member that was shown a forgery first signs the true sum, too
+            vote  # the last: whoever has signed a forgery first signs the true sum, too
         )
         return self._finish()
 

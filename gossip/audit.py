@@ -14,7 +14,9 @@ and nothing else (docs/threat-model.md, "What an audit shows").
 
 Nobody believes an accusation: a member that finds the sum right distrusts the accuser. A member
 that has found a forgery audits ALARMED times as often for ALARM_ROUNDS rounds, as forgers come in
-company. One that has seen harm in a sum that the others signed audits it with OUTVOTED. Each member draws for itself, so a forger cannot know which sums are audited.
+company. One that has refused a sum that the others signed audits it with a chance of OUTVOTED. Each
+member draws for itself, so a forger cannot know which sums are audited. Of two sums each member that
+has signed one audits at once (`gossip.secure_sum`).
 
 **Gain.** A forger may stay below what members look for (`gossip.harm`), with zeros, say. It spoils
 1 / AUDITS sums on average, and then leads nobody who was in the sum that was found.
@@ -36,9 +38,7 @@ from gossip.messages import Commitment
 
 AUDITS = 1 / 10  # of all sums
 ALARMED = 16
-OUTVOTED = (
-    1 / 4
-)  # four who saw harm find a forgery in two of three times; and honest sums, of which 1 % see harm, cost little
+OUTVOTED = 1 / 4  # four of them find two forgeries of three; of honest sums 1 % of the members refuse one
 ALARM_ROUNDS = 64
 AUDIT_STEPS = 2.0
 KEPT_MAX = 2  # sums

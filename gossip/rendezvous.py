@@ -37,7 +37,8 @@ When the history grows, all ranks change at once: a device that waits asks the n
 and a leader that is no longer the first forgets its bag.
 
 **Suspicion** (`gossip.suspicion`). A leader takes devices that were in refused sums, or left sums,
-more rarely. Whoever is distrusted is asked last to lead. Both are one device's own opinions, and a
+more rarely. Whoever is distrusted is asked last to lead, and so is whoever is handed bags and makes
+no round of them: in a small swarm all bags go to one device. Both are one device's own opinions, and a
 device that one leader leaves out is taken by the next.
 
 A leader has no power but to leave somebody out: the roster holds the members' own signed READYs,
@@ -152,6 +153,8 @@ class Rendezvous:
         self._silent: Asked | None = None  # who was asked in vain, by the READY before
         self._bag: dict[bytes, Bagged] = {}  # by sender, at most BAG_MAX
         self._closing_at: float | None = None
+        self._since: float | None = None  # that READYs for this round come
+        self._handed: dict[bytes, float] = {}  # to whom, and since when: in this round
 
     @property
     def gathered(self) -> int:
@@ -179,6 +182,8 @@ class Rendezvous:
         self._drawn = drawn
         if round_ > self._round:
             self._round, self._made = round_, []
+            self._handed.clear()
+            self._since = None
             oldest = round_ if drawn else round_ - 1
             self._bag = {peer: held for peer, held in self._bag.items() if held.ready.round >= oldest}
             if self.asked is not None and round_ > self.asked.round:
@@ -209,6 +214,7 @@ class Rendezvous:
                 )
             )
         )
+        ranked = [peer for peer in ranked if not self._suspicion.is_hopeless(peer)] or ranked
         left = [peer for peer in ranked if peer not in self.asked.tried]
         if not left:
             self.asked.tried.clear()
@@ -245,14 +251,12 @@ class Rendezvous:
         if self._drawn and ready.round < self._round:
             return []  # its sender will take it back as soon as it hears of the round that came
         self._bag[message.sender] = Bagged(ready, message.raw, now)
+        self._since = now if self._since is None else self._since
         self._made = [cohort for cohort in self._made if cohort.goes_on_without(message.sender)]
         self._expire(now)
         live = self._live()
-        if self._is_full() or self._everybody(live):
-            return self._close_if_enough(now)
-        if self._closing_at is None:
-            return self._wait(now)
-        return []
+        closed = self._close_if_enough(now) if self._is_full() or self._everybody(live) else []
+        return closed or ([] if self._closing_at is not None else self._wait(now))
 
     def _is_full(self) -> bool:
         """A hub that leads waits for its own READY, at most for the waiting time: else another would have to add up."""
@@ -284,7 +288,9 @@ class Rendezvous:
         # equal rosters.
         ranked = sorted(self._bag, key=lambda peer: (peer != self._me, self._bag[peer].at, peer))
         chosen = self._drawn_of(ranked, now)
-        if not self._suspicion.is_clean(chosen) and self._better_may_come(now):
+        if len(chosen) < self._enough(now):
+            return []
+        if self._better_may_come(now) and not self._suspicion.is_clean(chosen):
             return self._wait(now)
         if now - self._formed_at >= whole_sum_s(self._cohorts):
             self._made = []  # they had their time
@@ -299,31 +305,49 @@ class Rendezvous:
 
     def _better_may_come(self, now: float) -> bool:
         """There are few to choose from, and nobody has waited for long."""
+        if self._is_late(self._waited(now)):
+            return False
         few = len(self._bag) < min(2 * self._enough(now), len(self._live()))
-        return few and now - min(bagged.at for bagged in self._bag.values()) < CHOOSY_GATHERS * self._gather_s
+        oldest = min(bagged.at for bagged in self._bag.values())
+        return few and now - oldest < CHOOSY_GATHERS * self._gather_s
 
     def enough(self, waited_s: float) -> int:
         """Members that a cohort has at least: in a swarm that has more, few are not enough for a long time."""
         n_min = self._cohorts.n_min
-        if waited_s >= FEW_SUMS * whole_sum_s(self._cohorts):
+        if self._is_late(waited_s):
             return n_min
         return max(n_min, min(ROBUST_MIN, self._cohorts.n_max, len(self._live()) // 2))
 
+    def _is_late(self, waited_s: float) -> bool:
+        """Any cohort is better than none."""
+        return waited_s >= FEW_SUMS * whole_sum_s(self._cohorts)
+
     def _enough(self, now: float) -> int:
-        return self.enough(now - min((bagged.at for bagged in self._bag.values()), default=now))
+        return self.enough(self._waited(now))
+
+    def _waited(self, now: float) -> float:
+        """For a round, since its first READY. READYs are renewed, and old ones dropped: none waits that long."""
+        return 0.0 if self._since is None else now - self._since
 
     def _drawn_of(self, ranked: list[bytes], now: float) -> list[bytes]:
         """Without most of those who were in bad sums of late; too few, and the least suspected of them after all."""
         self._closed += 1
         seed = self._round.to_bytes(8, "big") + self._closed.to_bytes(4, "big")
-        return self._suspicion.choose(ranked, self._enough(now), self._cohorts.n_max, seed)
+        return self._suspicion.choose(
+            ranked, self._enough(now), self._cohorts.n_max, seed, desperate=self._is_late(self._waited(now))
+        )
 
     def _hand_on(self, now: float) -> list[Action]:
         """To a live candidate strictly lower under the highest round in the bag: that can only happen finitely often."""
         highest = max(bagged.ready.round for bagged in self._bag.values())
         ranked = self._ranked(highest)
+        if now - self._handed.get(ranked[0], now) >= PATIENCE_GATHERS * self._gather_s:
+            # It had a bag, and made no round of it.
+            self._suspicion.offended(ranked[0], highest, certain=False)
+            ranked = self._ranked(highest)
         if ranked[0] == self._me:
             return self._wait(now)
+        self._handed.setdefault(ranked[0], now)
         frames = [self._bag[peer].frame for peer in sorted(self._bag)]
         introduced = Introduce(tuple(sorted(self._bag)), ranked[0])
         self._bag.clear()

@@ -326,9 +326,7 @@ class Ballot:
 
     vote: bytes | None = None  # a seal's hash, b"" for ABORT
     durable: bool = False
-    contents: dict[int, bytes] = field(
-        default_factory=dict
-    )  # index -> what it was heard to vote for; at most n
+    contents: dict[int, bytes] = field(default_factory=dict)  # index -> the vote that was heard; at most n
     aborts: dict[int, bytes] = field(default_factory=dict)  # index -> signature; at most n
     proposal: SealProposal | None = None  # that it votes for
     certificate: SealCertificate | None = None  # whole
@@ -417,6 +415,7 @@ class Member:
         self._offered: dict[bytes, SignedBody] = {}  # by aggregator: at most two
         self._looked: dict[bytes, str] = {}  # by body: why it is refused; "" if it is not
         self.sealed: Sealed | None = None  # what an audit needs
+        self._disproved = False  # it has signed a forged body, and may sign the true one
         self._rejecting = False  # REJECT was voted
         self._rejects: dict[int, bytes] = {}  # index -> signature; at most n
         self._ranges: Integers | None = None  # this member's own votes
@@ -881,14 +880,15 @@ class Member:
         offered = [peer for peer, body in self._offered.items() if body.id == true]
         if self.state is not State.AWAIT_SUM or self.body is None or self.body.id == true or not offered:
             return []
-        self.body = None
+        self.body, self._disproved = None, True
         [sender, *_] = offered
         if true in self._looked:
             return [*self.turn(), *self._decide(sender, now)]
         return [*self.turn(), Inspect(self._offered[sender].body, self._tag("look", true))]
 
     def _reject(self) -> list[Action]:
-        if self.state is not State.AWAIT_SUM or self.body is not None or self._rejecting:
+        signed = self.body is not None or self._disproved
+        if self.state is not State.AWAIT_SUM or signed or self._rejecting:
             return []
         self._rejecting = True
         return [Persist(self._tag("body"), (Put("body", self.cohort.id, b""),))]
@@ -917,7 +917,8 @@ class Member:
         ):
             return []
         ending = [self._timer("end", now + self.step_s)]
-        if self.body is None or self._rejecting or 2 * len(self._rejects) < self.cohort.size:
+        signed = self.body is not None or self._disproved
+        if not signed or self._rejecting or 2 * len(self._rejects) < self.cohort.size:
             return [*ending]
         self._rejecting = True
         return [*ending, Persist(self._tag("body"), (Put("body", self.cohort.id, b""),))]

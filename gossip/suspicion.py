@@ -8,6 +8,7 @@ the sums that it is in. Doubts of one group are taken for independent, and follo
     c = product of 1 - p_j over the contributors        the chance that the group is clean
     refused    p_i <- p_i (1 - MISSED) / ((1 - MISSED)(1 - c) + FALSE_ALARM c)
     it holds   p_i <- p_i MISSED / (MISSED (1 - c) + (1 - FALSE_ALARM) c)
+    it failed  p_i <- p_i (1 - MISSED) / ((1 - MISSED)(1 - c) + FAILS c)
 
     what came of a sum                 what is noted
     ---------------------------------  -----------------------------------------------------------
@@ -15,9 +16,12 @@ the sums that it is in. Doubts of one group are taken for independent, and follo
     member refused what others signed  offence, if not both showed the same, or PATIENCE times in a row
     it holds, also of other cohorts    each contributor: less doubt, no absence
     it holds, or was refused           each member that was not in it: one more absence in a row
-    it came to nothing (`Failed`)      its leader and first aggregator: an offence
-    it holds, and the second showed it its first aggregator: an offence
-    an offence                         *distrusted* for DISTRUSTED_MIN rounds, then twice as long each time
+    it came to nothing (`Failed`)      each member: a little more doubt;
+                                       its leader and first aggregator: an offence
+    the second aggregator showed it    its first aggregator: an offence
+    a round's bags came to nothing     whoever was handed them: an offence (`gossip.rendezvous`)
+    an offence                         *distrusted* for DISTRUSTED_MIN rounds, then twice as long each
+                                       time in a row
     this member refused one sum and    the author of the first: the same, for DISTRUSTED_MAX rounds,
     signed the other aggregator's      as one of the two lied
     an audit found a forgery           its aggregator: distrusted for good
@@ -29,9 +33,13 @@ long as the group is clean with a chance of CLEAN. So it tests a few of them at 
 company, and an honest device that was in bad company is back after a sum or two (informative group
 testing: Hwang, "A generalized binomial group testing problem", 1975). One of them is tested before
 all others with a chance of (1 - p_i) TESTED, CHANCE at least: a doubt is looked into, and nobody is
-shut out for ever. Whoever has a absences in a row, beyond the first, is taken with a chance of
-4^-a, 2^-DOUBLINGS_MAX at least, as each costs a step of waiting. A distrusted device is asked last to lead. So nobody stops a swarm by leading: who
-leads follows from the round, and would else lead the same round again and again, as none comes.
+shut out for ever. After k absences in a row, beyond the first, a device is taken with a chance of
+4^-k, 2^-DOUBLINGS_MAX at least, as each costs a step of waiting. Where these are too few, the least
+doubted are taken after all, and the hopeless after a long time.
+
+A distrusted device is asked last to lead, and a hopeless one not at all. So nobody stops a swarm by
+leading: who leads follows from the round, and would else lead the same round again and again, as
+none comes.
 
 These are one device's own opinions. They decide whom it meets and never what it folds, so replicas
 cannot differ by them. Bad devices gain this: if they are more than a quarter of a cohort, they can
@@ -48,17 +56,19 @@ from gossip.aggregate import ROUND_MAX
 
 PRIOR = 1 / 256  # the doubt of whom nothing is known, and the least
 DOUBT_MAX = 63 / 64
+HOPELESS = 0.9  # doubt
 MISSED = 0.3  # of spoilt sums hold all the same
 FALSE_ALARM = 0.02  # of clean sums are refused
-CLEAN = 0.75
-TESTED = 1 / 4
+FAILS = 0.3  # of clean cohorts come to nothing, as connections break
+CLEAN = 0.75  # the chance that a cohort is to have
+TESTED = 1 / 4  # times its chance to be clean: a doubted device is taken before all others
 CHANCE = 1 / 64  # is left to whoever is doubted
 DOUBLINGS_MAX = 6  # one in 64 rounds is left to whoever never stays
 DRAW_BYTES = 4
 ABSENCES_FREE = 1  # in a row: connections break, and phones sleep
 DISTRUSTED_MIN = 8  # rounds
 DISTRUSTED_MAX = 64
-PATIENCE = 4
+PATIENCE = 4  # sums in a row that a leader may lead in vain
 KNOWN_MAX = 1024  # devices of which anything is noted; the oldest note goes
 
 
@@ -86,24 +96,30 @@ class Suspicion:
     # --- what happened ----------------------------------------------------------------------------------------
 
     def held(self, members: Iterable[bytes], contributors: Sequence[bytes]) -> None:
-        clean = self._clean(contributors)
+        self._learn(contributors, spoilt=MISSED, clean=1 - FALSE_ALARM)
         for peer in contributors:
             record = self._records.get(peer)
             if record is not None:
-                spoilt = record.doubt * MISSED
-                record.doubt = max(PRIOR, spoilt / (MISSED * (1 - clean) + (1 - FALSE_ALARM) * clean))
                 record.absent = 0
         self._missed(members, contributors)
 
     def rejected(self, members: Iterable[bytes], contributors: Sequence[bytes]) -> None:
         self.refused += 1
-        clean = self._clean(contributors)
-        for peer in contributors:
-            if peer != self._me:
-                record = self._of(peer)
-                seen = record.doubt * (1 - MISSED)
-                record.doubt = min(DOUBT_MAX, seen / ((1 - MISSED) * (1 - clean) + FALSE_ALARM * clean))
+        self._learn(contributors, spoilt=1 - MISSED, clean=FALSE_ALARM)
         self._missed(members, contributors)
+
+    def failed(self, members: Sequence[bytes]) -> None:
+        """No sum came of a cohort: somebody was silent, or told others something else. Who, this device does not know."""
+        self._learn(members, spoilt=1 - MISSED, clean=FAILS)
+
+    def _learn(self, group: Sequence[bytes], *, spoilt: float, clean: float) -> None:
+        """Bayes' rule. The likelihoods of what came of this group, if one of it spoils sums and if none does."""
+        all_clean = self._clean(group)
+        likelihood = spoilt * (1 - all_clean) + clean * all_clean
+        for peer in group:
+            if peer != self._me and (peer in self._records or spoilt > clean):
+                record = self._of(peer)
+                record.doubt = min(DOUBT_MAX, max(PRIOR, record.doubt * spoilt / likelihood))
 
     def is_clean(self, peers: Iterable[bytes]) -> bool:
         return self._clean(peers) >= CLEAN
@@ -113,7 +129,7 @@ class Suspicion:
         return math.prod(1 - self.doubt(peer) for peer in peers)
 
     def offended(self, aggregator: bytes, round_: int, *, certain: bool) -> None:
-        """It led a cohort that failed, or showed a sum that this device refused; `certain`: while another one of the same cohort was signed."""
+        """An offence of the table above; `certain`: of two different sums of one cohort it has shown the one that this device refused."""
         if aggregator == self._me:
             return
         record = self._of(aggregator)
@@ -167,10 +183,13 @@ class Suspicion:
 
     # --- what follows -----------------------------------------------------------------------------------------
 
-    def choose(self, ranked: Sequence[bytes], least: int, most: int, seed: bytes) -> list[bytes]:
+    def choose(
+        self, ranked: Sequence[bytes], least: int, most: int, seed: bytes, *, desperate: bool = False
+    ) -> list[bytes]:
         """Whom a leader takes into a cohort, of those who are ready, the first first.
 
-        `least`: so many in any case, the least doubted; `seed`: of what is left to chance, anew for each cohort.
+        `least`: so many in any case, the least doubted, but nobody hopeless if not `desperate`; `seed`: of what is left to
+        chance, anew for each cohort.
         """
         there = [peer for peer in ranked if self._drawn(peer, seed, 1 / (1 << self._missing(peer)))]
         doubted = sorted((peer for peer in there if self.doubt(peer) > PRIOR), key=self.doubt)
@@ -182,7 +201,10 @@ class Suspicion:
             if clean < CLEAN or len(taken) >= most:
                 break
             taken.append(peer)
-        left = sorted((peer for peer in ranked if peer not in taken), key=self._least)
+        left = sorted(
+            (peer for peer in ranked if peer not in taken and (desperate or not self.is_hopeless(peer))),
+            key=lambda peer: (self._missing(peer), self.doubt(peer)),
+        )
         return [*taken, *left[: max(0, least - len(taken))]]
 
     def _chance(self, peer: bytes) -> float:
@@ -194,9 +216,6 @@ class Suspicion:
             return True
         drawn = digest("suspicion", self._swarm, self._me, seed, peer)
         return int.from_bytes(drawn[:DRAW_BYTES], "big") < chance * (1 << 8 * DRAW_BYTES)
-
-    def _least(self, peer: bytes) -> tuple[int, float]:
-        return self._missing(peer), self.doubt(peer)
 
     def _missing(self, peer: bytes) -> int:
         record = self._records.get(peer)
@@ -214,7 +233,11 @@ class Suspicion:
 
     def declines(self, peer: bytes, round_: int) -> bool:
         """Whether this device takes no roster from it: not on a suspicion, or a few refused sums would stop a swarm."""
-        return self.distrusts(peer, round_) and self._records[peer].proven
+        return self.distrusts(peer, round_) and (self._records[peer].proven or self.is_hopeless(peer))
+
+    def is_hopeless(self, peer: bytes) -> bool:
+        """Nearly all that it was in came to nothing: it is better to wait for others."""
+        return self.doubt(peer) >= HOPELESS
 
     def is_forger(self, peer: bytes) -> bool:
         """Whether this device has seen that it published, or accused, falsely."""

@@ -324,9 +324,8 @@ class NodeCore:
         self._early: deque[Message] = deque(maxlen=EARLY_MAX)
         # By READY: its secrets, none without masks. Of the last two: a roster may be on its way with the one before.
         self._offers: dict[bytes, Secrets | None] = {}
-        self._measured: deque[tuple[int, Integers]] = deque(
-            maxlen=MEASURED
-        )  # ranges of its last contributions, by round
+        # By round: the ranges of its last contributions.
+        self._measured: deque[tuple[int, Integers]] = deque(maxlen=MEASURED)
         self._frozen_for: bytes | None = None  # whose contribution the books hold frozen
         self._examples = 0  # on this device
         self._pending: PendingRoster | None = None
@@ -1048,7 +1047,7 @@ class NodeCore:
         change = increment([sum_], body.round, self._layout, manifest)
         after = ((self._replica.x + change) * UNIT).astype(np.float32)
         size = step_at(manifest, body.round).size
-        sent = self._books.outstanding.get(inspect.tag[1])  # type: ignore[call-overload]
+        sent = self._busy and self._books.outstanding.get(self._busy.member.cohort.id)
         own = float(np.abs(sent.values).sum() / UNIT) if sent else 0.0
         loud = loudness(change, len(sum_.contributors), self._replica.state.recent, size, own)
         self._loudness = (inspect.tag, loud)
@@ -1128,6 +1127,8 @@ class NodeCore:
         known = member.cohort
         if member.has_refused:  # and so have others, or the sum would hold: too few for REJECT
             self._suspicion.rejected((), [known.members[index] for index in member.contributors() or ()])
+        else:
+            self._suspicion.failed(known.members)
         for peer in dict.fromkeys((known.leader, known.aggregators[0])):
             self._suspicion.offended(peer, known.roster.round, certain=False)
         return []

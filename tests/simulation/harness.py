@@ -19,6 +19,7 @@ from crypto.identity import Identity
 from gossip.admission import issue
 from gossip.aggregate import Body, Verified, read_members, unpack_members
 from gossip.cohort import seal_hash
+from gossip.errors import PeerViolation
 from gossip.events import (
     Abandon,
     Answered,
@@ -474,7 +475,7 @@ class World:
             self._deliver(other, other.incarnation, Received(sender, data))
 
     def _tamper(self, device: Device, data: bytes) -> bytes:
-        if device.index != self.faults.flip_share:
+        if device.index != self.faults.flip_share or device.index in self.hostile:  # which lies by itself
             return data
         message = open_frame(self.swarm.id, data, device.key)
         if not isinstance(message.body, Unmask):
@@ -502,6 +503,8 @@ class World:
         for record in persist.records:
             if isinstance(record, Put):
                 device.disk[record.table][record.key] = record.value
+                if record.table == "vote":
+                    self.observer.durable[record.key, device.key] = record.value
             else:
                 device.disk[record.table].pop(record.key, None)
 
@@ -535,6 +538,8 @@ class Observer:
         self.keys: dict[tuple[bytes, bytes], tuple[int, ...]] = {}  # U1 as a vector's sender masked under it
         self.proposals: dict[tuple[bytes, bytes], SealProposal] = {}
         self.votes: dict[tuple[bytes, bytes], bytes] = {}
+        # The same, as it was on the disk: a vote may leave after its cohort is settled, to a peer that was dialled for it.
+        self.durable: dict[tuple[bytes, bytes], bytes] = {}
         self.openings: dict[tuple[bytes, bytes, int], bytes] = {}
         self.used_ready: dict[bytes, bytes] = {}
         self.rosters: dict[bytes, tuple[bytes, ...]] = {}
@@ -576,7 +581,11 @@ class Observer:
     # --- the wire --------------------------------------------------------------------------------------------
 
     def on_wire(self, sender: Device, receiver: Device, data: bytes) -> None:
-        message = open_frame(self.world.swarm.id, data, sender.key)
+        try:
+            message = open_frame(self.world.swarm.id, data, sender.key)
+        except PeerViolation:
+            self.require(sender.index in self.world.hostile, "an honest device sends what nobody can read")
+            return
         place = (message.cohort, sender.key)
         match message.body:
             case Masked(_, vector):
@@ -602,8 +611,7 @@ class Observer:
             content = message.body.seal if message.kind is Kind.SEAL_VOTE else b""
             known = self.votes.setdefault(place, content)
             self.require(known == content, "rule 2: two votes in one cohort")
-            stored = sender.disk["vote"].get(message.cohort)
-            self.require(stored == content, "rule 2: a vote was sent before it was durable")
+            self.require(self.durable.get(place) == content, "rule 2: a vote was sent before it was durable")
 
     def _on_masked(self, sender: Device, message: object, vector: bytes) -> None:
         place = (message.cohort, sender.key)

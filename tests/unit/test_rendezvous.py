@@ -1,6 +1,5 @@
 """READY to roster: who is asked, when a bag closes, and that nobody waits for ever."""
 
-import dataclasses
 import random
 from collections.abc import Sequence
 
@@ -537,12 +536,46 @@ def test_too_few_others_and_the_least_suspected_are_taken_after_all():
         for _ in range(count):
             suspicion.rejected([key], [key])
     for seed in range(10):
-        node = trusting(suspicion, cohorts=Cohorts(3, 3, 2000, 1000))
+        cohorts = Cohorts(3, 3, 2000, 1000)
+        node = trusting(suspicion, cohorts=cohorts)
         node.machine._closed = seed
         assert not closed(node.hear(*[ready(who) for who in PEOPLE[:3]])), "a better one may come"
         assert not closed(node.fire(GATHER, CHOOSY_GATHERS * GATHER_S - 0.1))
-        [roster] = closed(node.fire(GATHER, CHOOSY_GATHERS * GATHER_S))
+        assert not closed(node.fire(GATHER, CHOOSY_GATHERS * GATHER_S)), (
+            "better no cohort than a hopeless one"
+        )
+        late = FEW_SUMS * whole_sum_s(cohorts)
+        node.hear(*[ready(who, seed=1) for who in PEOPLE[:3]], now=late - 1.0)  # they ask again
+        [roster] = closed(node.fire(GATHER, late))
         assert roster == KEYS[:3], "three hide one another, two do not"
+
+
+def test_who_makes_no_round_of_the_bags_that_it_is_handed_is_handed_no_more():
+    """Seen: in swarms of five to eight all bags went to one device that made no roster, for ever."""
+    silent, next_, third, *_ = by_rank()
+    node = Node(third)
+    handed = []
+    for number in range(4):
+        now = number * PATIENCE_GATHERS * GATHER_S
+        node.hear(ready(PEOPLE[0], seed=number), now=now)
+        handed.append({a.peer for a in node.fire(GATHER, now) if isinstance(a, Send)})
+    assert handed == [{silent}, {next_}, set(), set()], "the third keeps it, as neither made anything of it"
+    node.machine.advance(2)
+    assert not node.machine._handed
+
+
+def test_the_hopeless_are_not_asked_to_lead_unless_all_are():
+    suspicion = Suspicion(SWARM, KEYS[0])
+    first, second, *_ = by_rank()
+    for _ in range(12):
+        suspicion.rejected([first], [first])
+    node = trusting(suspicion)
+    send, _ = node.machine.ask(ready(PEOPLE[0]).raw, 1, 0.0)
+    asked = [send.peer]
+    while len(asked) < len(KEYS):
+        asked.append(node.machine.failed(asked[-1], 0.1)[0].peer)
+    assert first not in asked
+    assert asked[-1] == second, "and round again"
 
 
 def test_who_is_distrusted_is_asked_to_lead_last_and_is_handed_no_bag():
@@ -590,8 +623,7 @@ def test_few_are_better_than_none_in_the_end(monkeypatch):
     node = Node(by_rank()[0])
     node.hear(*(ready(who) for who in PEOPLE[:3]))
     late = FEW_SUMS * whole_sum_s(COHORTS)
-    for who in PEOPLE[:3]:  # they ask again, as READYs are dropped that are old
-        node.machine._bag[who.public_key] = dataclasses.replace(node.machine._bag[who.public_key], at=0.0)
-    monkeypatch.setattr("gossip.rendezvous.READY_TTL_GATHERS", 1000.0)
+    node.hear(*(ready(who, seed=1) for who in PEOPLE[:3]), now=late - 1.0)  # again, as old READYs are dropped
+    assert not closed(node.fire(GATHER, late - 0.5))
     [roster] = closed(node.fire(GATHER, late))
     assert len(roster) == 3

@@ -168,6 +168,42 @@ def test_who_spoils_sums_is_found_among_twenty_and_the_honest_are_not_shut_out(b
     assert mean(seats) > 60 / 10
 
 
+def test_in_the_long_run_who_spoils_every_sum_is_in_few_and_the_honest_share_the_places(suspicion):
+    dice, there = random.Random(1), dict.fromkeys(OTHERS, 0)
+    for number in range(400):
+        cohort = suspicion.choose(dice.sample(OTHERS, 12), 4, 8, number.to_bytes(4, "big"))
+        if number >= 100:
+            for peer in cohort:
+                there[peer] += 1
+        (suspicion.rejected if ADA in cohort else suspicion.held)(cohort, cohort)
+    honest = sorted(there[peer] for peer in OTHERS if peer != ADA)
+    assert there[ADA] < honest[0] / 5
+    assert honest[0] > 0.6 * honest[-1]
+
+
+def test_a_cohort_that_came_to_nothing_is_a_small_doubt_of_each_member_and_many_are_a_large_one(suspicion):
+    suspicion.failed([ME, ADA, BOB])
+    assert PRIOR < suspicion.doubt(ADA) < 3 * PRIOR
+    assert suspicion.refused == 0
+    for _ in range(12):
+        suspicion.failed([ME, ADA, BOB])
+        suspicion.held([ME, BOB, CHIDI], [ME, BOB, CHIDI])
+    assert suspicion.is_hopeless(ADA)
+    assert suspicion.doubt(BOB) < 0.1
+
+
+def test_the_hopeless_are_waited_for_by_nobody_and_lead_nobody(suspicion):
+    for _ in range(12):
+        suspicion.rejected([ADA], [ADA])
+    assert suspicion.is_hopeless(ADA)
+    seed = next(each for each in seeds() if ADA not in suspicion.choose([ADA, *OTHERS[8:16]], 8, 16, each))
+    assert suspicion.choose([ME, ADA, BOB], 3, 16, seed) == [ME, BOB], "better none than with it"
+    assert set(suspicion.choose([ME, ADA, BOB], 3, 16, seed, desperate=True)) == {ME, ADA, BOB}
+    assert not suspicion.declines(ADA, 100)
+    suspicion.offended(ADA, 100, certain=False)
+    assert suspicion.declines(ADA, 100)
+
+
 def test_an_aggregator_is_distrusted_twice_as_long_each_time_in_a_row(suspicion):
     for times, rounds in enumerate((8, 16, 32, 64, 64), 1):
         suspicion.offended(ADA, 100, certain=False)
