@@ -142,6 +142,10 @@ def test_a_forger_that_nobody_sees_any_harm_in_is_found_by_audits_and_leads_no_m
     before = len(forgeries)
     world.run(60)
     assert cohorts
+    assert reports(world, "taken_back")
+    for device in world.devices:
+        core = device.core
+        assert device is forger or core._suspicion.distrusts(forger.key, core._history.round), "also others"
     finders = {world.devices[i].key for i, _ in reports(world, "forged")}
     assert len(finders) >= 3
     assert all(
@@ -223,6 +227,49 @@ def test_a_league_that_writes_rounds_is_held_to_the_pace_of_a_swarm(forgeries, s
     for tensor in (0, 1):
         largest = max(each.sizes[tensor] for each in usual)
         assert all(each.sizes[tensor] <= GROWTH_MAX * largest for each in theirs), "twice what rounds do"
+
+
+def test_a_first_aggregator_that_shows_nothing_is_distrusted_when_the_second_has(monkeypatch):
+    world, honest = World(37, 8), World._send
+    silent = world.devices[3]
+
+    def hush(self, device, peer, data):
+        kind = open_frame(self.swarm.id, data, device.key).kind
+        if device is not silent or kind is not Kind.BODY_PROPOSAL:
+            honest(self, device, peer, data)
+
+    monkeypatch.setattr(World, "_send", hush)
+    distrusting = set()
+
+    def watch():
+        distrusting.update(
+            device.index
+            for device in world.devices
+            if device.core._suspicion.distrusts(silent.key, device.core._history.round)
+        )
+        return len(distrusting) >= 3
+
+    assert world.run(120, until=watch)
+    assert not [
+        (device.index, other.index)
+        for device in world.devices
+        for other in world.devices
+        if other is not silent and device.core._suspicion.distrusts(other.key, device.core._history.round)
+    ]
+
+
+def test_a_leader_that_proposes_two_seals_leads_no_second_time_in_that_round():
+    """Seen: READY went out before the end of the cohort was taken note of, and so to the same leader again."""
+    identities = [device.identity for device in World(38, 12).devices]
+    make = cast_of(identities, [None] * 11 + [AdversaryTable("equivocate", count=1)], 38)
+    world = World(38, 12, n_min=10, hostile={11: partial(make, 11)})
+    world.run(240)
+    led = {}
+    for _, i, report in world.reports:
+        if i == 11 and report.fields.get("phase") == "SHARES" and "leader" in report.fields["roles"]:
+            led.setdefault(report.fields["round"], []).append(report.fields["cohort"])
+    assert led
+    assert max(map(len, led.values())) == 1
 
 
 # --- item 6 ---------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 from msgspec import structs
 
 from gossip.aggregate import Verified, aggregate_id, body_statement
-from gossip.audit import ALARMED, AUDIT_STEPS, AUDITS, AuditJob
+from gossip.audit import ALARMED, AUDIT_STEPS, AUDITS, OUTVOTED, AuditJob
 from gossip.auditor import Auditor, Cleared, Forged, TakenBack, Unanswered
 from gossip.auditor import State as AuditState
 from gossip.coding import PLAIN
@@ -295,6 +295,15 @@ def test_an_audit_is_drawn_with_its_share_and_more_often_when_alarmed():
             court.lost = {Kind.AUDIT_REQUEST}
             court.hold(members=[i], alarmed=alarmed)
             assert (court.auditors[i]._state is AuditState.ASKING) == asks
+
+
+def test_a_member_that_was_outvoted_audits_the_sum_one_time_of_four():
+    table = Table(5).start().deal()
+    aggregate = aggregate_id(table.of(table.first, Certified)[0].aggregate.body)
+    for drawn, asks in ((int(OUTVOTED * (1 << 32)) - 64, True), (int(OUTVOTED * (1 << 32)) + 64, False)):
+        court = Court(table, draw=drawn.to_bytes(4, "big"))
+        asked = court.auditors[table.plain[0]].held(aggregate, 0.0, alarmed=False, outvoted=True)
+        assert bool(asked) == asks
 
 
 def test_without_masks_audits_are_the_same_also_of_who_dropped_out(bare):  # noqa: F811

@@ -627,3 +627,7 @@ def test_few_are_better_than_none_in_the_end(monkeypatch):
     assert not closed(node.fire(GATHER, late - 0.5))
     [roster] = closed(node.fire(GATHER, late))
     assert len(roster) == 3
+    round_ = next(each for each in range(2, 100) if by_rank(each)[0] == by_rank()[0])
+    node.machine.advance(round_)
+    node.hear(*(ready(who, round_) for who in PEOPLE[:3]), now=late + 1.0)
+    assert not closed(node.fire(GATHER, late + 1.0 + GATHER_S)), "in the next round it waits anew"

@@ -573,6 +573,17 @@ def test_whoever_has_signed_a_forgery_rejects_a_harmful_true_sum_only_with_half_
     assert table.said(i, Kind.REJECT_VOTE), "four of eight: no body will have six signatures"
 
 
+@pytest.mark.parametrize("refuses_itself", [True, False])
+def test_a_second_aggregator_asks_those_who_have_not_turned_to_it_for_their_vectors(refuses_itself):
+    """Seen: where it refused the sum itself it asked nobody, so a loud member that signs cost each REJECT a step."""
+    table = Table(6)
+    content = {table.plain[0]} if refuses_itself else {table.plain[0], table.second}
+    table.rise = lambda i, body: 0.0 if i in content else 1.0
+    table.start().deal()
+    assert table.said(table.second, Kind.BODY_PROPOSAL), "it has all vectors"
+    assert all(table.outcome(i) is Outcome.REFUNDED for i in range(6)), "at once, and not after a step"
+
+
 def test_an_aggregator_counts_the_last_vote_of_a_member():
     """Which may have signed a forgery first."""
     table = Table()
