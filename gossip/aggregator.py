@@ -505,9 +505,8 @@ class Aggregator:
             raise PeerViolation("BODY_VOTE: the signature does not hold")
         if not summable(self.cohort.members[sender], vote.signature):
             raise PeerViolation("BODY_VOTE: a signature that no certificate can hold")
-        self._body_votes[sender] = (
-            vote  # the last: whoever has signed a forgery first signs the true sum, too
-        )
+        # The last: whoever has signed a forgery first signs the true sum, too.
+        self._body_votes[sender] = vote
         return self._finish()
 
     def _finish(self) -> list[Action]:

@@ -37,7 +37,7 @@ from gossip.messages import (
     sign_frame,
 )
 from gossip.pace import BURST, THIN_BURST
-from gossip.secure_sum import MaskJob
+from gossip.secure_sum import Disputed, MaskJob
 from scenarios.adversary.casting import cast_of
 from scenarios.adversary.leagues import LeagueCheckpoint
 from scenarios.adversary.wanted import AdversaryTable
@@ -227,6 +227,20 @@ def test_a_league_that_writes_rounds_is_held_to_the_pace_of_a_swarm(forgeries, s
     for tensor in (0, 1):
         largest = max(each.sizes[tensor] for each in usual)
         assert all(each.sizes[tensor] <= GROWTH_MAX * largest for each in theirs), "twice what rounds do"
+
+
+def test_who_is_known_to_have_lied_makes_nobody_add_up_by_showing_another_sum(monkeypatch):
+    world = World(39, 6)
+    world.run(30)
+    core, asked = world.devices[0].core, []
+    cohort, running = next(iter(core._cohorts.items()))
+    other = next(peer for peer in running.member.cohort.aggregators if peer != world.devices[0].key)
+    monkeypatch.setattr(running.auditor, "disputed", lambda peer, _now: asked.append(peer) or [])
+    core._settle_dispute(Disputed(cohort, other), world.now)
+    assert asked == [other]
+    core._suspicion.forged(other)
+    core._settle_dispute(Disputed(cohort, other), world.now)
+    assert asked == [other]
 
 
 def test_a_first_aggregator_that_shows_nothing_is_distrusted_when_the_second_has(monkeypatch):
