@@ -26,7 +26,7 @@ class NoObserver:
     def after(self, device):
         pass
 
-    computing = on_wire = settled = crashed = lambda *_: None
+    computing = committed = on_wire = settled = crashed = lambda *_: None
 
     def require(self, holds, what):
         if not holds:

@@ -500,11 +500,10 @@ class World:
             self._deliver(device, incarnation, Persisted(persist.tag))
 
     def _commit(self, device: Device, persist: Persist) -> None:
+        self.observer.committed(device, persist)
         for record in persist.records:
             if isinstance(record, Put):
                 device.disk[record.table][record.key] = record.value
-                if record.table == "vote":
-                    self.observer.durable[record.key, device.key] = record.value
             else:
                 device.disk[record.table].pop(record.key, None)
 
@@ -538,7 +537,7 @@ class Observer:
         self.keys: dict[tuple[bytes, bytes], tuple[int, ...]] = {}  # U1 as a vector's sender masked under it
         self.proposals: dict[tuple[bytes, bytes], SealProposal] = {}
         self.votes: dict[tuple[bytes, bytes], bytes] = {}
-        # The same, as it was on the disk: a vote may leave after its cohort is settled, to a peer that was dialled for it.
+        # The same, from the disk: a vote may leave after its record is gone, to a peer that was dialled for it.
         self.durable: dict[tuple[bytes, bytes], bytes] = {}
         self.openings: dict[tuple[bytes, bytes, int], bytes] = {}
         self.used_ready: dict[bytes, bytes] = {}
@@ -561,6 +560,11 @@ class Observer:
 
     def crashed(self, device: Device) -> None:
         self.last.pop(device.index, None)
+
+    def committed(self, device: Device, persist: Persist) -> None:
+        for record in persist.records:
+            if isinstance(record, Put) and record.table == "vote":
+                self.durable[record.key, device.key] = record.value
 
     def computing(self, device: Device, job: object) -> None:
         if isinstance(job, MaskJob):

@@ -110,6 +110,7 @@ class Watched(VirtualSwarm):
         them, and nobody restarts here.
         """
         kept = [each for each in persist.records if isinstance(each, Put)]
+        self.observer.committed(device, persist)
         super()._commit(device, life, Persist(persist.tag, tuple(kept)))
 
     def _send(self, device, peer, data):
