@@ -31,9 +31,9 @@ the sums that it is in. Doubts of one group are taken for independent, and follo
 A leader takes those whom it does not doubt, and then the others by their doubts, the least first, as
 long as the group is clean with a chance of CLEAN. So it tests a few of them at a time in good
 company, and an honest device that was in bad company is back after a sum or two (informative group
-testing: Hwang, "A generalized binomial group testing problem", 1975). One of them is tested before
-all others with a chance of (1 - p_i) TESTED, CHANCE at least: a doubt is looked into, and nobody is
-shut out for ever. After k absences in a row, beyond the first, a device is taken with a chance of
+testing: Hwang, "A generalized binomial group testing problem", 1975). Of those for whom that leaves
+no room one is tested all the same, each with a chance of 1 - p_i, CHANCE at least: a doubt is looked
+into, and nobody is shut out for ever. After k absences in a row, beyond the first, a device is taken with a chance of
 4^-k, 2^-DOUBLINGS_MAX at least, as each costs a step of waiting. Where these are too few, the least
 doubted are taken after all, and the hopeless after a long time.
 
@@ -61,7 +61,6 @@ MISSED = 0.3  # of spoilt sums hold all the same
 FALSE_ALARM = 0.02  # of clean sums are refused
 FAILS = 0.3  # of clean cohorts come to nothing, as connections break
 CLEAN = 0.75  # the chance that a cohort is to have
-TESTED = 1 / 4  # times its chance to be clean: a doubted device is taken before all others
 CHANCE = 1 / 64  # is left to whoever is doubted
 DOUBLINGS_MAX = 6  # one in 64 rounds is left to whoever never stays
 DRAW_BYTES = 4
@@ -193,14 +192,17 @@ class Suspicion:
         """
         there = [peer for peer in ranked if self._drawn(peer, seed, 1 / (1 << self._missing(peer)))]
         doubted = sorted((peer for peer in there if self.doubt(peer) > PRIOR), key=self.doubt)
-        tested = (peer for peer in doubted if self._drawn(peer, seed, self._chance(peer)))
-        taken = [*islice(tested, 1), *(peer for peer in there if self.doubt(peer) <= PRIOR)][:most]
+        taken = [peer for peer in there if self.doubt(peer) <= PRIOR][:most]
         clean = self._clean(taken)
-        for peer in [peer for peer in doubted if peer not in taken]:
+        for peer in doubted:
             clean *= 1 - self.doubt(peer)
             if clean < CLEAN or len(taken) >= most:
                 break
             taken.append(peer)
+        tested = (
+            peer for peer in doubted if peer not in taken and self._drawn(peer, seed, self._chance(peer))
+        )
+        taken = [*islice(tested, 1), *taken][:most]
         left = sorted(
             (peer for peer in ranked if peer not in taken and (desperate or not self.is_hopeless(peer))),
             key=lambda peer: (self._missing(peer), self.doubt(peer)),
@@ -209,7 +211,7 @@ class Suspicion:
 
     def _chance(self, peer: bytes) -> float:
         """That it is tested, if nobody before it is."""
-        return max(CHANCE, (1 - self.doubt(peer)) * TESTED)
+        return max(CHANCE, 1 - self.doubt(peer))
 
     def _drawn(self, peer: bytes, seed: bytes, chance: float) -> bool:
         if chance == 1:

@@ -103,7 +103,7 @@ from gossip.events import (
 )
 from gossip.fold import UNIT, Replica, increment, step_at, usual_contributors
 from gossip.handshake import Changed, Expelled, Handshake, Proven
-from gossip.harm import QUIET, Judgement, Loudness, loudness
+from gossip.harm import UNKNOWN, Judgement, part_in
 from gossip.history import Added, History, Waiting
 from gossip.layout import Integers, Layout
 from gossip.ledger import Read
@@ -304,8 +304,8 @@ class NodeCore:
         )
         self._suspicion = Suspicion(swarm.id, self._me)
         self._paused_for = b""  # the cohort whose sum this device is to look at; it does not train until then
-        self._judgement = Judgement(self._layout.parameters)
-        self._loudness: tuple[Tag, Loudness] = ((), QUIET)  # of the sum that is being looked at
+        self._judgement = Judgement()
+        self._part_in: tuple[Tag, float] = ((), UNKNOWN)  # the sum that is being looked at
         self._alarmed_until = 0  # round: someone has forged, so audits are many
         self._rendezvous = Rendezvous(
             swarm.id,
@@ -1046,16 +1046,23 @@ class NodeCore:
         )
         change = increment([sum_], body.round, self._layout, manifest)
         after = ((self._replica.x + change) * UNIT).astype(np.float32)
-        size = step_at(manifest, body.round).size
-        sent = self._busy and self._books.outstanding.get(self._busy.member.cohort.id)
-        own = float(np.abs(sent.values).sum() / UNIT) if sent else 0.0
-        loud = loudness(change, len(sum_.contributors), self._replica.state.recent, size, own)
-        self._loudness = (inspect.tag, loud)
+        own = self._given(inspect.tag[1]) if self._me in sum_.contributors else None
+        part = part_in(change, own, step_at(manifest, body.round).size)
+        self._part_in = (inspect.tag, part)
         return [Look(inspect.tag, self._model, after)]
 
+    def _given(self, cohort: Hashable) -> Integers | None:
+        """What this device has given to a sum: int64[parameters], in 2^-24."""
+        sent = self._books.outstanding.get(cohort) if isinstance(cohort, bytes) else None
+        if sent is None:
+            return None
+        given = np.zeros(self._layout.parameters, np.int64)
+        given[self._layout.places(sent.support)] = sent.values / UNIT
+        return given
+
     def _judge(self, tag: Tag, before: float, after: float, now: float) -> list[object]:
-        looked_at, loud = self._loudness
-        impression = self._judgement.of(before, after, loud if looked_at == tag else QUIET)
+        looked_at, part = self._part_in
+        impression = self._judgement.of(before, after, part if looked_at == tag else UNKNOWN)
         return [
             *self._resume_training(tag[1]),
             *self._to_cohort(tag[1], Inspected(tag, impression.reason), now),

@@ -20,6 +20,7 @@ BEHAVIOURS: Mapping[str, type[Behaviour]] = {
     "forge-below": forging.ForgeBelow,
     "louder": contributing.Louder,
     "louder-below": contributing.LouderBelow,
+    "amplify": contributing.Amplify,
     "within": contributing.Within,
     "ones": contributing.Ones,
     "sign-flip": contributing.SignFlip,

@@ -20,6 +20,7 @@ from crypto.masking import Lanes, Vector
 from gossip.aggregate import Body
 from gossip.aggregator import UnmaskJob
 from gossip.events import Action, Event, Floats, Send
+from gossip.harm import PART_MIN
 from gossip.secure_sum import MaskJob, Member
 from scenarios.adversary.wanted import AdversaryTable
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 COHORTS_KEPT = 64
 BISECTIONS = 10  # of those who look for what is just below a tolerance
 JUST_BELOW = 0.9  # of the tolerance: other members have other examples
+ENOUGH = PART_MIN / JUST_BELOW  # of a device in a sum
 Integers = NDArray[np.int64]
 Poisoned = tuple[NDArray[np.generic], NDArray[np.int64]]  # inputs and labels
 

@@ -3,20 +3,36 @@
 import numpy as np
 
 from gossip.aggregate import RANGE_MAX
-from scenarios.adversary.behaviour import BISECTIONS, JUST_BELOW, Behaviour, Plain, chance
+from scenarios.adversary.behaviour import (
+    BISECTIONS,
+    ENOUGH,
+    JUST_BELOW,
+    Behaviour,
+    Integers,
+    Plain,
+    chance,
+)
 
 
 class Louder(Behaviour):
     summary = "as member gives values of half n S, far beyond S, against its honest direction"
+    sign = -1
 
     def bend(self, plain: Plain) -> None:
         """Of one cohort all members of the league together, or the sum would leave its bounds."""
         together = len(self.league.among(plain.job.cohort.members))
-        plain.give(-np.sign(plain.full) * (len(plain.members) * plain.levels // (2 * max(together, 1))))
+        plain.give(
+            self.sign * np.sign(plain.full) * (len(plain.members) * plain.levels // (2 * max(together, 1)))
+        )
+
+
+class Amplify(Louder):
+    summary = "as member gives values of half n S, far beyond S, in its honest direction"
+    sign = 1
 
 
 class LouderBelow(Behaviour):
-    summary = "as member is as loud as keeps the loss of the sum that it expects below the tolerance, on its own examples"
+    summary = "as member is as loud as nobody should notice, by its own examples and by its own update (`gossip.harm`)"
     needs_training = True
 
     def bend(self, plain: Plain) -> None:
@@ -32,13 +48,21 @@ class LouderBelow(Behaviour):
         for _ in range(BISECTIONS):
             middle = (low + high + 1) // 2
             expected = (members - together) * honest - together * middle * direction
-            if self.core.loss_with(running.member, expected, members) < most:
+            unseen = self._part(honest, together * middle * direction, members, together) > ENOUGH
+            if unseen and self.core.loss_with(running.member, expected, members) < most:
                 low = middle
             else:
                 high = middle - 1
             if low >= high:
                 break
         plain.give(-low * direction)
+
+    @staticmethod
+    def _part(honest: Integers, given: Integers, members: int, together: int) -> float:
+        """Of an honest member in the sum, if each gives as much as this one would and is like nobody else."""
+        mine = float((honest.astype(np.float64) ** 2).sum())
+        length = (members - together) * mine + float((given.astype(np.float64) ** 2).sum())
+        return members * mine / length if length else 1.0
 
 
 class Within(Behaviour):

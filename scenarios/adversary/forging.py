@@ -4,15 +4,17 @@ As first aggregator such a device tells what it likes instead of the sum; as sec
 sum of its own as soon as the seal is certified, and so races the first.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gossip.aggregate import Body
 from gossip.events import Action, Send
 from gossip.secure_sum import Member, State
-from scenarios.adversary.behaviour import BISECTIONS, JUST_BELOW, Added, Behaviour, Integers
+from scenarios.adversary.behaviour import BISECTIONS, ENOUGH, JUST_BELOW, Added, Behaviour, Integers, chance
 from scenarios.adversary.bodies import encoded, proposal
 
 RACES_KEPT = 64
@@ -92,24 +94,27 @@ class ForgeZero(Forge):
 
 
 class ForgeBelow(Forge):
-    summary = "as aggregator publishes the largest sum against the true one that keeps its own loss below the tolerance"
+    summary = (
+        "as aggregator publishes the true sum under as much noise as members should just sign (`gossip.harm`)"
+    )
     needs_training = True
 
     def forged(self, true: Sum) -> Integers:
-        """By bisection over how often the true sum is taken off instead of added."""
+        """The point of the ball that members allow (`gossip.harm`) that has the most noise; of that as much as the loss allows."""
         most = self.core.loss(self.core.model()) + JUST_BELOW * self.table.tolerance_nats
         contributors = len(true.member.contributors() or ())
-        mean = float(np.abs(true.values).mean())
-        low, high = 0.0, true.most / mean if mean else 0.0
+        noise = chance(self.league.seed, true.member.cohort.id).choice([-1.0, 1.0], len(true.values))
+        length = float(np.linalg.norm(true.values)) / math.sqrt(len(true.values) or 1)
+        low, high = 0.0, 1.0
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            if self.core.loss_with(true.member, against(true, middle), contributors) < most:
+            values = _clipped((true.values + middle * length * noise) / (2 * ENOUGH), true.most)
+            if self.core.loss_with(true.member, values, contributors) < most:
                 low = middle
             else:
                 high = middle
-        return against(true, low)
+        return _clipped((true.values + low * length * noise) / (2 * ENOUGH), true.most)
 
 
-def against(true: Sum, often: float) -> Integers:
-    values: Integers = np.clip(np.rint(-often * true.values), -true.most, true.most).astype(np.int64)
-    return values
+def _clipped(values: NDArray[np.float64], most: int) -> Integers:
+    return np.clip(np.rint(values), -most, most).astype(np.int64)

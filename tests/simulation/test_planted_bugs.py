@@ -17,7 +17,7 @@ from gossip.cohort import Secrets
 from gossip.compression import Encoded
 from gossip.errors import PeerViolation
 from gossip.fold import Replica
-from gossip.harm import QUIET
+from gossip.harm import UNKNOWN
 from gossip.messages import AbortVote, KeysSet, open_frame, sign_frame
 from gossip.secure_sum import Member, Outcome, State
 from tests.simulation.harness import Faults, InvariantBroken, World
@@ -122,7 +122,7 @@ def test_a_share_byte_flipped(monkeypatch):
     monkeypatch.setattr(Member, "refuse_invalid", lambda self, body: None)
     monkeypatch.setattr(aggregate, "_check_sum", lambda *_: None)
     monkeypatch.setattr(secure_sum, "strange_ranges", lambda *_: False)  # which all would refuse
-    monkeypatch.setattr("node.core.loudness", lambda *_: QUIET)  # the same
+    monkeypatch.setattr("node.core.part_in", lambda *_: UNKNOWN)  # the same
     with pytest.raises(InvariantBroken, match="I4: a wrong"):
         World(2, 8, faults=faults).run(60)
 

@@ -39,7 +39,7 @@ from gossip.events import (
     SetTimer,
     TimerFired,
 )
-from gossip.harm import HARM_MAX, LOUD_MAX, QUIET, Impression
+from gossip.harm import HARM_MAX, UNKNOWN, Impression
 from gossip.layout import Layout
 from gossip.messages import (
     AbortCertificate,
@@ -106,7 +106,7 @@ class Delivery:
 
 def seen(tag, harm: float) -> Inspected:
     """What a node answers to Inspect, where a sum does so much harm and is as large as usual."""
-    return Inspected(tag, Impression(harm, QUIET, LOUD_MAX, LOUD_MAX, gives_in=False).reason)
+    return Inspected(tag, Impression(harm, UNKNOWN).reason)
 
 
 class Table:
