@@ -7,12 +7,17 @@
             ACCUSATION of one of these         the same, to the accuser         Asking
     Asking  AUDIT_ANSWER, the last of all      adds up (a job)                  Adding
             one that does not fit, or no more  by an accuser: asks the
-                                               aggregator; by it: Unanswered    Over
+                                               aggregator; by it: Unanswered    Unanswered
     Adding  the same body                      Cleared, which names accusers    Over
             another one                        ACCUSATION to all, Forged        Proven
+    Idle    its aggregator has forged another  AUDIT_REQUEST                    Asking
+    Asking  nothing, of a known forger         ACCUSATION to all                Proven
     Proven  AUDIT_REQUEST                      shows what proves it
             ACCUSATIONs, t with its own, of    TakenBack: it does not count
             a sum that holds
+
+Whoever has forged one sum is asked for the others of which this device knows, and has to show them: each
+member that has found it out itself takes back what it does not show.
 
 A member that is its cohort's aggregator audits nothing that it has shown itself: of two sums it
 knows that the other one is forged.
@@ -27,7 +32,7 @@ from crypto.certificates import certify
 from crypto.half_aggregation import HalfAggregate, summable
 from crypto.identity import Identity, verify
 from gossip.aggregate import aggregate_id, body_statement, pack_members
-from gossip.audit import ALARMED, AUDIT_STEPS, AUDITS, OUTVOTED, Audited, AuditJob
+from gossip.audit import ALARMED, AUDIT_STEPS, AUDITS, Audited, AuditJob
 from gossip.errors import PeerViolation
 from gossip.events import CancelTimer, Compute, Computed, Send, SetTimer, Tag, TimerFired
 from gossip.messages import Accusation, AuditAnswer, AuditRequest, Message, sign_frame
@@ -79,6 +84,7 @@ class State(Enum):
     ASKING = "asking"
     ADDING = "adding"
     PROVEN = "proven"
+    UNANSWERED = "unanswered"
     OVER = "over"
 
 
@@ -98,11 +104,12 @@ class Auditor:
         self._signed: dict[int, bytes] = {}  # by place: that the sum is to be taken back
         self._shown: dict[bytes, None] = {}  # to whom the proof was shown
         self._taken_back = False
+        self._is_forger = False  # its aggregator, as this device has found in another cohort
         self._vectors: dict[int, bytes] = {}
         self._secrets: dict[int, bytes] = {}
 
-    def held(self, aggregate: bytes, now: float, *, alarmed: bool, outvoted: bool = False) -> list[Action]:
-        """The sum holds. Draws whether to audit it."""
+    def held(self, aggregate: bytes, now: float, *, alarmed: bool, least: float = 0.0) -> list[Action]:
+        """The sum holds. Draws whether to audit it, with a chance of `least` at least."""
         if self._holds:
             return []
         self._holds = aggregate
@@ -112,8 +119,7 @@ class Auditor:
         if accusers:
             return self._ask(accusers[0], now)
         share = AUDITS * (ALARMED if alarmed else 1) / self._cohort.size
-        share = max(share, OUTVOTED if outvoted else 0.0)
-        drawn = int.from_bytes(self._entropy(DRAW_BYTES), "big") < share * (1 << 8 * DRAW_BYTES)
+        drawn = int.from_bytes(self._entropy(DRAW_BYTES), "big") < max(share, least) * (1 << 8 * DRAW_BYTES)
         return self._ask(self._aggregator, now) if drawn else []
 
     def disputed(self, other: bytes, now: float) -> list[Action]:
@@ -129,6 +135,17 @@ class Auditor:
             return self._prove(self._member.offered[other].id)
         self._accusers.append(other)
         return self._ask(other, now)
+
+    def suspected(self, forger: bytes, now: float) -> list[Action]:
+        """This device has found that it forged another cohort's sum."""
+        if not self._holds or self._is_forger or forger != self._aggregator:
+            return []
+        self._is_forger = True
+        return self._condemn() if self._state is State.UNANSWERED else self._ask(forger, now)
+
+    def _condemn(self) -> list[Action]:
+        """Whoever has forged before, and shows nothing, is taken to have forged."""
+        return [*self._accuse(), *self._take_back()]
 
     def _judges(self, aggregate: bytes) -> list[bytes]:
         """From now on this one. Returns who has accused its aggregator."""
@@ -206,13 +223,16 @@ class Auditor:
         return self._prove(aggregate_id(body))
 
     def _prove(self, true: bytes) -> list[Action]:
+        told = self._accuse()
+        forger = self._aggregator or self._cohort.aggregators[0]
+        return [*told, Forged(self._cohort.id, forger, true), *self._take_back()]
+
+    def _accuse(self) -> list[Action]:
         self._state = State.PROVEN
         signature = self._identity.sign("retract", self._stated(self._aggregate))
         self._signed[self._member.index] = signature
         accusation = self._frame(Accusation(self._aggregate, signature))
-        told = [Send(peer, accusation) for peer in self._cohort.members if peer != self._me]
-        forger = self._aggregator or self._cohort.aggregators[0]
-        return [*told, Forged(self._cohort.id, forger, true), *self._take_back()]
+        return [Send(peer, accusation) for peer in self._cohort.members if peer != self._me]
 
     def _take_back(self) -> list[Action]:
         """T members have found that the sum is not theirs: it does not count (`gossip.strikes`)."""
@@ -242,8 +262,9 @@ class Auditor:
         self._vectors.clear()
         self._secrets.clear()
         if asked == self._aggregator:
-            self._state = State.OVER
-            return [CancelTimer(self._tag()), Unanswered(self._cohort.id, asked)]
+            self._state = State.UNANSWERED
+            told = self._condemn() if self._is_forger else []
+            return [CancelTimer(self._tag()), Unanswered(self._cohort.id, asked), *told]
         self._state = State.IDLE
         return [CancelTimer(self._tag()), *self._ask(self._aggregator, now)]
 

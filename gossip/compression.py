@@ -233,13 +233,14 @@ def exponents_after(body: Body, parents: Sequence[Body], layout: Layout, compres
 
 
 def strange_ranges(ranges: Sequence[int], contributors: int, measured: Sequence[Integers]) -> bool:
-    """Whether the mean vote on a tensor is further than RANGE_SLACK from one's own of late, each int64[tensors].
+    """Whether the mean vote on a tensor is further than RANGE_SLACK from all of one's own of late, each int64[tensors].
 
-    The mean of MEASURED of them, of MEASURED_ROUNDS rounds: the log-RMS of a tensor of one parameter or two is mostly chance.
+    Of the last MEASURED, of MEASURED_ROUNDS rounds: the log-RMS of a tensor of few parameters is mostly chance, and after a sum
+    that did harm all updates are larger. Held against the mean of one's own, every second honest sum was refused then.
     """
     means = np.array(ranges, np.int64) // contributors
-    own = np.sum(measured, axis=0) // len(measured)
-    return bool((np.abs(means - own) > RANGE_SLACK).any())
+    least, most = np.min(measured, axis=0) - RANGE_SLACK, np.max(measured, axis=0) + RANGE_SLACK
+    return bool(((means < least) | (means > most)).any())
 
 
 def _above(piece: Piece) -> int:

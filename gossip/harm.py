@@ -48,6 +48,7 @@ from gossip.layout import Integers
 LOOKS = 16
 HARM_MAX = 0.1  # nats: of honest sums it refused none (iid) and 1.3 % (Dirichlet .3)
 PART_MIN = 1 / 3
+PART_FAIR = 1 / 2  # below it, a sum is signed and looked into (`gossip.audit`)
 STUBBORN = 16  # refusals in a row
 UNKNOWN = math.inf  # part of who has nothing to go by
 

@@ -46,8 +46,8 @@ roster, the keys or the seal. So the second can take over at every step. ABORT a
 
 **Look before you sign.** Nobody can see that a sum is honest, but everybody can see what it does.
 Before a member signs a body it compares the loss of a few of its own examples with this sum and
-without it, and the sum's size with that of earlier ones (`gossip.harm`). It signs no sum that does
-harm or is too loud, and none whose ranges are far from what it has measured itself.
+without it, and looks for its own part in it (`gossip.harm`). It signs no sum that does harm or has
+too little of it, and none whose ranges are far from what it has measured itself.
 
 A first body that does harm may be the aggregator's forgery, so the member asks the second
 aggregator for its own. If that one is the same, or none comes, a member has spoilt the sum, and

@@ -47,7 +47,7 @@ from gossip.aggregate import (
     write,
 )
 from gossip.aggregator import Aggregator
-from gossip.audit import ALARM_ROUNDS, KEPT_MAX
+from gossip.audit import ALARM_ROUNDS, DOUBTED, KEPT_MAX, OUTVOTED
 from gossip.auditor import Auditor, Cleared, Forged, TakenBack, Unanswered, Verdict
 from gossip.catching_up import Adopted, CatchUp, Doubt
 from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_unfit_keys, write_roster
@@ -103,7 +103,7 @@ from gossip.events import (
 )
 from gossip.fold import UNIT, Replica, increment, step_at, usual_contributors
 from gossip.handshake import Changed, Expelled, Handshake, Proven
-from gossip.harm import UNKNOWN, Judgement, part_in
+from gossip.harm import PART_FAIR, UNKNOWN, Judgement, part_in
 from gossip.history import Added, History, Waiting
 from gossip.layout import Integers, Layout
 from gossip.ledger import Read
@@ -226,6 +226,7 @@ class Running:
     member: Member
     aggregator: Aggregator | None
     auditor: Auditor | None = None
+    part: float = UNKNOWN  # in the sum that it looked at last
 
 
 @dataclass(frozen=True, slots=True)
@@ -1062,7 +1063,10 @@ class NodeCore:
 
     def _judge(self, tag: Tag, before: float, after: float, now: float) -> list[object]:
         looked_at, part = self._part_in
-        impression = self._judgement.of(before, after, part if looked_at == tag else UNKNOWN)
+        part = part if looked_at == tag else UNKNOWN
+        impression = self._judgement.of(before, after, part)
+        if isinstance(tag[1], bytes) and (running := self._cohorts.get(tag[1])) is not None:
+            running.part = part
         return [
             *self._resume_training(tag[1]),
             *self._to_cohort(tag[1], Inspected(tag, impression.reason), now),
@@ -1154,11 +1158,23 @@ class NodeCore:
                 self._alarmed_until = round_ + ALARM_ROUNDS
                 self._suspicion.forged(aggregator)
                 told = Report("forged", {**facts, "peer": aggregator.hex()[:16]})
-                return [told, *self._cohorts[verdict.cohort].member.disproved(true, self._clock)]
+                return [
+                    told,
+                    *self._cohorts[verdict.cohort].member.disproved(true, self._clock),
+                    *self._audit_others(verdict.cohort, aggregator),
+                ]
             case Unanswered(_, aggregator):
                 self._suspicion.offended(aggregator, round_, certain=False)
                 return [Report("unanswered", {**facts, "peer": aggregator.hex()[:16]})]
         assert_never(verdict)
+
+    def _audit_others(self, cohort: bytes, forger: bytes) -> list[object]:
+        """Whoever has forged one sum shows this device the others, or they are taken back."""
+        asked: list[object] = []
+        for id_, running in list(self._cohorts.items()):
+            if running.auditor is not None and id_ != cohort:
+                asked += running.auditor.suspected(forger, self._clock)
+        return asked
 
     def _settle(self, cohort: bytes, outcome: Outcome, reason: str) -> list[object]:
         shown: list[object] = []
@@ -1557,7 +1573,8 @@ class NodeCore:
                     self._credit(running.member, known.id)
                 if running.auditor is not None:
                     alarmed = cohort.roster.round < self._alarmed_until
-                    actions += running.auditor.held(known.id, self._clock, alarmed=alarmed, outvoted=outvoted)
+                    least = OUTVOTED if outvoted else DOUBTED if running.part < PART_FAIR else 0.0
+                    actions += running.auditor.held(known.id, self._clock, alarmed=alarmed, least=least)
                 actions += running.member.learned(unpack_members(part.contributors, len(part.members)))
             elif not self._is_thin(known):
                 self._suspicion.held((), known.contributors)

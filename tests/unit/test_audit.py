@@ -302,7 +302,7 @@ def test_a_member_that_was_outvoted_audits_the_sum_one_time_of_four():
     aggregate = aggregate_id(table.of(table.first, Certified)[0].aggregate.body)
     for drawn, asks in ((int(OUTVOTED * (1 << 32)) - 64, True), (int(OUTVOTED * (1 << 32)) + 64, False)):
         court = Court(table, draw=drawn.to_bytes(4, "big"))
-        asked = court.auditors[table.plain[0]].held(aggregate, 0.0, alarmed=False, outvoted=True)
+        asked = court.auditors[table.plain[0]].held(aggregate, 0.0, alarmed=False, least=OUTVOTED)
         assert bool(asked) == asks
 
 
@@ -352,3 +352,48 @@ def test_fewer_than_a_threshold_take_nothing_back():
         assert not court.taken_back
         court.hear(i, court.accusation(j))
     assert set(court.taken_back) == {i}
+
+
+def silent_forger(table: Table) -> Court:
+    """Of a sum that holds and that nobody has drawn to audit; its aggregator shows nothing."""
+    court = Court(table, draw=NEVER).hold()
+    court.lost.add(Kind.AUDIT_REQUEST)
+    return court
+
+
+def suspected(court: Court, members: list[int]) -> None:
+    """These have found in another cohort that the first aggregator forges, and hear nothing of this one."""
+    forger = court.table.cohort.members[court.first]
+    for i in members:
+        court.take(i, court.auditors[i].suspected(forger, court.table.now))
+    for _ in range(2):  # an accuser is asked before the aggregator
+        for i in range(court.table.cohort.size):
+            court.give_up(i)
+
+
+def test_what_a_known_forger_does_not_show_is_taken_back():
+    table = forging(Table(5))
+    court = silent_forger(table)
+    others = [i for i in range(table.cohort.size) if i != table.first]
+    suspected(court, others)
+    assert set(court.taken_back) == set(others)
+    assert not any(isinstance(each, Forged) for told in court.verdicts.values() for each in told)
+
+
+def test_it_is_taken_back_by_nobody_as_long_as_fewer_than_a_threshold_know_the_forger():
+    table = forging(Table(5))
+    court = silent_forger(table)
+    few = [i for i in range(table.cohort.size) if i != table.first][: table.cohort.threshold - 1]
+    suspected(court, few)
+    assert not court.taken_back
+    left = next(i for i in range(table.cohort.size) if i not in few and i != table.first)
+    court.take(left, court.auditors[left].suspected(table.cohort.members[table.first], table.now))
+    assert court.taken_back, "who has waited in vain before takes it back at once"
+
+
+def test_a_true_sum_of_a_forger_stays_if_it_is_shown():
+    table = Table(5).start().deal()
+    court = Court(table, draw=NEVER).hold()
+    suspected(court, [i for i in range(table.cohort.size) if i != table.first])
+    assert not court.taken_back
+    assert any(isinstance(each, Cleared) for told in court.verdicts.values() for each in told)
