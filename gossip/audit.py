@@ -14,8 +14,7 @@ and nothing else (docs/threat-model.md, "What an audit shows").
 
 Nobody believes an accusation: a member that finds the sum right distrusts the accuser. A member
 that has found a forgery audits ALARMED times as often for ALARM_ROUNDS rounds, as forgers come in
-company. One that has refused a sum that the others signed audits it with a chance of OUTVOTED, and one whose
-part in it was small (`gossip.harm`) with a chance of DOUBTED: a forger that adds noise makes the parts of all small. Each
+company. One that has refused a sum that the others signed audits it with a chance of OUTVOTED. Each
 member draws for itself, so a forger cannot know which sums are audited. Of two sums each member that
 has signed one audits at once (`gossip.secure_sum`).
 
@@ -40,7 +39,6 @@ from gossip.messages import Commitment
 AUDITS = 1 / 10  # of all sums
 ALARMED = 16
 OUTVOTED = 1 / 4  # four of them find two forgeries of three; of honest sums 1 % of the members refuse one
-DOUBTED = 1 / 8  # of honest sums 1 to 3 % of the members, and 10 % at most, have a part below PART_FAIR
 ALARM_ROUNDS = 64
 AUDIT_STEPS = 2.0
 KEPT_MAX = 2  # sums

@@ -32,7 +32,7 @@ from crypto.certificates import certify
 from crypto.half_aggregation import HalfAggregate, summable
 from crypto.identity import Identity, verify
 from gossip.aggregate import aggregate_id, body_statement, pack_members
-from gossip.audit import ALARMED, AUDIT_STEPS, AUDITS, Audited, AuditJob
+from gossip.audit import ALARMED, AUDIT_STEPS, AUDITS, OUTVOTED, Audited, AuditJob
 from gossip.errors import PeerViolation
 from gossip.events import CancelTimer, Compute, Computed, Send, SetTimer, Tag, TimerFired
 from gossip.messages import Accusation, AuditAnswer, AuditRequest, Message, sign_frame
@@ -108,8 +108,8 @@ class Auditor:
         self._vectors: dict[int, bytes] = {}
         self._secrets: dict[int, bytes] = {}
 
-    def held(self, aggregate: bytes, now: float, *, alarmed: bool, least: float = 0.0) -> list[Action]:
-        """The sum holds. Draws whether to audit it, with a chance of `least` at least."""
+    def held(self, aggregate: bytes, now: float, *, alarmed: bool, outvoted: bool = False) -> list[Action]:
+        """The sum holds. Draws whether to audit it."""
         if self._holds:
             return []
         self._holds = aggregate
@@ -119,7 +119,8 @@ class Auditor:
         if accusers:
             return self._ask(accusers[0], now)
         share = AUDITS * (ALARMED if alarmed else 1) / self._cohort.size
-        drawn = int.from_bytes(self._entropy(DRAW_BYTES), "big") < max(share, least) * (1 << 8 * DRAW_BYTES)
+        share = max(share, OUTVOTED if outvoted else 0.0)
+        drawn = int.from_bytes(self._entropy(DRAW_BYTES), "big") < share * (1 << 8 * DRAW_BYTES)
         return self._ask(self._aggregator, now) if drawn else []
 
     def disputed(self, other: bytes, now: float) -> list[Action]:

@@ -47,7 +47,7 @@ from gossip.aggregate import (
     write,
 )
 from gossip.aggregator import Aggregator
-from gossip.audit import ALARM_ROUNDS, DOUBTED, KEPT_MAX, OUTVOTED
+from gossip.audit import ALARM_ROUNDS, KEPT_MAX
 from gossip.auditor import Auditor, Cleared, Forged, TakenBack, Unanswered, Verdict
 from gossip.catching_up import Adopted, CatchUp, Doubt
 from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_unfit_keys, write_roster
@@ -103,7 +103,7 @@ from gossip.events import (
 )
 from gossip.fold import UNIT, Replica, increment, step_at, usual_contributors
 from gossip.handshake import Changed, Expelled, Handshake, Proven
-from gossip.harm import PART_FAIR, UNKNOWN, Judgement, part_in
+from gossip.harm import UNKNOWN, Judgement, part_in
 from gossip.history import Added, History, Waiting
 from gossip.layout import Integers, Layout
 from gossip.ledger import Read
@@ -226,7 +226,6 @@ class Running:
     member: Member
     aggregator: Aggregator | None
     auditor: Auditor | None = None
-    part: float = UNKNOWN  # in the sum that it looked at last
 
 
 @dataclass(frozen=True, slots=True)
@@ -1048,7 +1047,7 @@ class NodeCore:
         change = increment([sum_], body.round, self._layout, manifest)
         after = ((self._replica.x + change) * UNIT).astype(np.float32)
         own = self._given(inspect.tag[1]) if self._me in sum_.contributors else None
-        part = part_in(change, own, step_at(manifest, body.round).size)
+        part = part_in(change, own, len(sum_.contributors), step_at(manifest, body.round).size)
         self._part_in = (inspect.tag, part)
         return [Look(inspect.tag, self._model, after)]
 
@@ -1063,10 +1062,7 @@ class NodeCore:
 
     def _judge(self, tag: Tag, before: float, after: float, now: float) -> list[object]:
         looked_at, part = self._part_in
-        part = part if looked_at == tag else UNKNOWN
-        impression = self._judgement.of(before, after, part)
-        if isinstance(tag[1], bytes) and (running := self._cohorts.get(tag[1])) is not None:
-            running.part = part
+        impression = self._judgement.of(before, after, part if looked_at == tag else UNKNOWN)
         return [
             *self._resume_training(tag[1]),
             *self._to_cohort(tag[1], Inspected(tag, impression.reason), now),
@@ -1573,8 +1569,7 @@ class NodeCore:
                     self._credit(running.member, known.id)
                 if running.auditor is not None:
                     alarmed = cohort.roster.round < self._alarmed_until
-                    least = OUTVOTED if outvoted else DOUBTED if running.part < PART_FAIR else 0.0
-                    actions += running.auditor.held(known.id, self._clock, alarmed=alarmed, least=least)
+                    actions += running.auditor.held(known.id, self._clock, alarmed=alarmed, outvoted=outvoted)
                 actions += running.member.learned(unpack_members(part.contributors, len(part.members)))
             elif not self._is_thin(known):
                 self._suspicion.held((), known.contributors)

@@ -302,7 +302,7 @@ def test_a_member_that_was_outvoted_audits_the_sum_one_time_of_four():
     aggregate = aggregate_id(table.of(table.first, Certified)[0].aggregate.body)
     for drawn, asks in ((int(OUTVOTED * (1 << 32)) - 64, True), (int(OUTVOTED * (1 << 32)) + 64, False)):
         court = Court(table, draw=drawn.to_bytes(4, "big"))
-        asked = court.auditors[table.plain[0]].held(aggregate, 0.0, alarmed=False, least=OUTVOTED)
+        asked = court.auditors[table.plain[0]].held(aggregate, 0.0, alarmed=False, outvoted=True)
         assert bool(asked) == asks
 
 

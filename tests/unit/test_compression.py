@@ -171,9 +171,9 @@ def test_a_wrong_first_range_is_put_right_and_then_remembered(first, trainers):
 
 def test_ranges_far_from_what_was_measured_of_late_are_strange():
     own = [np.array([500 - each, 500 + each]) for each in (-8, 0, 8)]
-    assert not strange_ranges([3 * (500 + RANGE_SLACK), 3 * (500 - RANGE_SLACK)], 3, own)
-    assert strange_ranges([3 * (500 + RANGE_SLACK + 1), 1500], 3, own)
-    assert strange_ranges([1500, 3 * (500 - RANGE_SLACK - 1)], 3, own)
+    assert not strange_ranges([3 * (508 + RANGE_SLACK), 3 * (492 - RANGE_SLACK)], 3, own)
+    assert strange_ranges([3 * (508 + RANGE_SLACK + 1), 1500], 3, own)
+    assert strange_ranges([1500, 3 * (492 - RANGE_SLACK - 1)], 3, own)
 
 
 def test_what_one_parameter_votes_is_chance_and_the_mean_of_several_is_not():

@@ -63,9 +63,13 @@ def updates(count: int, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).choice([-GIVEN, GIVEN], (count, PARAMETERS))
 
 
+def by_chance(members: int, parameters: int = PARAMETERS) -> float:
+    return math.sqrt(members / parameters)
+
+
 def parts(sum_: np.ndarray, gave: np.ndarray) -> list[float]:
     """Of those that gave these, in a sum of as many."""
-    return [part_in(sum_ // len(gave), own, STEP) for own in gave]
+    return [part_in(sum_ // len(gave), own, len(gave), STEP) - by_chance(len(gave)) for own in gave]
 
 
 def refuses(part: float) -> bool:
@@ -88,7 +92,11 @@ def test_what_is_signed_lies_in_a_ball_of_what_its_honest_signers_gave(honest, l
     gave = dice.normal(size=(honest, 16)) * GIVEN
     true = gave.mean(0)
     sum_ = (along * true + loud * np.linalg.norm(true) * dice.normal(size=16) / 4).astype(np.int64)
-    signers = [own for own in gave if not refuses(part_in(sum_, own.astype(np.int64), STEP))]
+    signers = [
+        own
+        for own in gave
+        if not refuses(part_in(sum_, own.astype(np.int64), 1, STEP) - by_chance(1, len(sum_)))
+    ]
     if signers:
         mean = np.mean(signers, axis=0)
         radius = np.linalg.norm(mean) / (2 * PART_MIN)
@@ -115,15 +123,17 @@ def test_a_sum_that_was_turned_round_invented_emptied_or_blown_up_is_seen_by_eve
 
 def test_who_gave_nothing_has_nothing_to_go_by():
     mean = updates(8).sum(0) // 8
-    assert part_in(mean, None, STEP) == UNKNOWN
-    assert part_in(mean, np.zeros(PARAMETERS, np.int64), STEP) == UNKNOWN
+    assert part_in(mean, None, 8, STEP) == UNKNOWN
+    assert part_in(mean, np.zeros(PARAMETERS, np.int64), 8, STEP) == UNKNOWN
     assert not refuses(UNKNOWN)
 
 
 def test_the_size_of_a_step_changes_nothing():
     gave = updates(8)
     mean = gave.sum(0) // 8
-    assert part_in(mean // 2, gave[0], STEP // 2) == pytest.approx(part_in(mean, gave[0], STEP), rel=1e-3)
+    assert part_in(mean // 2, gave[0], 8, STEP // 2) == pytest.approx(
+        part_in(mean, gave[0], 8, STEP), rel=1e-3
+    )
 
 
 def test_a_device_that_is_unlike_all_others_gives_in_after_a_while_until_it_is_like_them():
@@ -135,3 +145,11 @@ def test_a_device_that_is_unlike_all_others_gives_in_after_a_while_until_it_is_l
     assert judgement.of(1.0, 2.0, UNLIKE).reason, "but not to harm"
     assert not judgement.of(1.0, 1.0, 1.0).reason
     assert judgement.of(1.0, 1.0, UNLIKE).reason
+
+
+def test_what_chance_takes_from_a_part_is_forgiven():
+    """Unrelated updates of 16 parameters: of honest sums of eight nearly none is refused, by hardly anybody."""
+    dice = np.random.default_rng(5)
+    gave = (dice.normal(size=(500, 8, 16)) * GIVEN).astype(np.int64)
+    told = [refuses(part_in(each.sum(0) // 8, own, 8, STEP)) for each in gave for own in each]
+    assert np.mean(told) < 0.05
