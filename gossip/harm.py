@@ -51,6 +51,7 @@ from gossip.layout import Integers
 LOOKS = 16
 HARM_MAX = 0.1  # nats: of honest sums it refused none (iid) and 1.3 % (Dirichlet .3)
 PART_MIN = 1 / 3
+CHANCE = 1.0  # standard deviations of a part that are forgiven
 STUBBORN = 16  # refusals in a row
 UNKNOWN = math.inf  # part of who has nothing to go by
 
@@ -65,7 +66,7 @@ def part_in(change: Integers, own: Integers | None, contributors: int, size: int
         return UNKNOWN
     mean, mine = change * (256 / size), own.astype(np.float64)
     length = float(mean @ mean)
-    return float(mine @ mean) / length + math.sqrt(contributors / len(change)) if length else 0.0
+    return float(mine @ mean) / length + CHANCE * math.sqrt(contributors / len(change)) if length else 0.0
 
 
 @dataclass(frozen=True, slots=True)
