@@ -5,13 +5,14 @@
     Idle    the sum holds, and it is drawn     AUDIT_REQUEST                    Asking
             two sums, one of which it signed   the same, to the other's author  Asking
             ACCUSATION of one of these         the same, to the accuser         Asking
+            its aggregator has forged another  AUDIT_REQUEST                    Asking
     Asking  AUDIT_ANSWER, the last of all      adds up (a job)                  Adding
             one that does not fit, or no more  by an accuser: asks the
                                                aggregator; by it: Unanswered    Unanswered
+            no more, by a known forger         Unanswered, ACCUSATION to all    Proven
+    Unanswered  it has forged another          ACCUSATION to all                Proven
     Adding  the same body                      Cleared, which names accusers    Over
             another one                        ACCUSATION to all, Forged        Proven
-    Idle    its aggregator has forged another  AUDIT_REQUEST                    Asking
-    Asking  nothing, of a known forger         ACCUSATION to all                Proven
     Proven  AUDIT_REQUEST                      shows what proves it
             ACCUSATIONs, t with its own, of    TakenBack: it does not count
             a sum that holds

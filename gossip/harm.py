@@ -27,14 +27,16 @@ at least, so v . s >= PART_MIN |s|^2, which says that s lies in the ball
 
     |s - v / (2 PART_MIN)| <= |v| / (2 PART_MIN)
 
-So no sum that is signed goes against what its honest signers have learned on average, and none is longer than
-1 / PART_MIN times that, whoever made it and however. Nothing earlier comes in, so nobody can prepare it.
+So no sum that is signed goes against the mean of those signers, and none is longer than 1 / PART_MIN times that mean,
+whoever made the sum. Earlier sums do not matter, so nobody can prepare the bound.
 
-Parts of unrelated updates differ by sqrt(n / parameters) from one by chance. That much is forgiven, so
-the bound is PART_MIN less it: .27 for 16 members and the 3,703 parameters of digits, and none for a model of a few dozen.
+*What it does not bound.* Parts of unrelated updates differ from one by sqrt(n / parameters), by chance. A device
+forgives that much, so for PART_MIN above read PART_MIN - sqrt(n / parameters): .27 for 16 members and the 3,703 parameters
+of digits. Where that is zero or less (16 members, 144 parameters) nothing is bounded. Nor does the bound
+speak of signers who are no contributors, gave nothing, or have given in (below).
 
 Of honest sums in digits, clothes, watches and keyboards 0, 0, 2 of 16 and 2 of 86 had more than a
-quarter of members with less; of sums with a loud member nearly all, of those with one in five at S against
+quarter of members below PART_MIN; of sums with a loud member nearly all, of those with one in five at S against
 their direction two thirds (docs/decisions/0031). A device that gives far less than the others finds
 small parts in honest sums, too. Who has refused STUBBORN in a row for that signs such sums
 until it finds itself in one again: a swarm is slowed down by devices that are unlike it, and not stopped.

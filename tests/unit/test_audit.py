@@ -374,6 +374,10 @@ def suspected(court: Court, members: list[int]) -> None:
 def test_what_a_known_forger_does_not_show_is_taken_back():
     table = forging(Table(5))
     court = silent_forger(table)
+    stranger = table.cohort.members[next(i for i in range(table.cohort.size) if i != table.first)]
+    assert not any(each.suspected(stranger, table.now) for each in court.auditors), (
+        "another one forges elsewhere"
+    )
     others = [i for i in range(table.cohort.size) if i != table.first]
     suspected(court, others)
     assert set(court.taken_back) == set(others)
