@@ -135,6 +135,8 @@ async def _until_a_signal(work: Callable[[], Awaitable[T]]) -> T:
             async def wait() -> None:
                 async for _ in signals:
                     nursery.cancel_scope.cancel()
+                    for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                        signal.signal(again, signal.SIG_IGN)  # nobody's impatience cuts the cleaning up short
 
             nursery.start_soon(wait)
             done.append(await work())

@@ -188,14 +188,16 @@ class Life:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,  # type: ignore[name-defined] # old stubs
     ) -> None:
-        # Closing the receiver brings back what held before it: a second signal shall not cut the stop short.
+        # Closing the receiver brings back what held before it. A second signal shall not cut the stop short, and
+        # thousands of them shall not call Python's handler from within itself until the stack is full.
         for wish in (signal.SIGINT, signal.SIGTERM):
             signal.signal(wish, signal.SIG_IGN)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             task_status.started()
             async for number in signals:
-                self.interrupted = self.interrupted or number == signal.SIGINT
-                self._stop.set()
+                self.interrupted = number == signal.SIGINT
+                break
+        self._stop.set()
 
     async def _watch_parent(self, pid: int) -> None:
         """Process numbers are used again; psutil compares the time of birth as well."""

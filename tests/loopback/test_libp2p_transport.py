@@ -474,6 +474,22 @@ async def test_a_connection_that_ends_as_it_comes_up_is_told_of_once(nursery):
     await connected(one, other)
 
 
+async def test_a_neighbour_that_comes_up_before_its_dial_has_begun_is_up(nursery, monkeypatch):
+    one, other = Node(1), Node(2)
+    await started(nursery, one, other)
+    welcome = Libp2pTransport._welcome
+
+    def as_both_happen(transport, link):
+        transport.dial(link.peer, ["/ip4/127.0.0.1/tcp/9"])
+        welcome(transport, link)
+
+    monkeypatch.setattr(Libp2pTransport, "_welcome", as_both_happen)
+    await connected(one, other)
+    await trio.sleep(0.2)  # for a dial that would say more
+    assert (one.diary.of("up"), one.diary.of("down")) == ([(other.key,)], [])
+    assert (other.diary.of("up"), other.diary.of("down")) == ([(one.key,)], [])
+
+
 async def test_a_connection_that_acknowledges_nothing_is_given_up_by_the_system(nursery):
     if not hasattr(trio.socket, "TCP_USER_TIMEOUT"):
         pytest.skip("this system does not know TCP_USER_TIMEOUT")

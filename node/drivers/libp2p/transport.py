@@ -240,8 +240,9 @@ class Libp2pTransport:
         if self._nursery is None:
             self._inbox.peer_down(peer, "could not connect: the transport is not running")
             return
-        self._dials[peer] = trio.CancelScope(deadline=trio.current_time() + self._limits.dial_s)
-        self._nursery.start_soon(self._dial, peer, list(addresses[:ADDRESSES_TRIED]))
+        dial = trio.CancelScope(deadline=trio.current_time() + self._limits.dial_s)
+        self._dials[peer] = dial
+        self._nursery.start_soon(self._dial, peer, list(addresses[:ADDRESSES_TRIED]), dial)
 
     def disconnect(self, peer: bytes, reason: str) -> None:
         """End the link at once: `send_failed` for what waits, `peer_down` with this reason."""
@@ -570,7 +571,7 @@ class Libp2pTransport:
 
     # --- what we begin --------------------------------------------------------------------------------------
 
-    async def _dial(self, peer: bytes, addresses: Sequence[str]) -> None:
+    async def _dial(self, peer: bytes, addresses: Sequence[str], dial: trio.CancelScope) -> None:
         failures: list[str] = []
         direct = [address for address in addresses if split(address) is None]
         relayed = [address for address in addresses if address not in direct]
@@ -587,7 +588,6 @@ class Libp2pTransport:
                 await tried.wait()
             await try_each(relayed, self._limits.dial_s)
 
-        dial = self._dials[peer]
         with dial:
             async with trio.open_nursery() as nursery:
                 if relayed:
