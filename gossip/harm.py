@@ -51,7 +51,7 @@ import numpy as np
 from gossip.layout import Integers
 
 LOOKS = 16
-HARM_MAX = 0.1  # nats: of honest sums it refused none (iid) and 1.3 % (Dirichlet .3)
+HARM_MAX = 0.5  # nats: of honest sums of eight people with a watch each none did more than .48
 PART_MIN = 1 / 3
 CHANCE = 1.0  # standard deviations of a part that are forgiven
 STUBBORN = 16  # refusals in a row

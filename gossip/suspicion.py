@@ -34,7 +34,7 @@ company, and an honest device that was in bad company is back after a sum or two
 testing: Hwang, "A generalized binomial group testing problem", 1975). Of those for whom that leaves
 no room one is tested all the same, each with a chance of 1 - p_i, CHANCE at least: a doubt is looked
 into, and nobody is shut out for ever. After k absences in a row, beyond the first, a device is taken with a chance of
-4^-k, 2^-DOUBLINGS_MAX at least, as each costs a step of waiting. Where these are too few, the least
+8^-k, 2^-DOUBLINGS_MAX at least, as each costs a step of waiting, and is asked last to lead. Where these are too few, the least
 doubted are taken after all, and the hopeless after a long time.
 
 A distrusted device is asked last to lead, and a hopeless one not at all. So nobody stops a swarm by
@@ -62,6 +62,7 @@ FALSE_ALARM = 0.02  # of clean sums are refused
 FAILS = 0.3  # of clean cohorts come to nothing, as connections break
 CLEAN = 0.75  # the chance that a cohort is to have
 CHANCE = 1 / 64  # is left to whoever is doubted
+DOUBLINGS = 3  # of the time until a device is asked again, each time that it does not stay
 DOUBLINGS_MAX = 6  # one in 64 rounds is left to whoever never stays
 DRAW_BYTES = 4
 ABSENCES_FREE = 1  # in a row: connections break, and phones sleep
@@ -82,7 +83,7 @@ class Record:
 
     @property
     def missing(self) -> int:
-        return min(DOUBLINGS_MAX, 2 * max(0, self.absent - ABSENCES_FREE))
+        return min(DOUBLINGS_MAX, DOUBLINGS * max(0, self.absent - ABSENCES_FREE))
 
 
 class Suspicion:
@@ -231,7 +232,7 @@ class Suspicion:
     def distrusts(self, peer: bytes, round_: int) -> bool:
         """Whether this device would rather not be led by it."""
         record = self._records.get(peer)
-        return record is not None and round_ < record.distrusted_until
+        return record is not None and (round_ < record.distrusted_until or record.missing > 0)
 
     def declines(self, peer: bytes, round_: int) -> bool:
         """Whether this device takes no roster from it: not on a suspicion, or a few refused sums would stop a swarm."""

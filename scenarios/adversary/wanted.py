@@ -6,7 +6,7 @@ share = 0.2                # of the devices, drawn by the seed; never the first 
 count = 4                  # or, instead of a share, so many
 hub = true                 # they say that they are well connected, and so lead and add up first
 step = "MASKED"            # "silence": from this step on
-tolerance_nats = 0.1       # "...-below": by how much the loss on own examples may rise
+tolerance_nats = 0.5       # "...-below": by how much the loss on own examples may rise
 target = 0                 # "backdoor": what stamped examples are to be read as
 """
 
@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from gossip.harm import HARM_MAX
 from node.config import Section
 
 Step = Literal["SHARES", "MASKED", "SEAL", "UNMASK", "BODY_VOTE"]
@@ -27,7 +28,7 @@ class AdversaryTable(Section, frozen=True):
     count: Annotated[int, Meta(ge=0, le=10_000)] | None = None
     hub: bool = False
     step: Step = "MASKED"
-    tolerance_nats: Annotated[float, Meta(gt=0, le=100)] = 0.1
+    tolerance_nats: Annotated[float, Meta(gt=0, le=100)] = HARM_MAX
     target: Annotated[int, Meta(ge=0, lt=1 << 20)] = 0
 
     def of(self, devices: int) -> int:

@@ -16,6 +16,7 @@ from gossip.suspicion import (
     CLEAN,
     DISTRUSTED_MAX,
     DISTRUSTED_MIN,
+    DOUBLINGS,
     DOUBLINGS_MAX,
     DOUBT_MAX,
     FALSE_ALARM,
@@ -133,11 +134,13 @@ def test_absences_count_beyond_the_first_in_a_row(suspicion):
     assert share_taken(suspicion, ADA) == 1
     for absences in range(1, DOUBLINGS_MAX + 3):
         (suspicion.held if absences % 2 else suspicion.rejected)([ME, ADA], [ME])
-        expected = 2.0 ** -min(2 * absences, DOUBLINGS_MAX)
+        expected = 2.0 ** -min(DOUBLINGS * absences, DOUBLINGS_MAX)
         assert share_taken(suspicion, ADA) == pytest.approx(expected, rel=0.4)
+    assert suspicion.distrusts(ADA, 1), "a silent leader costs a cohort twice as much"
     assert suspicion.doubt(ADA) == PRIOR, "whoever was not there spoilt nothing"
     suspicion.held([ME, ADA, BOB], [ADA, BOB])
     assert share_taken(suspicion, ADA) == 1
+    assert not suspicion.distrusts(ADA, 1)
 
 
 @pytest.mark.parametrize(("bad", "refused_max", "there_max"), [(1, 8, 4), (2, 20, 8), (4, 60, 16)])
