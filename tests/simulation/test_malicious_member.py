@@ -441,7 +441,7 @@ def test_a_trainer_that_freezes_too_late_leaves_its_node_in_order(monkeypatch):
     world = World(4, 6, faults=Faults(until=90, latency=(0.1, 0.3)))
     world.run(90)
     outcomes = [r.fields["outcome"] for _, i, r in world.reports if i == 0 and r.name == "settled"]
-    assert outcomes.count("untouched") >= 3, "as often as it is still taken, who is absent so often"
+    assert outcomes.count("untouched") >= 2, "as often as it is still taken, who is absent so often"
     assert min(world.rounds()) >= 5
     before = world.devices[0].core._contributions
     assert world.run(5 * ROUND_TIME_S, until=lambda: world.devices[0].core._contributions > before)
