@@ -38,7 +38,7 @@ from gossip.messages import Commitment
 
 AUDITS = 1 / 10  # of all sums
 ALARMED = 16
-OUTVOTED = 1 / 4  # four of them find two forgeries of three; of honest sums 1 % of the members refuse one
+OUTVOTED = 1 / 16  # of the members one in fifteen refuses an honest sum (everyday devices), which comes to 6 audits of 100 sums
 ALARM_ROUNDS = 64
 AUDIT_STEPS = 2.0
 KEPT_MAX = 2  # sums
