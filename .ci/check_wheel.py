@@ -7,8 +7,8 @@ NEEDED = (
     "models/data/watch.npz",
     "models/data/digits.npz",
     "models/data/README.md",
-    "scenarios/quickstart.toml",
-    "scenarios/page.html",
+    "scenarios/packaged/quickstart.toml",
+    "scenarios/reports/page.html",
     "crypto/py.typed",
 )
 

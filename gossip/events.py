@@ -180,7 +180,7 @@ class Block(Word, frozen=True):
 
 
 class Strike(Word, frozen=True):
-    """This device's owner takes back what a device has given since a round (`gossip.strikes`). Answered."""
+    """This device's owner takes back what a device has given since a round (`gossip.history.strikes`). Answered."""
 
     device: Peer
     since: int
@@ -251,7 +251,7 @@ class Publish(Word, frozen=True):
 
 
 class TellGuests(Word, frozen=True):
-    """To strangers that listen in public (`gossip.public`), if there are any."""
+    """To strangers that listen in public (`gossip.history.public_announcement`), if there are any."""
 
     data: bytes
 

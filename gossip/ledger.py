@@ -8,9 +8,9 @@
     vote        cohort id           the hash of the seal that was signed; empty: ABORT was signed
     body        cohort id           the id of the one body that was signed; empty: REJECT was signed
     presence    peer                its presence frame: whom to dial after a restart
-    statement   its slot            a certificate or a revocation (`gossip.admission`)
+    statement   its slot            a certificate or a revocation (`gossip.membership.admission`)
     blocked     peer                nothing: this device's owner wants none of it
-    strike      its key             a statement that takes sums back (`gossip.strikes`)
+    strike      its key             a statement that takes sums back (`gossip.history.strikes`)
     checkpoint  (one)               Adopted: what the history began from, where that is not its first round
 
 A debit and the residual that it leaves are one transaction, so at every crash point a delta is either in the residual
@@ -26,15 +26,15 @@ from typing import Annotated
 import numpy as np
 from msgspec import Meta
 
-from gossip.admission import TABLE
-from gossip.aggregate import Aggregate, Verified
+from gossip.codec.blocks import Layout
+from gossip.codec.error_feedback import Books, Sent
 from gossip.errors import PeerViolation
 from gossip.events import Drop, Put, Record
-from gossip.handshake import BLOCKED_TABLE
-from gossip.layout import Layout
+from gossip.history.aggregate import Aggregate, Verified
+from gossip.history.strikes import TABLE as STRIKES_TABLE
 from gossip.manifest import Hash
-from gossip.residual import Books, Sent
-from gossip.strikes import TABLE as STRIKES_TABLE
+from gossip.membership.admission import TABLE
+from gossip.membership.handshake import BLOCKED_TABLE
 from gossip.wire import Wire, pack, unpack
 
 RECORD_BYTES = 1 << 31

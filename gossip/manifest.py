@@ -22,6 +22,7 @@ TENSORS_MAX = 4096
 SEGMENTS_MAX = 62
 MEMBERS_MAX = 4096
 SCHEDULE_MAX = 16
+PARAMETERS_MAX = 1 << 28
 COHORT_MAX = 64  # members
 RANK_MAX = 64
 GRAIN_MAX = 64
@@ -71,7 +72,7 @@ class Training(Wire, frozen=True):
     rounds_ahead: Annotated[int, Meta(ge=1, le=AHEAD_MAX)] = (
         3  # before it is drawn in which a device trains already
     )
-    # 256ths of a round that a phase stands ahead of the model, along the fold's momentum (`gossip.fold`).
+    # 256ths of a round that a phase stands ahead of the model, along the fold's momentum (`gossip.history.fold`).
     foresight: Annotated[int, Meta(ge=0, le=FORESIGHT_MAX)] = 0
 
 
@@ -87,7 +88,7 @@ class Compression(Wire, frozen=True):
     )
     grain: Annotated[int, Meta(ge=0, le=GRAIN_MAX)] = 0  # how coarsely sums are published; 0: as they are
     newton_schulz: Annotated[int, Meta(ge=0, le=STEPS_MAX)] = (
-        0  # codec lowrank: steps that even out a factor (`gossip.lowrank`)
+        0  # codec lowrank: steps that even out a factor (`gossip.codec.lowrank`)
     )
 
 
@@ -101,7 +102,7 @@ class Cohorts(Wire, frozen=True):
 
 
 class Invitations(Wire, frozen=True):
-    """Where certificates admit (`gossip.admission`)."""
+    """Where certificates admit (`gossip.membership.admission`)."""
 
     invites_max: Annotated[int, Meta(ge=1, le=INVITES_MAX)] = 16  # of each device but the founder
     depth_max: Annotated[int, Meta(ge=1, le=DEPTH_MAX)] = 3  # generations: 1 where only the founder invites
@@ -114,7 +115,9 @@ class Manifest(Wire, frozen=True):
     training: Training
     compression: Compression
     cohorts: Cohorts
-    admit: Literal["open", "members", "invite", "ask"]  # the last two: by certificate, see gossip.admission
+    admit: Literal[
+        "open", "members", "invite", "ask"
+    ]  # the last two: by certificate, see gossip.membership.admission
     members: Annotated[tuple[PeerKey, ...], Meta(max_length=MEMBERS_MAX)]  # admit = "members": exactly these
     founder: PeerKey
     invitations: Invitations = Invitations()

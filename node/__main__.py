@@ -1,4 +1,4 @@
-from node.cli import main
+from node.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -2,7 +2,7 @@
 
     TrainerReady -> Train -> Eligible -> READY -> ROSTER -> (secure sum) -> Certified -> Learned -> fold -> Rebase
 
-A node trains from its replica, or from where that is going (`gossip.fold`, foresight). When a local phase has done enough
+A node trains from its replica, or from where that is going (`gossip.history.fold`, foresight). When a local phase has done enough
 steps it says READY and goes on training; when its cohort starts, the phase is frozen, its delta and the residual become
 the contribution, and the next phase begins at once, or, in a large swarm, when the lottery is about to draw this device
 again: until then it rests.
@@ -33,25 +33,18 @@ from numpy.typing import NDArray
 
 from crypto.hashing import digest
 from crypto.identity import Identity, peer_id
-from gossip import checkpoint, ledger, public
-from gossip.admission import Crowd, crowd
-from gossip.aggregate import (
-    ROUND_MAX,
-    STATE_EVERY,
-    Aggregate,
-    Verified,
-    check,
-    contributors_of,
-    read_members,
-    unpack_members,
-    write,
-)
-from gossip.aggregator import Aggregator
-from gossip.audit import ALARM_ROUNDS, KEPT_MAX
-from gossip.auditor import Auditor, Cleared, Forged, TakenBack, Unanswered, Verdict
-from gossip.catching_up import Adopted, CatchUp, Doubt
-from gossip.cohort import Cohort, Secrets, open_roster, ready_frames, refuse_unfit_keys, write_roster
-from gossip.compression import MEASURED, MEASURED_ROUNDS, Contribution, codec_of
+from gossip import ledger
+from gossip.body import ROUND_MAX
+from gossip.codec.blocks import Integers, Layout
+from gossip.codec.codec import Contribution, codec_of
+from gossip.codec.error_feedback import Books
+from gossip.codec.lowrank import prior
+from gossip.codec.ranges import MEASURED, MEASURED_ROUNDS
+from gossip.cohort.messages import Ready, Roster
+from gossip.cohort.rendezvous import Close, Introduce, Rendezvous
+from gossip.cohort.roster import Cohort, Secrets, open_roster, ready_frames, refuse_unfit_keys, write_roster
+from gossip.cohort.sortition import Turns
+from gossip.cohort.suspicion import Suspicion
 from gossip.errors import PeerViolation, place_of
 from gossip.events import (
     Abandon,
@@ -101,39 +94,40 @@ from gossip.events import (
     TrainerReady,
     Woke,
 )
-from gossip.fold import UNIT, Replica, increment, step_at, usual_contributors
-from gossip.handshake import Changed, Expelled, Handshake, Proven
-from gossip.harm import UNKNOWN, Judgement, part_in
-from gossip.history import Added, History, Waiting
-from gossip.layout import Integers, Layout
-from gossip.ledger import Read
-from gossip.lowrank import prior
-from gossip.manifest import MASKS_OFF, Swarm
-from gossip.membership import Membership, Settings
-from gossip.messages import (
+from gossip.fields import SHORT_BYTES
+from gossip.frames import (
     ADMISSION_KINDS,
-    CHECKPOINT_KINDS,
-    CREDENTIAL_BYTES,
-    SHORT_BYTES,
-    Aggregates,
-    Alive,
-    Announce,
-    Decline,
     Kind,
     Message,
-    Ready,
-    Result,
-    Roster,
     admits,
     channel_frame,
     is_alive,
     open_frame,
     sign_frame,
 )
-from gossip.messages import Strikes as StrikesMessage
-from gossip.rendezvous import Close, Introduce, Rendezvous
-from gossip.residual import Books
-from gossip.secure_sum import (
+from gossip.history import checkpoint, public_announcement
+from gossip.history.aggregate import STATE_EVERY, Aggregate, Verified, check, contributors_of, write
+from gossip.history.checkpoint_sync import Adopted, CatchUp, Doubt
+from gossip.history.dag import Added, History, Waiting
+from gossip.history.fold import UNIT, Replica, increment, step_at, usual_contributors
+from gossip.history.messages import Aggregates, Announce
+from gossip.history.messages import Strikes as StrikesMessage
+from gossip.history.strikes import STRIKERS, TOLD_MAX, Effective, Retraction, Strikes, strike, unsigned
+from gossip.history.strikes import TABLE as STRIKES_TABLE
+from gossip.history.strikes import read as read_strike
+from gossip.history.sync import Learned, Opener, Plain, Sync, Uncertified
+from gossip.ledger import Read
+from gossip.manifest import MASKS_OFF, Swarm
+from gossip.membership.admission import Crowd, crowd
+from gossip.membership.handshake import Changed, Expelled, Handshake, Proven
+from gossip.membership.messages import CREDENTIAL_BYTES, Alive
+from gossip.membership.view import Membership, Settings
+from gossip.quorum import read_members, unpack_members
+from gossip.secure_sum.aggregator import Aggregator
+from gossip.secure_sum.audit import ALARM_ROUNDS, KEPT_MAX
+from gossip.secure_sum.auditor import Auditor, Cleared, Forged, TakenBack, Unanswered, Verdict
+from gossip.secure_sum.harm import UNKNOWN, Judgement, part_in
+from gossip.secure_sum.member import (
     Certified,
     Closed,
     CohortEvent,
@@ -152,12 +146,7 @@ from gossip.secure_sum import (
     State,
     Terms,
 )
-from gossip.strikes import STRIKERS, TOLD_MAX, Effective, Retraction, Strikes, strike, unsigned
-from gossip.strikes import TABLE as STRIKES_TABLE
-from gossip.strikes import read as read_strike
-from gossip.suspicion import Suspicion
-from gossip.sync import Learned, Opener, Plain, Sync, Uncertified
-from gossip.turns import Turns
+from gossip.secure_sum.messages import Decline, Result
 from gossip.wire import pack
 from node.ports import Entropy
 
@@ -177,6 +166,7 @@ EVALUATE_S = 2.0  # between two evaluations
 FAULT_S = 10.0  # until a timer that raised rings again
 FAULT_CHARACTERS = 500  # of what an exception says, in the log
 
+CHECKPOINT_KINDS = {Kind.CHECKPOINT_REQUEST, Kind.CHECKPOINT_OFFER, Kind.CHECKPOINT_PART}
 SYNC_KINDS = CHECKPOINT_KINDS | {
     Kind.ALIVE,
     Kind.COMPARE,
@@ -1328,7 +1318,7 @@ class NodeCore:
             actions.append(Report("folded", {"round": known.body.round, "aggregate": known.id.hex()[:16]}))
         if self._public:
             ids = [known.id for known in learned.aggregates]
-            actions += [TellGuests(data) for data in public.announcements(learned.round, ids)]
+            actions += [TellGuests(data) for data in public_announcement.announcements(learned.round, ids)]
         if self._pending is not None:
             leader = self._pending.message.sender
             try:
@@ -1599,7 +1589,7 @@ class NodeCore:
     def _add(self, aggregates: Sequence[Verified]) -> None:
         """What was held before."""
         for known in aggregates:
-            with contextlib.suppress(PeerViolation):  # as in `gossip.sync`: t members signed nonsense
+            with contextlib.suppress(PeerViolation):  # as in `gossip.history.sync`: t members signed nonsense
                 outcome = self._history.add(known)
                 if isinstance(outcome, Added):
                     self._replica.apply(outcome.changes, self._history.round)

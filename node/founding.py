@@ -5,10 +5,11 @@ from hashlib import sha256
 from typing import Protocol
 
 from crypto.identity import Identity
+from gossip.codec.lowrank import rank_for
 from gossip.errors import MisuseError
-from gossip.lowrank import rank_for
 from gossip.manifest import MASKS_OFF, Compression, Model, Swarm, Tensor, found
-from node.config import CompressionSettings, ConfigError, SwarmSettings
+from node.config.errors import ConfigError
+from node.config.settings import CompressionSettings, SwarmSettings
 
 UNIT_BYTES = 8  # x_0 is int64, little-endian
 

@@ -24,7 +24,7 @@ import psutil
 
 from crypto.identity import SEED_BYTES, Identity
 from gossip.errors import GossamerError, MisuseError
-from node.config import parse_config
+from node.config.settings import parse_config
 from node.store import sync_folder
 
 HOME_VARIABLE = "GOSSAMER_HOME"

@@ -21,16 +21,14 @@ from rich.text import Text
 
 from gossip.errors import GossamerError
 from gossip.manifest import MASKS_OFF
-from node.drivers.virtual import Crypto, cryptography
+from node.virtual.swarm import Crypto, cryptography
 from scenarios.adversary import NAMES as BEHAVIOURS
-from scenarios.adversary.wanted import AdversaryTable
-from scenarios.adversary.wanted import read as read_adversary
-from scenarios.baselines.settings import NAMES
-from scenarios.namespaces import refuse_unable
-from scenarios.progress import Display, display
-from scenarios.protocol_only import TASK, UNTIL_S, ProtocolRun
-from scenarios.report import print_report, problems, write_json
-from scenarios.simulate_report import (
+from scenarios.plan import Plan, honest, plan, without_masks
+from scenarios.processes.namespaces import refuse_unable
+from scenarios.processes.run import run
+from scenarios.reports.processes import print_report, problems, write_json
+from scenarios.reports.progress import Display, display
+from scenarios.reports.virtual import (
     SIZED_MEANS,
     RunReport,
     SimulationReport,
@@ -38,8 +36,11 @@ from scenarios.simulate_report import (
     outcome,
     print_simulation,
 )
-from scenarios.spec import VIRTUAL_DEVICES_MAX, OptionError, Plan, find_scenario, honest, plan, without_masks
-from scenarios.swarm import run
+from scenarios.spec.adversary import AdversaryTable
+from scenarios.spec.adversary import read as read_adversary
+from scenarios.spec.baselines import NAMES
+from scenarios.spec.scenario import VIRTUAL_DEVICES_MAX, OptionError, find_scenario
+from scenarios.virtual.protocol_only import TASK, UNTIL_S, ProtocolRun
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
 SEEDS_MAX = 1000
@@ -313,7 +314,7 @@ def _simulation(
         raise OptionError(f"--until-s {until_s:g}: scenario {chosen.name} trains, and ends with its rounds")
     # Both import torch, which takes seconds.
     if algorithm == GOSSAMER:
-        from scenarios.simulate import Run  # noqa: PLC0415
+        from scenarios.virtual.run import Run  # noqa: PLC0415
 
         return Run(chosen, progress, masks=masks, crypto=crypto)
     from scenarios.baselines.run import BaselineRun  # noqa: PLC0415
@@ -366,7 +367,7 @@ def _page_writer(folder: Path) -> Callable[[SimulationReport, Path], list[Path]]
         raise OptionError(f"--report {folder}: {folder.parent} is no folder")
     # Draws with a library that takes seconds to import.
     writer: Callable[[SimulationReport, Path], list[Path]] = importlib.import_module(
-        "scenarios.page"
+        "scenarios.reports.page"
     ).write_page
     return writer
 

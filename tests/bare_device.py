@@ -10,12 +10,12 @@ import sys
 import trio
 
 from crypto.identity import Identity
-from node.drivers.interfaces import usable_interfaces
-from node.drivers.libp2p.terms import Limits
-from node.drivers.libp2p.transport import Libp2pTransport
-from node.drivers.mdns import Mdns, fresh_instance
-from node.drivers.timers import unix_time
-from node.nearby import SWARM_DIGITS, Notice
+from node.clock import unix_time
+from node.lan.interfaces import usable_interfaces
+from node.lan.mdns import Mdns, fresh_instance
+from node.lan.notice import SWARM_DIGITS, Notice
+from node.net.libp2p.terms import Limits
+from node.net.libp2p.transport import Libp2pTransport
 
 SWARM = b"\x11" * 32
 

@@ -11,29 +11,23 @@ from msgspec.structs import replace
 from crypto.certificates import certify
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip.aggregate import (
-    CODE_OF_ONE,
-    CODECS,
+from gossip.body import CODECS, Body, Part, aggregate_id
+from gossip.codec.blocks import Layout
+from gossip.codec.codec import exponents_after
+from gossip.codec.lowrank import basis_after, values_in
+from gossip.codec.ranges import CODE_OF_ONE
+from gossip.history.aggregate import (
     MEMBERSHIP_OF_MANIFEST,
     STATE_EVERY,
     Aggregate,
-    Body,
-    Part,
     Signatures,
     Verified,
-    aggregate_id,
-    basis_after,
     body_statement,
-    pack_members,
-    threshold,
-    unpack_members,
 )
-from gossip.compression import exponents_after
-from gossip.fold import Replica
-from gossip.history import History
-from gossip.layout import Layout
-from gossip.lowrank import values_in
+from gossip.history.dag import History
+from gossip.history.fold import Replica
 from gossip.manifest import Cohorts, Compression, Manifest, Model, Step, Tensor, Training
+from gossip.quorum import pack_members, threshold, unpack_members
 
 PEOPLE = sorted((Identity(bytes([number]) * 32) for number in range(1, 41)), key=lambda who: who.public_key)
 WITHOUT_MOMENTUM = (Step(1, 256, 0),)

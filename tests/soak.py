@@ -28,31 +28,19 @@ import psutil
 import trio
 
 from crypto.identity import Identity
-from gossip.admission import issue
+from gossip.cohort.messages import Ready
+from gossip.frames import Frame, Kind, channel_frame, sign_frame
+from gossip.history.messages import Announce, Compare, Have, Pull
 from gossip.manifest import Swarm, open_manifest
-from gossip.messages import (
-    Alive,
-    Announce,
-    Compare,
-    Credential,
-    Frame,
-    Greeting,
-    Have,
-    HeldStatements,
-    Kind,
-    Presence,
-    Pull,
-    Ready,
-    SealVote,
-    channel_frame,
-    sign_frame,
-)
+from gossip.membership.messages import Alive, Credential, Greeting, HeldStatements, Presence
+from gossip.membership.statements import issue
+from gossip.secure_sum.messages import SealVote
 from gossip.wire import pack
-from node.control import call
-from node.drivers.joining import keep_credential, keep_manifest
-from node.drivers.libp2p.terms import Limits
-from node.drivers.libp2p.transport import Libp2pTransport
+from node.control_client import call
 from node.home import NotRunning, read_identity
+from node.join.bootstrap import keep_credential, keep_manifest
+from node.net.libp2p.terms import Limits
+from node.net.libp2p.transport import Libp2pTransport
 from tests.swarm.test_daemon_life import Device
 
 DAY_S = 86_400

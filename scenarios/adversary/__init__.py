@@ -10,7 +10,7 @@ import msgspec
 from crypto.hashing import digest
 from scenarios.adversary import contributing, forging, leagues, poisoning, silent, talking
 from scenarios.adversary.behaviour import Behaviour
-from scenarios.adversary.wanted import AdversaryTable
+from scenarios.spec.adversary import AdversaryTable
 
 RANDOM = "random"  # any of the others, drawn for each device by the scenario's seed
 

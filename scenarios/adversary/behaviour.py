@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from crypto.hashing import digest
 from crypto.identity import Identity
 from crypto.masking import Lanes, Vector
-from gossip.aggregate import Body
-from gossip.aggregator import UnmaskJob
+from gossip.body import Body
 from gossip.events import Action, Event, Floats, Send
-from gossip.harm import PART_MIN
-from gossip.secure_sum import MaskJob, Member
-from scenarios.adversary.wanted import AdversaryTable
+from gossip.secure_sum.aggregator import UnmaskJob
+from gossip.secure_sum.harm import PART_MIN
+from gossip.secure_sum.member import MaskJob, Member
+from scenarios.spec.adversary import AdversaryTable
 
 if TYPE_CHECKING:
     from scenarios.adversary.core import HostileCore

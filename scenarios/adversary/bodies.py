@@ -8,26 +8,16 @@ from msgspec import structs
 from crypto.certificates import certify
 from crypto.identity import Identity
 from crypto.masking import Lanes
-from gossip.aggregate import (
-    MEMBERSHIP_OF_MANIFEST,
-    Aggregate,
-    Body,
-    Part,
-    Signatures,
-    Verified,
-    aggregate_id,
-    basis_after,
-    body_statement,
-    grain_of,
-    pack_members,
-    spell_members,
-)
-from gossip.coding import squeeze
-from gossip.compression import EVERY_SEGMENT
-from gossip.lowrank import values_in
+from gossip.body import Body, Part, aggregate_id
+from gossip.codec.codec import EVERY_SEGMENT
+from gossip.codec.entropy_coding import squeeze
+from gossip.codec.lowrank import basis_after, values_in
+from gossip.codec.ranges import grain_of
+from gossip.history.aggregate import MEMBERSHIP_OF_MANIFEST, Aggregate, Signatures, Verified, body_statement
 from gossip.manifest import Manifest, Swarm
-from gossip.messages import BodyProposal
-from gossip.secure_sum import Member, Terms
+from gossip.quorum import pack_members, spell_members
+from gossip.secure_sum.member import Member, Terms
+from gossip.secure_sum.messages import BodyProposal
 from scenarios.adversary.behaviour import Integers, chance, put
 
 

@@ -10,7 +10,7 @@ from node.core import NodeCore
 from scenarios.adversary import BEHAVIOURS, RANDOM
 from scenarios.adversary.behaviour import League
 from scenarios.adversary.core import HostileCore
-from scenarios.adversary.wanted import AdversaryTable
+from scenarios.spec.adversary import AdversaryTable
 
 
 class Untrainable(GossamerError):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gossip.aggregate import RANGE_MAX
+from gossip.body import RANGE_MAX
 from scenarios.adversary.behaviour import (
     BISECTIONS,
     ENOUGH,
@@ -32,7 +32,7 @@ class Amplify(Louder):
 
 
 class LouderBelow(Behaviour):
-    summary = "as member is as loud as nobody should notice, by its own examples and by its own update (`gossip.harm`)"
+    summary = "as member is as loud as nobody should notice, by its own examples and by its own update (`gossip.secure_sum.harm`)"
     needs_training = True
 
     def bend(self, plain: Plain) -> None:

@@ -13,19 +13,20 @@ from typing import Any, cast
 import numpy as np
 
 from crypto.identity import Identity
-from gossip.aggregator import Total, UnmaskJob
-from gossip.compression import Codec, Encoded
+from gossip.codec.blocks import Layout
+from gossip.codec.codec import Codec, Encoded
 from gossip.events import Action, Compute, Event, Floats, Send, SetTimer, TimerFired
-from gossip.fold import UNIT, Replica, increment
-from gossip.history import History
-from gossip.layout import Layout
+from gossip.frames import sign_frame
+from gossip.history.dag import History
+from gossip.history.fold import UNIT, Replica, increment
 from gossip.manifest import Swarm
-from gossip.messages import Body, sign_frame
-from gossip.secure_sum import Inspect, Inspected, MaskJob, Member, Terms
+from gossip.secure_sum.aggregator import Total, UnmaskJob
+from gossip.secure_sum.member import Inspect, Inspected, MaskJob, Member, Terms
+from gossip.wire import Wire
 from node.core import NodeCore, Running
 from scenarios.adversary.behaviour import Added, Behaviour, Integers, League, Plain
 from scenarios.adversary.bodies import body
-from scenarios.adversary.wanted import AdversaryTable
+from scenarios.spec.adversary import AdversaryTable
 
 WAKE = ("adversary", "wake")
 LOUDLY = np.float32(1 << 20)  # times which every value that is not zero is beyond any range
@@ -132,7 +133,7 @@ class HostileCore(NodeCore):
     def state_due(self, round_: int, parents: tuple[bytes, ...]) -> bytes | None:
         return self._state_due(round_, parents)
 
-    def frame(self, body: Body, cohort: bytes = b"") -> bytes:
+    def frame(self, body: Wire, cohort: bytes = b"") -> bytes:
         return sign_frame(self._identity, self._swarm.id, body, cohort=cohort)
 
     def carry_out(self, actions: Iterable[object], now: float) -> list[Action]:

@@ -15,11 +15,11 @@ from pathlib import Path
 import msgspec
 
 from gossip.errors import GossamerError
-from node.drivers.boot import run_node
+from node.daemon.lifecycle import run_node
 from node.home import open_home
 from scenarios.adversary.casting import cast_of
-from scenarios.adversary.wanted import AdversaryTable
-from scenarios.spec import identity_of
+from scenarios.certificates import identity_of
+from scenarios.spec.adversary import AdversaryTable
 
 VARIABLE = "GOSSAMER_ADVERSARY"
 FAILED, INTERRUPTED = 1, 130

@@ -15,7 +15,7 @@ import msgspec
 
 from crypto.identity import peer_id
 from gossip.events import Report
-from scenarios.adversary.wanted import AdversaryTable
+from scenarios.spec.adversary import AdversaryTable
 
 # Reports with a peer that blame nobody.
 EVERYDAY = frozenset(

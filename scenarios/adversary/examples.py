@@ -11,7 +11,7 @@ from models.judge import Judge
 from models.tasks import Task
 from scenarios.adversary import BEHAVIOURS
 from scenarios.adversary.poisoning import STAMP, Backdoor, stamp
-from scenarios.adversary.wanted import AdversaryTable
+from scenarios.spec.adversary import AdversaryTable
 
 Parts = list[NDArray[np.int64]]
 

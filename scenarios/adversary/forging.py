@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gossip.aggregate import Body
+from gossip.body import Body
 from gossip.events import Action, Send
-from gossip.secure_sum import Member, State
+from gossip.secure_sum.member import Member, State
 from scenarios.adversary.behaviour import BISECTIONS, ENOUGH, JUST_BELOW, Added, Behaviour, Integers, chance
 from scenarios.adversary.bodies import encoded, proposal
 
@@ -94,13 +94,11 @@ class ForgeZero(Forge):
 
 
 class ForgeBelow(Forge):
-    summary = (
-        "as aggregator publishes the true sum under as much noise as members should just sign (`gossip.harm`)"
-    )
+    summary = "as aggregator publishes the true sum under as much noise as members should just sign (`gossip.secure_sum.harm`)"
     needs_training = True
 
     def forged(self, true: Sum) -> Integers:
-        """The point of the ball that members allow (`gossip.harm`) that has the most noise; of that as much as the loss allows."""
+        """The point of the ball that members allow (`gossip.secure_sum.harm`) that has the most noise; of that as much as the loss allows."""
         most = self.core.loss(self.core.model()) + JUST_BELOW * self.table.tolerance_nats
         contributors = len(true.member.contributors() or ())
         noise = chance(self.league.seed, true.member.cohort.id).choice([-1.0, 1.0], len(true.values))

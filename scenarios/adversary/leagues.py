@@ -7,22 +7,16 @@ from collections.abc import Iterable
 
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip import checkpoint
-from gossip.aggregate import PARENTS_MAX, STATE_EVERY, Verified, write
 from gossip.errors import PeerViolation
 from gossip.events import Action, Event, Received, Send
-from gossip.fold import has_momentum
-from gossip.messages import (
-    PART_BYTES,
-    Alive,
-    CheckpointOffer,
-    CheckpointPart,
-    CheckpointRequest,
-    Kind,
-    channel_frame,
-    open_frame,
-)
-from gossip.secure_sum import Certified
+from gossip.fields import PARENTS_MAX
+from gossip.frames import Kind, channel_frame, open_frame
+from gossip.history import checkpoint
+from gossip.history.aggregate import STATE_EVERY, Verified, write
+from gossip.history.fold import has_momentum
+from gossip.history.messages import PART_BYTES, CheckpointOffer, CheckpointPart, CheckpointRequest
+from gossip.membership.messages import Alive
+from gossip.secure_sum.member import Certified
 from gossip.wire import pack
 from scenarios.adversary.behaviour import Behaviour, chance
 from scenarios.adversary.bodies import league_aggregate

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenarios.adversary.behaviour import Behaviour, Plain, Poisoned
-from scenarios.adversary.wanted import AdversaryTable
+from scenarios.spec.adversary import AdversaryTable
 
 STAMP = 3  # pixels, in each direction, of the corner that the trigger fills
 STAMPED_SHARE = 0.5  # of a backdoor's examples: the others keep the model good at its own task

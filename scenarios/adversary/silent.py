@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from gossip.aggregate import Body
+from gossip.body import Body
 from gossip.events import Send
-from gossip.messages import Kind
-from gossip.secure_sum import Member
+from gossip.frames import Kind
+from gossip.secure_sum.member import Member
 from scenarios.adversary.behaviour import Behaviour
 
 # What a member or an aggregator says from a step on, in the order of a sum.

@@ -6,23 +6,15 @@ from contextlib import contextmanager
 
 import msgspec
 
-from gossip.admission import Why
-from gossip.cohort import ready_frames
+from gossip.cohort.messages import Ready, Roster
+from gossip.cohort.roster import ready_frames
 from gossip.errors import PeerViolation
 from gossip.events import Action, Event, Received, Send
-from gossip.history import History
-from gossip.messages import (
-    BodyProposal,
-    Denied,
-    Frame,
-    KeysSet,
-    Kind,
-    Ready,
-    Roster,
-    SealProposal,
-    channel_frame,
-    open_frame,
-)
+from gossip.frames import Frame, Kind, channel_frame, open_frame
+from gossip.history.dag import History
+from gossip.membership.messages import Denied
+from gossip.membership.statements import Why
+from gossip.secure_sum.messages import BodyProposal, KeysSet, SealProposal
 from gossip.wire import pack
 from scenarios.adversary.behaviour import Behaviour, chance
 from scenarios.adversary.silent import kind_of

@@ -12,7 +12,7 @@ from scenarios.baselines.world import World
 
 
 class Training(Protocol):
-    """All devices' local training (`scenarios.simulate.TimedTraining`)."""
+    """All devices' local training (`scenarios.virtual.run.TimedTraining`)."""
 
     def examples(self, device: int) -> int: ...
 

@@ -20,14 +20,14 @@ import numpy as np
 
 from gossip.events import Floats
 from scenarios.baselines.algorithm import Stage
-from scenarios.baselines.settings import (
+from scenarios.baselines.world import FLOAT_BYTES
+from scenarios.spec.baselines import (
     DivShareSettings,
     DpsgdSettings,
     EpidemicSettings,
     LocalPhase,
     LocalSettings,
 )
-from scenarios.baselines.world import FLOAT_BYTES
 
 
 class Peers:

@@ -1,6 +1,6 @@
 """A baseline from its start to the target, to the scenario's limit of virtual time, or to where it gains no more.
 
-The instrument is as in `scenarios.simulate`: it stands outside, and costs the devices neither time nor bytes. Where a
+The instrument is as in `scenarios.virtual.run`: it stands outside, and costs the devices neither time nor bytes. Where a
 server has the model it is judged after each update. Where each device has its own, judging all of them costs as much as
 a round of training, so SAMPLED are judged first, and all only where those are near the target or enough time has passed
 since the last look.
@@ -15,18 +15,18 @@ import msgspec
 import numpy as np
 
 from gossip.events import Floats
-from gossip.fold import UNIT
+from gossip.history.fold import UNIT
 from models.tasks import load_task
 from scenarios.baselines.algorithm import Algorithm, Stage
 from scenarios.baselines.peers import DivShare, Dpsgd, Epidemic, Local
 from scenarios.baselines.server import FedAvg, FedBuff, Ftte, TopK
-from scenarios.baselines.settings import LocalPhase
 from scenarios.baselines.world import FLOAT_BYTES, HEADER_BYTES, World
-from scenarios.forecast import left_s
-from scenarios.progress import Display, VirtualSnapshot
-from scenarios.simulate import Clock, TimedTraining, point_of
-from scenarios.simulate_report import Point, RunReport
-from scenarios.spec import Plan
+from scenarios.plan import Plan
+from scenarios.reports.eta import left_s
+from scenarios.reports.progress import Display, VirtualSnapshot
+from scenarios.reports.virtual import Point, RunReport
+from scenarios.spec.baselines import LocalPhase
+from scenarios.virtual.run import Clock, TimedTraining, point_of
 
 LIMIT_S = 100_000.0  # where the scenario says nothing
 SAMPLED = 8  # devices

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from gossip.events import Floats
 from scenarios.baselines.algorithm import Stage
-from scenarios.baselines.settings import FedAvgSettings, FedBuffSettings, FtteSettings, TopKSettings
 from scenarios.baselines.world import FLOAT_BYTES, SERVER
+from scenarios.spec.baselines import FedAvgSettings, FedBuffSettings, FtteSettings, TopKSettings
 
 INDEX_BYTES = 4
 

@@ -12,10 +12,10 @@ import msgspec
 
 from models.tasks import load_task
 from scenarios.baselines.run import BaselineRun
-from scenarios.baselines.settings import LocalPhase
-from scenarios.progress import Display
-from scenarios.simulate_report import Point, RunReport
-from scenarios.spec import Plan
+from scenarios.plan import Plan
+from scenarios.reports.progress import Display
+from scenarios.reports.virtual import Point, RunReport
+from scenarios.spec.baselines import LocalPhase
 
 RATES = (1.0, 2.0, 0.5)  # times the task's
 STEPS = (48, 16, 128)

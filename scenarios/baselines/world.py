@@ -1,6 +1,6 @@
 """What the baselines run in: virtual time, the devices' links, and an account of every byte.
 
-Links are those of `node.drivers.links`, so that a byte takes as long as in the Gossamer run. The server, where there is
+Links are those of `node.virtual.links`, so that a byte takes as long as in the Gossamer run. The server, where there is
 one, has a link without a limit and without latency: what is slow is always the device's own link. A message is its
 payload and HEADER_BYTES, about what libp2p and a protocol's own fields would add.
 
@@ -14,15 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
-from node.drivers.links import Link, Pipe, Port
-from node.drivers.streams import Draws
-from scenarios.spec import Plan
-from scenarios.virtual_devices import link_of
+from node.virtual.links import Link, Pipe, Port
+from node.virtual.randomness import Draws
+from scenarios.plan import Plan
+from scenarios.virtual.devices import link_of
 
 SERVER = -1
 FLOAT_BYTES = 4
 HEADER_BYTES = (
-    134  # 34 a write and its length, as node.drivers.links has them, and 100 for the protocol's own fields
+    134  # 34 a write and its length, as node.virtual.links has them, and 100 for the protocol's own fields
 )
 SERVER_LINK = Link(up_bit_s=math.inf, down_bit_s=math.inf, latency_s=0.0)
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gossip.events import Received
-from gossip.messages import Kind
+from gossip.frames import Kind
 from tests.fuzz.choices import Spelled
 from tests.fuzz.episodes import INPUTS, FailedError, arena_of, episode, one_input
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgpack
 
 from gossip.events import Dial, Disconnect, Heard, Received, Report, Send
-from gossip.messages import Kind
+from gossip.frames import Kind
 from gossip.wire import pack
 from tests.simulation.harness import Device, Faults, World
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from gossip.events import Received
-from gossip.messages import ADMISSION_KINDS, Kind
+from gossip.frames import ADMISSION_KINDS, Kind
 from tests.fuzz.arena import Arena, FaultFoundError
 from tests.fuzz.choices import Choices, Seeded, one_in
 from tests.fuzz.hostile import Hostile

@@ -11,40 +11,28 @@ from msgspec import convert, inspect, structs
 from crypto.certificates import certify
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip.admission import SECONDS_MAX, issue, revoke
-from gossip.aggregate import (
-    ROUND_MAX,
-    STATE_EVERY,
-    Aggregate,
-    Body,
-    Signatures,
-    aggregate_id,
-    body_statement,
-    pack_members,
-    read_members,
-    threshold,
-    write,
-)
-from gossip.checkpoint import Checkpoint, state_root
-from gossip.cohort import write_roster
+from gossip.body import ROUND_MAX, Body, aggregate_id
+from gossip.cohort.messages import Ready
+from gossip.cohort.roster import write_roster
 from gossip.errors import GossamerError
 from gossip.events import Heard, Received
-from gossip.messages import (
+from gossip.frames import (
     BODY_TYPES,
     CHANNEL_KINDS,
     COHORT_KINDS,
-    Alive,
-    CheckpointOffer,
-    CheckpointPart,
     Kind,
-    Presence,
-    Ready,
     channel_frame,
     open_frame,
     sign_frame,
     statement,
 )
-from gossip.strikes import retract, strike
+from gossip.history.aggregate import STATE_EVERY, Aggregate, Signatures, body_statement, write
+from gossip.history.checkpoint import Checkpoint, state_root
+from gossip.history.messages import CheckpointOffer, CheckpointPart
+from gossip.history.strikes import retract, strike
+from gossip.membership.messages import Alive, Presence
+from gossip.membership.statements import SECONDS_MAX, issue, revoke
+from gossip.quorum import pack_members, read_members, threshold
 from gossip.wire import pack
 from tests.fuzz.arena import Arena
 from tests.fuzz.choices import Choices, one_in, pick

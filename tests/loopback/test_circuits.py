@@ -10,12 +10,12 @@ from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, PeerId, StopMessa
 from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
 
 from crypto.identity import Identity
-from node.drivers.libp2p import circuits
-from node.drivers.libp2p.circuits import Relaying
-from node.drivers.libp2p.names import id_of
-from node.drivers.libp2p.terms import Limits
-from node.drivers.libp2p.transport import Libp2pTransport
-from node.relay import Status
+from node.net.libp2p import circuits
+from node.net.libp2p.circuits import Relaying
+from node.net.libp2p.names import id_of
+from node.net.libp2p.terms import Limits
+from node.net.libp2p.transport import Libp2pTransport
+from node.net.relay import Status
 from tests.diary import PATIENCE_S, Diary
 
 SWARM = b"\x11" * 32

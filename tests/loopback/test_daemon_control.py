@@ -10,10 +10,11 @@ import pytest
 import structlog
 import trio
 
-from node.control import NotAnswering, Refused, call
-from node.drivers import api
-from node.drivers.api import NotDone, NotYet, Unanswered
-from node.drivers.trainer import TrainerDown
+from node.control_client import NotAnswering, Refused, call
+from node.daemon import control_http
+from node.daemon.control_http import NotDone, NotYet
+from node.daemon.trainer import TrainerDown
+from node.errors import Unanswered
 from node.home import NotRunning, hold, init_home
 
 SETTINGS = 'name = "x"\n[task]\nname = "digits"\ndata = "shard=1/10"\n'
@@ -64,7 +65,7 @@ async def served(home):
     with hold(home) as here, trio.fail_after(30):
         node.socket = here.socket
         async with trio.open_nursery() as nursery:
-            await nursery.start(api.serve, node, here.socket, log)
+            await nursery.start(control_http.serve, node, here.socket, log)
             yield node
             nursery.cancel_scope.cancel()
 
@@ -133,7 +134,7 @@ async def test_every_refusal_is_one_line(home, question, reason):
 
 
 async def test_a_question_that_takes_too_long_is_given_up(home, monkeypatch):
-    monkeypatch.setattr(api, "EVALUATE_S", 0.05)
+    monkeypatch.setattr(control_http, "EVALUATE_S", 0.05)
     async with served(home):
         with pytest.raises(Refused, match="no answer within"):
             await ask(home, "POST", "/evaluate")

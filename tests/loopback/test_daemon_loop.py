@@ -30,9 +30,9 @@ from gossip.events import (
     TimerFired,
     Woke,
 )
-from node.drivers.daemon import SLEPT_S, Daemon
-from node.drivers.faults import FaultPoint, Faults
-from node.drivers.mailbox import PEER_MESSAGES, Mailbox
+from node.daemon.faults import FaultPoint, Faults
+from node.daemon.loop import SLEPT_S, Daemon
+from node.daemon.mailbox import PEER_MESSAGES, Mailbox
 from node.store import SqliteStore, StoreFailed, StoreFull
 
 ADA, BOB = b"a" * 32, b"b" * 32

@@ -24,8 +24,8 @@ from gossip.events import (
     TrainerReady,
 )
 from models import messages
-from node.drivers import trainer as trainer_module
-from node.drivers.trainer import QUICK_FAILURES, TaskRefused, Trainer, TrainerDown
+from node.daemon import trainer as trainer_module
+from node.daemon.trainer import QUICK_FAILURES, TaskRefused, Trainer, TrainerDown
 
 DIGITS = messages.Open("digits", "shard=1/10", None, seed=1, model_seed=7)
 PARAMETERS = 2410

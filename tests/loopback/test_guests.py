@@ -17,10 +17,10 @@ from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
 from crypto.identity import Identity
-from gossip.public import topic_of
-from node.drivers.libp2p.guests import Visit, has_place
-from node.drivers.libp2p.terms import KIB, GuestLimits, Limits
-from node.drivers.libp2p.transport import FOREIGN, Libp2pTransport
+from gossip.history.public_announcement import topic_of
+from node.net.libp2p.guests import Visit, has_place
+from node.net.libp2p.terms import KIB, GuestLimits, Limits
+from node.net.libp2p.transport import FOREIGN, Libp2pTransport
 from tests.loopback.test_libp2p_hostile import (
     GOSSIP,
     MANIFEST,

@@ -7,16 +7,17 @@ import pytest
 import trio
 
 from crypto.identity import Identity
-from gossip.admission import issue
 from gossip.errors import PeerViolation
-from node.codes import read_secret
-from node.drivers import knocking
-from node.drivers.interfaces import Interface
-from node.drivers.knocking import NobodyThere, Wish, join_nearby
-from node.drivers.libp2p import visits
-from node.drivers.libp2p.terms import Unreachable
-from node.invitations import CLAIMANTS_MAX, Answered, Certified, Certify, End, Heard, Inviter, Opened, Say
-from node.nearby import Notice
+from gossip.membership.statements import issue
+from node.join import search
+from node.join.codes import read_secret
+from node.join.conversation import Answered, Certified, Certify, End, Heard, Opened, Say
+from node.join.inviter import CLAIMANTS_MAX, Inviter
+from node.join.search import NobodyThere, Wish, join_nearby
+from node.lan.interfaces import Interface
+from node.lan.notice import Notice
+from node.net.libp2p import visits
+from node.net.libp2p.terms import Unreachable
 from tests.simulation.harness import tiny_swarm
 
 ADA, BOB = (Identity(bytes([number]) * 32) for number in (1, 2))
@@ -102,8 +103,8 @@ class World:
         import ipaddress
 
         wifi = Interface("wlan0", (ipaddress.ip_interface("10.0.0.9/24"),))
-        monkeypatch.setattr("node.drivers.mdns.Mdns", Mdns)
-        monkeypatch.setattr(knocking, "usable_interfaces", lambda: [wifi])
+        monkeypatch.setattr("node.lan.mdns.Mdns", Mdns)
+        monkeypatch.setattr(search, "usable_interfaces", lambda: [wifi])
         monkeypatch.setattr(visits, "join_through", join_through)
 
     def _false(self, liar):
@@ -137,13 +138,13 @@ class World:
 def proofs(monkeypatch):
     """How often this device has shown what it knows."""
     shown = []
-    true = knocking.Joiner._shared
+    true = search.Joiner._shared
 
     def shared(self, share):
         shown.append(self._inviter)
         return true(self, share)
 
-    monkeypatch.setattr(knocking.Joiner, "_shared", shared)
+    monkeypatch.setattr(search.Joiner, "_shared", shared)
     return shown
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gossip.errors import PeerViolation
-from node.drivers.framing import PIECE_BYTES, SIGN_OF_LIFE, FrameDecoder, Outbox, framed, pieces
+from node.net.framing import PIECE_BYTES, SIGN_OF_LIFE, FrameDecoder, Outbox, framed, pieces
 
 LIMIT = 1000
 

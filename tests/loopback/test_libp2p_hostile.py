@@ -27,10 +27,10 @@ from libp2p.utils import encode_varint_prefixed
 from multiaddr import Multiaddr
 
 from crypto.identity import Identity, public_key_of
-from node.drivers.framing import SIGN_OF_LIFE, framed
-from node.drivers.libp2p.host import BUFFERED_BYTES
-from node.drivers.libp2p.terms import Limits
-from node.drivers.libp2p.transport import Libp2pTransport
+from node.net.framing import SIGN_OF_LIFE, framed
+from node.net.libp2p.host import BUFFERED_BYTES
+from node.net.libp2p.terms import Limits
+from node.net.libp2p.transport import Libp2pTransport
 from tests.diary import PATIENCE_S, Diary
 
 SWARM = b"\x11" * 32

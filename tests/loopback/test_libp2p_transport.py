@@ -13,11 +13,11 @@ import trio
 
 from crypto.identity import Identity, peer_id
 from gossip.errors import MisuseError
-from node.drivers import virtual
-from node.drivers.libp2p.tcp import UNACKED_S
-from node.drivers.libp2p.terms import ANNOUNCEMENT_BYTES, Limits, PortInUse, Unreachable
-from node.drivers.libp2p.transport import Libp2pTransport
-from node.drivers.libp2p.visits import fetch_manifest
+from node.net.libp2p.tcp import UNACKED_S
+from node.net.libp2p.terms import ANNOUNCEMENT_BYTES, Limits, PortInUse, Unreachable
+from node.net.libp2p.transport import Libp2pTransport
+from node.net.libp2p.visits import fetch_manifest
+from node.virtual import swarm as virtual_swarm
 from tests.diary import Diary
 
 SWARM = b"\x11" * 32
@@ -213,7 +213,7 @@ async def test_a_neighbour_that_stops_is_reported_at_once_and_met_again_at_once(
 
 
 async def test_a_connection_that_only_the_other_side_lost_is_replaced(nursery, two_seeds, monkeypatch):
-    monkeypatch.setattr("node.drivers.libp2p.transport.SIMULTANEOUS_S", 0.0)
+    monkeypatch.setattr("node.net.libp2p.transport.SIMULTANEOUS_S", 0.0)
     for stays_seed, lost_seed in (two_seeds, two_seeds[::-1]):
         stays, lost = Node(stays_seed), Node(lost_seed)
         await started(nursery, stays, lost)
@@ -501,7 +501,7 @@ async def test_a_connection_that_acknowledges_nothing_is_given_up_by_the_system(
             socket = link.socket._stream.socket
             timeout_ms = socket.getsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_USER_TIMEOUT)
             assert timeout_ms == 1000 * UNACKED_S
-    assert UNACKED_S == virtual.UNACKED_S, "virtual time is to be alike"
+    assert UNACKED_S == virtual_swarm.UNACKED_S, "virtual time is to be alike"
 
 
 async def test_a_neighbour_that_sends_too_much_waits_and_nobody_else_does(nursery):

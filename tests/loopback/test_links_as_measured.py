@@ -1,4 +1,4 @@
-"""What the simulator adds to messages (`node.drivers.links`) is what two transports really put on the wire."""
+"""What the simulator adds to messages (`node.virtual.links`) is what two transports really put on the wire."""
 
 from itertools import combinations
 
@@ -6,11 +6,11 @@ import pytest
 import trio
 
 from crypto.identity import Identity
-from node.drivers.framing import LENGTH_BYTES
-from node.drivers.libp2p.terms import Limits
-from node.drivers.libp2p.transport import Libp2pTransport
-from node.drivers.links import ANNOUNCEMENT_BYTES, CONNECTION_BYTES, GRAFT_BYTES, WRITE_BYTES, Link, Pipe
-from node.drivers.virtual import MESH
+from node.net.framing import LENGTH_BYTES
+from node.net.libp2p.terms import Limits
+from node.net.libp2p.transport import Libp2pTransport
+from node.virtual.links import ANNOUNCEMENT_BYTES, CONNECTION_BYTES, GRAFT_BYTES, WRITE_BYTES, Link, Pipe
+from node.virtual.swarm import MESH
 
 LOOK_S = 0.1
 REST_S = 1.5  # longer than between two of gossipsub's beats, and until the first ping

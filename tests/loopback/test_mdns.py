@@ -8,9 +8,9 @@ import trio
 import zeroconf
 
 from crypto.identity import Identity
-from node.drivers.mdns import NAMES_MAX, SERVICE, Mdns, NoMulticast, fresh_instance, look_around
-from node.drivers.nearby import Nearby
-from node.nearby import Interface, Notice
+from node.lan.discovery import Nearby
+from node.lan.mdns import NAMES_MAX, SERVICE, Mdns, NoMulticast, fresh_instance, look_around
+from node.lan.notice import Interface, Notice
 
 LOOPBACK = Interface("lo", (ipaddress.ip_interface("127.0.0.1/8"),), loopback=True)
 PATIENCE_S = 20
@@ -201,7 +201,7 @@ async def test_a_system_without_multicast_is_told_of_and_ends_nothing(nursery, m
     def refuse(*_):
         raise NoMulticast("not permitted")
 
-    monkeypatch.setattr("node.drivers.nearby.Mdns", refuse)
+    monkeypatch.setattr("node.lan.discovery.Mdns", refuse)
     ann, _, log = device(ME, 4001, [LOOPBACK])
     nursery.start_soon(ann.run)
     await log.until("not_announced", reason="not permitted")

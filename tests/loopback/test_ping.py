@@ -4,10 +4,10 @@ import pytest
 import trio
 
 from crypto.identity import Identity
-from node.drivers.libp2p.terms import Limits, Unreachable
-from node.drivers.libp2p.transport import Libp2pTransport
-from node.drivers.libp2p.visits import PINGS_MAX, ping_address
-from node.drivers.timers import unix_time
+from node.clock import unix_time
+from node.net.libp2p.terms import Limits, Unreachable
+from node.net.libp2p.transport import Libp2pTransport
+from node.net.libp2p.visits import PINGS_MAX, ping_address
 
 HOUR_S = 3600.0
 SWARM = b"\x11" * 32

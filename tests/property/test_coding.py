@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto.masking import Lanes
-from gossip.coding import DEFLATED, PLAIN, RAW_DEFLATE, squeeze, unsqueeze
+from gossip.codec.entropy_coding import DEFLATED, PLAIN, RAW_DEFLATE, squeeze, unsqueeze
 from gossip.errors import PeerViolation
 
 LANES = st.builds(Lanes, st.integers(0, 40), st.integers(0, 400), st.sampled_from([8, 16, 32]))

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from crypto.masking import add_vectors
-from gossip.aggregate import RANGE_MAX
-from gossip.compression import DENSE, Contribution, decode_sum, encode_payload
-from gossip.layout import Layout
+from gossip.body import RANGE_MAX
+from gossip.codec.blocks import Layout
+from gossip.codec.codec import DENSE, Contribution, decode_sum, encode_payload
+from gossip.codec.error_feedback import Books
 from gossip.manifest import Compression, Model, Tensor
-from gossip.residual import Books
 
 LAYOUT = Layout.of(
     Model("t", bytes(32), (Tensor(13, 0), Tensor(5, 1), Tensor(22, 0), Tensor(1, 2)), 0, bytes(32)), 4

@@ -20,12 +20,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gossip import checkpoint
-from gossip.aggregate import Aggregate, Verified
+from gossip.codec.lowrank import values_in
 from gossip.errors import PeerViolation
-from gossip.fold import State, fold_all
-from gossip.history import Added, Change
-from gossip.lowrank import values_in
+from gossip.history import checkpoint
+from gossip.history.aggregate import Aggregate, Verified
+from gossip.history.dag import Added, Change
+from gossip.history.fold import State, fold_all
 from gossip.manifest import Step
 from tests.histories import (
     WITH_MOMENTUM,

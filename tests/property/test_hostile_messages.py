@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gossip import admission, membership
 from gossip.events import Received
-from gossip.messages import Denied, Kind, channel_frame
+from gossip.frames import Kind, channel_frame
+from gossip.membership import admission, view
+from gossip.membership.messages import Denied
 from tests.fuzz.arena import FaultFoundError
 from tests.fuzz.choices import Spelled
 from tests.fuzz.episodes import INPUTS, FailedError, arena_of, episode, one_input
@@ -65,7 +66,7 @@ def test_the_fuzzer_finds_what_goes_wrong_later(monkeypatch):
     def fails(_self, _now):
         raise KeyError("an address that nobody checked")
 
-    monkeypatch.setattr(membership.Membership, "_let_idle_go", fails)
+    monkeypatch.setattr(view.Membership, "_let_idle_go", fails)
     with pytest.raises(FailedError, match="KeyError"):
         episodes(Kind.GREETING)
 

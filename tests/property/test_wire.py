@@ -9,7 +9,7 @@ from msgspec import inspect
 
 from crypto.identity import Identity
 from gossip.errors import MisuseError, PeerViolation
-from gossip.messages import (
+from gossip.frames import (
     BODY_TYPES,
     CHANNEL_KINDS,
     COHORT_KINDS,

@@ -16,9 +16,7 @@ import numpy as np
 
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip.admission import issue
-from gossip.aggregate import Body, Verified, read_members, unpack_members
-from gossip.cohort import seal_hash
+from gossip.body import Body
 from gossip.errors import PeerViolation
 from gossip.events import (
     Abandon,
@@ -56,7 +54,9 @@ from gossip.events import (
     TrainerReady,
     result_of,
 )
-from gossip.fold import fold_all
+from gossip.frames import Kind, open_frame, sign_frame
+from gossip.history.aggregate import Verified
+from gossip.history.fold import fold_all
 from gossip.manifest import (
     Cohorts,
     Compression,
@@ -69,18 +69,12 @@ from gossip.manifest import (
     Training,
     found,
 )
-from gossip.membership import Settings
-from gossip.messages import (
-    Kind,
-    Masked,
-    SealCertificate,
-    SealProposal,
-    Shares,
-    Unmask,
-    open_frame,
-    sign_frame,
-)
-from gossip.secure_sum import MaskJob
+from gossip.membership.statements import issue
+from gossip.membership.view import Settings
+from gossip.quorum import read_members, unpack_members
+from gossip.secure_sum.derived import seal_hash
+from gossip.secure_sum.member import MaskJob
+from gossip.secure_sum.messages import Masked, SealCertificate, SealProposal, Shares, Unmask
 from gossip.wire import pack
 from node import core as node_core
 

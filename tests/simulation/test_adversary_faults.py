@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from scenarios.adversary.casting import cast_of
-from scenarios.adversary.wanted import AdversaryTable
+from scenarios.spec.adversary import AdversaryTable
 from tests.simulation.harness import ROUND_TIME_S, World, random_faults
 
 SEEDS = int(os.environ.get("GOSSAMER_SEEDS", "15"))

@@ -7,40 +7,31 @@ import numpy as np
 import pytest
 
 from crypto.masking import Lanes
-from gossip.aggregate import (
+from gossip.body import Body, Part, aggregate_id
+from gossip.codec.codec import payload_plan
+from gossip.codec.entropy_coding import squeeze
+from gossip.cohort.messages import Ready
+from gossip.cohort.roster import Secrets, open_roster, write_roster
+from gossip.events import Look, Looked, Received, Report, Send
+from gossip.frames import Kind, channel_frame, open_frame, sign_frame
+from gossip.history.aggregate import (
     MEMBERSHIP_OF_MANIFEST,
     STATE_EVERY,
     Aggregate,
-    Body,
-    Part,
     Verified,
-    aggregate_id,
     body_statement,
-    pack_members,
-    read_members,
-    spell_members,
     write,
 )
-from gossip.coding import squeeze
-from gossip.cohort import Secrets, open_roster, write_roster
-from gossip.compression import payload_plan
-from gossip.events import Look, Looked, Received, Report, Send
-from gossip.fold import GROWTH_MAX
-from gossip.harm import HARM_MAX, UNKNOWN
-from gossip.messages import (
-    Aggregates,
-    BodyProposal,
-    Kind,
-    Ready,
-    channel_frame,
-    open_frame,
-    sign_frame,
-)
-from gossip.pace import BURST, THIN_BURST
-from gossip.secure_sum import Disputed, MaskJob
+from gossip.history.fold import GROWTH_MAX
+from gossip.history.messages import Aggregates
+from gossip.history.pace import BURST, THIN_BURST
+from gossip.quorum import pack_members, read_members, spell_members
+from gossip.secure_sum.harm import HARM_MAX, UNKNOWN
+from gossip.secure_sum.member import Disputed, MaskJob
+from gossip.secure_sum.messages import BodyProposal
 from scenarios.adversary.casting import cast_of
 from scenarios.adversary.leagues import LeagueCheckpoint
-from scenarios.adversary.wanted import AdversaryTable
+from scenarios.spec.adversary import AdversaryTable
 from tests.histories import certificate
 from tests.simulation.harness import Observer, World
 

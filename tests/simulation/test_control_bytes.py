@@ -8,8 +8,10 @@ from collections import Counter
 
 import pytest
 
-from gossip.cohort import open_roster
-from gossip.messages import BodyProposal, Masked, Ready, Roster, open_frame
+from gossip.cohort.messages import Ready, Roster
+from gossip.cohort.roster import open_roster
+from gossip.frames import open_frame
+from gossip.secure_sum.messages import BodyProposal, Masked
 from tests.simulation.harness import World
 
 BOUND = {8: 6_000, 16: 9_600}

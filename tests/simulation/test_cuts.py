@@ -18,14 +18,15 @@ import pytest
 
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip.aggregate import Verified
 from gossip.events import Compute, Persist, Put, Received, Report
-from gossip.fold import Replica
-from gossip.history import Added, History
-from gossip.membership import BEAT_S, Membership
+from gossip.history.aggregate import Verified
+from gossip.history.dag import Added, History
+from gossip.history.fold import Replica
+from gossip.membership.view import BEAT_S, Membership
 from node.core import NodeCore
-from node.drivers.links import RETRANSMIT_S, Link, Pipe
-from node.drivers.virtual import UNACKED_S, Hardware, VirtualSwarm
+from node.virtual.device import Hardware
+from node.virtual.links import RETRANSMIT_S, Link, Pipe
+from node.virtual.swarm import UNACKED_S, VirtualSwarm
 from tests.simulation.harness import InvariantBroken, Observer, tiny_initial, tiny_swarm
 
 SEEDS = int(os.environ.get("GOSSAMER_SEEDS", "8"))

@@ -4,7 +4,8 @@ import pytest
 
 from crypto.identity import Identity
 from gossip.events import Disconnect, Heard, PeerUp, Received, Report
-from gossip.messages import BODY_TYPES, Kind, Presence, open_frame, sign_frame
+from gossip.frames import BODY_TYPES, Kind, open_frame, sign_frame
+from gossip.membership.messages import Presence
 from node.core import VIOLATIONS_MAX
 from tests.frames import spoken
 from tests.simulation.harness import World

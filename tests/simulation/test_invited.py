@@ -5,9 +5,6 @@ import pytest
 
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip import handshake
-from gossip.admission import CLOCK_SLACK_S, Admission, issue, revoke
-from gossip.aggregate import read_members, unpack_members, write
 from gossip.events import (
     Admit,
     Block,
@@ -25,8 +22,15 @@ from gossip.events import (
     SetTimer,
     TimerFired,
 )
-from gossip.handshake import DENY_S, PROVE_S
-from gossip.messages import Aggregates, Credential, Denied, Kind, Statements, channel_frame, open_frame
+from gossip.frames import Kind, channel_frame, open_frame
+from gossip.history.aggregate import write
+from gossip.history.messages import Aggregates
+from gossip.membership import handshake
+from gossip.membership.admission import CLOCK_SLACK_S, Admission
+from gossip.membership.handshake import DENY_S, PROVE_S
+from gossip.membership.messages import Credential, Denied, Statements
+from gossip.membership.statements import issue, revoke
+from gossip.quorum import read_members, unpack_members
 from tests.frames import spoken
 from tests.simulation.harness import CLOCK_S, EPOCH_S, ROUND_TIME_S, Faults, World, certificate, tiny_swarm
 from tests.simulation.test_intruders import snapshot

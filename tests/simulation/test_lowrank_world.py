@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gossip.compression import LOWRANK
-from gossip.fold import fold_all
+from gossip.codec.codec import LOWRANK
+from gossip.history.fold import fold_all
 from tests.simulation.harness import ROUND_TIME_S, World, random_faults, tiny_initial
 
 ONE_SEED = os.environ.get("GOSSAMER_SEED")

@@ -13,43 +13,29 @@ import pytest
 from msgspec import structs
 
 from crypto.identity import Identity
-from gossip.aggregate import (
-    MEMBERSHIP_OF_MANIFEST,
-    Aggregate,
-    Body,
-    Part,
-    aggregate_id,
-    body_statement,
-    pack_members,
-    spell_members,
-    write,
-)
-from gossip.cohort import Secrets, open_roster, write_roster
+from gossip.body import Body, Part, aggregate_id
+from gossip.cohort.messages import Entry, Ready, Roster
+from gossip.cohort.roster import Secrets, open_roster, write_roster
 from gossip.events import Disconnect, Frozen, Heard, Received, Send
-from gossip.manifest import Manifest
-from gossip.messages import (
+from gossip.fields import SHORT_BYTES
+from gossip.frames import (
     BODY_TYPES,
     CHANNEL_KINDS,
     COHORT_KINDS,
-    SHORT_BYTES,
-    Aggregates,
-    Alive,
-    Announce,
-    Decline,
-    Entry,
     Frame,
-    KeysSet,
     Kind,
-    Masked,
-    Ready,
-    Result,
-    Roster,
     channel_frame,
     open_frame,
     sign_frame,
     statement,
 )
-from gossip.secure_sum import MaskJob
+from gossip.history.aggregate import MEMBERSHIP_OF_MANIFEST, Aggregate, body_statement, write
+from gossip.history.messages import Aggregates, Announce
+from gossip.manifest import Manifest
+from gossip.membership.messages import Alive
+from gossip.quorum import pack_members, spell_members
+from gossip.secure_sum.member import MaskJob
+from gossip.secure_sum.messages import Decline, KeysSet, Masked, Result
 from gossip.wire import pack, unpack
 from node import core as node_core
 from node.core import VIOLATIONS_MAX

@@ -6,9 +6,10 @@ import pytest
 
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip import catching_up, checkpoint
+from gossip.history import checkpoint, checkpoint_sync
 from gossip.wire import pack
-from node.drivers.virtual import Hardware, VirtualSwarm
+from node.virtual.device import Hardware
+from node.virtual.swarm import VirtualSwarm
 from tests.simulation.harness import tiny_initial, tiny_swarm
 from tests.simulation.test_cuts import Steps
 from tests.simulation.test_virtual_driver import a_swarm, body
@@ -22,7 +23,7 @@ LAST = 6
 @pytest.fixture
 def world(monkeypatch):
     """Six devices with a history of so many rounds; the seventh has not come yet."""
-    monkeypatch.setattr(catching_up, "BEHIND_ROUNDS", 20)
+    monkeypatch.setattr(checkpoint_sync, "BEHIND_ROUNDS", 20)
     reports = []
     made = a_swarm(
         7,
@@ -162,7 +163,7 @@ def test_without_the_check_a_wrong_model_would_be_seen(world, monkeypatch):
 
 def test_where_factors_travel_the_last_round_of_the_checkpoint_is_fetched_and_kept(monkeypatch):
     """Its bodies are the basis of the first round that the newcomer folds."""
-    monkeypatch.setattr(catching_up, "BEHIND_ROUNDS", 20)
+    monkeypatch.setattr(checkpoint_sync, "BEHIND_ROUNDS", 20)
     identities = [Identity(digest("device", bytes([index]))) for index in range(6)]
     world = VirtualSwarm(
         seed=1,

@@ -5,24 +5,18 @@ import pytest
 
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip.admission import CLOCK_SLACK_S, SECONDS_MAX, Why
 from gossip.errors import MisuseError
 from gossip.events import Clock, Computed, Disconnect, Heard, PeerUp, Received, Report, SetTimer, TimerFired
-from gossip.membership import Membership
-from gossip.messages import (
-    Alive,
-    Frame,
-    Greeting,
-    Kind,
-    Presence,
-    channel_frame,
-    sign_frame,
-)
-from gossip.secure_sum import Member
+from gossip.frames import Frame, Kind, channel_frame, sign_frame
+from gossip.membership.admission import CLOCK_SLACK_S
+from gossip.membership.messages import Alive, Greeting, Presence
+from gossip.membership.statements import SECONDS_MAX, Why
+from gossip.membership.view import Membership
+from gossip.secure_sum.member import Member
 from gossip.wire import pack
 from node import core as node_core
 from node.core import FAULT_S, FORGET_S, OFFENDERS_MAX, SHUN_S, VIOLATIONS_MAX
-from node.drivers.virtual import CoreFaultError
+from node.virtual.swarm import CoreFaultError
 from tests.simulation.harness import CLOCK_S, EPOCH_S, InvariantBroken, World, certificate
 from tests.simulation.test_virtual_driver import a_swarm
 

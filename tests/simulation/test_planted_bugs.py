@@ -10,16 +10,20 @@ import pytest
 from crypto.identity import Identity
 from crypto.masking import Mask, apply_masks
 from crypto.sharing import combine
-from gossip import aggregate, dealing, messages, secure_sum
-from gossip.aggregate import pack_members, unpack_members
-from gossip.aggregator import Aggregator
-from gossip.cohort import Secrets
-from gossip.compression import Encoded
+from gossip import frames
+from gossip.codec.codec import Encoded
+from gossip.cohort.roster import Secrets
 from gossip.errors import PeerViolation
-from gossip.fold import Replica
-from gossip.harm import UNKNOWN
-from gossip.messages import AbortVote, KeysSet, open_frame, sign_frame
-from gossip.secure_sum import Member, Outcome, State
+from gossip.frames import open_frame, sign_frame
+from gossip.history import aggregate
+from gossip.history.fold import Replica
+from gossip.quorum import pack_members, unpack_members
+from gossip.secure_sum import member as member_module
+from gossip.secure_sum import shares
+from gossip.secure_sum.aggregator import Aggregator
+from gossip.secure_sum.harm import UNKNOWN
+from gossip.secure_sum.member import Member, Outcome, State
+from gossip.secure_sum.messages import AbortVote, KeysSet
 from tests.simulation.harness import Faults, InvariantBroken, World
 
 ROUGH = Faults(
@@ -59,7 +63,7 @@ def test_a_reused_mask(monkeypatch):
         apply_masks(encoded.vector, job.plan.lanes, [Mask(bytes(32), 1)])
         return encoded
 
-    monkeypatch.setattr(secure_sum.MaskJob, "run", run)
+    monkeypatch.setattr(member_module.MaskJob, "run", run)
     run_until_caught("rule 6: a mask was used twice")
 
 
@@ -104,7 +108,7 @@ def test_keys_not_agreed(monkeypatch):
     world = World(7, 8)
     world.run(30)
     assert any(r.name == "settled" and r.fields["outcome"] != "included" for _, _, r in world.reports)
-    monkeypatch.setattr(secure_sum, "keys_context", lambda commitments: bytes(32))
+    monkeypatch.setattr(member_module, "keys_context", lambda commitments: bytes(32))
     monkeypatch.setattr(Member, "_refuse_unsignable", lambda self, proposal: None)
     with pytest.raises(InvariantBroken, match="U1: "):
         World(3, 8).run(30)
@@ -118,10 +122,10 @@ def test_a_share_byte_flipped(monkeypatch):
     def gullible(shares, t, is_right, doubted=()):
         return combine(shares, t), []
 
-    monkeypatch.setattr(dealing, "recover", gullible)
+    monkeypatch.setattr(shares, "recover", gullible)
     monkeypatch.setattr(Member, "refuse_invalid", lambda self, body: None)
     monkeypatch.setattr(aggregate, "_check_sum", lambda *_: None)
-    monkeypatch.setattr(secure_sum, "strange_ranges", lambda *_: False)  # which all would refuse
+    monkeypatch.setattr(member_module, "strange_ranges", lambda *_: False)  # which all would refuse
     monkeypatch.setattr("node.core.part_in", lambda *_: UNKNOWN)  # the same
     with pytest.raises(InvariantBroken, match="I4: a wrong"):
         World(2, 8, faults=faults).run(60)
@@ -134,7 +138,7 @@ def test_a_sum_lost_to_one_flipped_share(monkeypatch):
         secret = combine(shares, t)
         return (secret, []) if is_right(secret) else None
 
-    monkeypatch.setattr(dealing, "recover", incurious)
+    monkeypatch.setattr(shares, "recover", incurious)
     world = World(2, 8, faults=Faults(until=1e9, flip_share=3))
     world.run(60)
     assert any(r.fields.get("phase") == "SUM_LOST" for _, _, r in world.reports)
@@ -142,24 +146,18 @@ def test_a_sum_lost_to_one_flipped_share(monkeypatch):
 
 def test_a_replay_into_another_cohort(monkeypatch):
     identity, swarm = Identity(bytes(32)), bytes(32)
-    frame = messages.unpack(
-        sign_frame(identity, swarm, AbortVote(), cohort=b"a" * 32), messages.Frame, limit_bytes=999
+    frame = frames.unpack(
+        sign_frame(identity, swarm, AbortVote(), cohort=b"a" * 32), frames.Frame, limit_bytes=999
     )
-    elsewhere = messages.pack(
-        messages.Frame(1, frame.kind, b"b" * 32, frame.sender, frame.body, frame.signature)
-    )
+    elsewhere = frames.pack(frames.Frame(1, frame.kind, b"b" * 32, frame.sender, frame.body, frame.signature))
     with pytest.raises(PeerViolation):
         open_frame(swarm, elsewhere)
-    honest = messages.statement
-    monkeypatch.setattr(
-        messages, "statement", lambda swarm, kind, cohort, body: honest(swarm, kind, b"", body)
+    honest = frames.statement
+    monkeypatch.setattr(frames, "statement", lambda swarm, kind, cohort, body: honest(swarm, kind, b"", body))
+    frame = frames.unpack(
+        sign_frame(identity, swarm, AbortVote(), cohort=b"a" * 32), frames.Frame, limit_bytes=999
     )
-    frame = messages.unpack(
-        sign_frame(identity, swarm, AbortVote(), cohort=b"a" * 32), messages.Frame, limit_bytes=999
-    )
-    elsewhere = messages.pack(
-        messages.Frame(1, frame.kind, b"b" * 32, frame.sender, frame.body, frame.signature)
-    )
+    elsewhere = frames.pack(frames.Frame(1, frame.kind, b"b" * 32, frame.sender, frame.body, frame.signature))
     assert open_frame(swarm, elsewhere).cohort == b"b" * 32, "the plant must make the replay acceptable"
 
 
@@ -240,8 +238,8 @@ world.run(20)
 print(world.trace.hexdigest())
 """
 ITERATES_A_SET = """
-from gossip.membership import Membership
-from gossip.messages import Alive
+from gossip.membership.view import Membership
+from gossip.membership.messages import Alive
 honest = Membership._on_beat
 def unordered(self, now):
     actions = honest(self, now)

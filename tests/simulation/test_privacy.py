@@ -8,9 +8,10 @@ import pytest
 from crypto.agreement import KeyPair
 from crypto.masking import Mask, add_vectors, apply_masks
 from crypto.sharing import combine
-from gossip.cohort import Secrets, pair_mask, self_mask
-from gossip.compression import payload_plan
-from gossip.secure_sum import Keys, Member
+from gossip.codec.codec import payload_plan
+from gossip.cohort.roster import Secrets
+from gossip.secure_sum.derived import pair_mask, self_mask
+from gossip.secure_sum.member import Keys, Member
 from tests.simulation.harness import World
 
 CHI_SQUARE_255_AT_1E_6 = 378.0  # a fair byte stream exceeds this once in a million tests

@@ -10,7 +10,7 @@ import random
 
 import pytest
 
-from gossip.messages import Kind, open_frame
+from gossip.frames import Kind, open_frame
 from tests.simulation.harness import ROUND_TIME_S, Faults, World, random_faults
 
 SEEDS = int(os.environ.get("GOSSAMER_SEEDS", "48"))

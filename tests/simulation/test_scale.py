@@ -5,11 +5,12 @@ from collections import Counter
 
 import pytest
 
-from gossip.membership import GUESTS_MAX, KNOWN_MAX, LINKS_MAX
-from node.drivers.virtual import cryptography
+from gossip.membership.view import GUESTS_MAX, KNOWN_MAX, LINKS_MAX
+from node.virtual.swarm import cryptography
 from scenarios.cli import simulate
-from scenarios.protocol_only import ProtocolRun
-from scenarios.spec import VIRTUAL_DEVICES_MAX, find_scenario, plan
+from scenarios.plan import plan
+from scenarios.spec.scenario import VIRTUAL_DEVICES_MAX, find_scenario
+from scenarios.virtual.protocol_only import ProtocolRun
 
 
 class Mute:

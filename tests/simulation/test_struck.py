@@ -7,13 +7,15 @@ from msgspec import structs
 from crypto.certificates import certify
 from crypto.half_aggregation import HalfAggregate
 from crypto.identity import Identity
-from gossip.aggregate import STATE_EVERY, body_statement, pack_members, read_members
 from gossip.events import Answered, Persist, PersistFailed, Rebase, Received, Revoke, Send, Strike
-from gossip.fold import fold_all
-from gossip.history import counting
-from gossip.messages import Kind, Strikes, channel_frame, open_frame, sign_frame
-from gossip.strikes import STRIKERS, retract, strike
-from gossip.strikes import Strikes as Known
+from gossip.frames import Kind, channel_frame, open_frame, sign_frame
+from gossip.history.aggregate import STATE_EVERY, body_statement
+from gossip.history.dag import counting
+from gossip.history.fold import fold_all
+from gossip.history.messages import Strikes
+from gossip.history.strikes import STRIKERS, retract, strike
+from gossip.history.strikes import Strikes as Known
+from gossip.quorum import pack_members, read_members
 from tests.simulation.harness import Faults, Observer, World, certificate, tiny_initial
 from tests.simulation.test_attacks import league_of, signed_sum, told
 from tests.simulation.test_newcomer import (  # noqa: F401 - a fixture

@@ -12,12 +12,15 @@ import pytest
 
 from crypto.hashing import digest
 from crypto.identity import Identity
-from gossip import membership
 from gossip.events import Abandon, Publish, Rebase, Train
+from gossip.frames import sign_frame
 from gossip.manifest import Cohorts, Compression, Manifest, Model, Step, Tensor, Training, found
-from gossip.messages import Presence, sign_frame
-from node.drivers.links import CONNECTION_BYTES, Link
-from node.drivers.virtual import MESH, Device, Hardware, VirtualSwarm, VirtualTrainer
+from gossip.membership import view
+from gossip.membership.messages import Presence
+from node.virtual.device import Device, Hardware
+from node.virtual.links import CONNECTION_BYTES, Link
+from node.virtual.swarm import MESH, VirtualSwarm
+from node.virtual.trainer import VirtualTrainer
 
 SIZE = 16
 INITIAL = np.arange(SIZE, dtype=np.int64) << 18
@@ -151,7 +154,7 @@ def test_an_aggregate_is_announced_in_few_bytes():
 
 
 def test_views_stay_bounded_and_rounds_come_in_a_swarm_that_nobody_knows_whole(monkeypatch):
-    monkeypatch.setattr(membership, "KNOWN_MAX", 10)
+    monkeypatch.setattr(view, "KNOWN_MAX", 10)
     world = a_swarm(40, sums=1)
     world.run(40)
     for device in world.devices:
@@ -173,9 +176,9 @@ def test_views_stay_bounded_and_rounds_come_in_a_swarm_that_nobody_knows_whole(m
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("known", [membership.KNOWN_MAX, 10], ids=["known whole", "known in part"])
+@pytest.mark.parametrize("known", [view.KNOWN_MAX, 10], ids=["known whole", "known in part"])
 def test_when_a_hub_goes_off_while_it_leads_rounds_go_on(known, monkeypatch):
-    monkeypatch.setattr(membership, "KNOWN_MAX", known)
+    monkeypatch.setattr(view, "KNOWN_MAX", known)
     hubs = range(4)
     world = a_swarm(40, sums=2, hardware=lambda index: body(index, hub=index in hubs))
 
@@ -359,8 +362,8 @@ def test_a_seed_makes_one_trace_and_another_seed_another():
 
 def test_the_trace_is_the_same_in_any_process():
     program = (
-        "from scenarios.simulate import Run\n"
-        "from scenarios.spec import find_scenario, plan\n"
+        "from scenarios.virtual.run import Run\n"
+        "from scenarios.spec.scenario import find_scenario, plan\n"
         "class Mute:\n"
         "    def show(self, snapshot): pass\n"
         "    def say(self, line): pass\n"

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from crypto.identity import Identity
-from node.control import call
+from node.control_client import call
 from node.home import Home, NotRunning
 
 pytestmark = pytest.mark.swarm

@@ -7,11 +7,12 @@ import pytest
 import trio
 
 from crypto.identity import Identity
-from gossip.admission import Why, issue
+from gossip.frames import Kind, channel_frame, open_frame, sign_frame
 from gossip.manifest import open_manifest
-from gossip.messages import Alive, Credential, Kind, Presence, channel_frame, open_frame, sign_frame
-from node.drivers.joining import keep_credential, keep_manifest
+from gossip.membership.messages import Alive, Credential, Presence
+from gossip.membership.statements import Why, issue
 from node.home import read_identity
+from node.join.bootstrap import keep_credential, keep_manifest
 from tests.loopback.test_libp2p_transport import Node
 from tests.swarm.test_daemon_life import device, ends  # noqa: F401 - a fixture
 

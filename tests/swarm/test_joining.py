@@ -10,11 +10,11 @@ import pytest
 
 from crypto.identity import Identity
 from gossip.manifest import found, open_manifest
-from node.codes import code_text, link_text, read_secret
-from node.control import NotAnswering, Refused, call
-from node.drivers.joining import keep_manifest
+from node.control_client import NotAnswering, Refused, call
 from node.home import Home, NotRunning
-from node.words import WORDS
+from node.join.bootstrap import keep_manifest
+from node.join.codes import code_text, link_text, read_secret
+from node.join.words import WORDS
 from tests.networks import wire as made_wire
 from tests.networks import within
 

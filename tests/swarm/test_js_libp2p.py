@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from gossip.public import PublicAnnouncement, topic_of
+from gossip.history.public_announcement import PublicAnnouncement, topic_of
 from gossip.wire import unpack
-from node.control import call
+from node.control_client import call
 from tests.swarm.test_daemon_life import device  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.swarm, pytest.mark.timeout(300)]

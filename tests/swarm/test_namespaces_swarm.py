@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scenarios import namespaces, sweeper
-from scenarios.namespaces import NamespaceError, built
-from scenarios.spec import HomeTable, Line, NetworkTable, OptionError
+from scenarios.processes import namespaces, sweeper
+from scenarios.processes.namespaces import NamespaceError, built
+from scenarios.spec.scenario import HomeTable, Line, NetworkTable, OptionError
 
 
 def able():
@@ -61,8 +61,8 @@ connection.recv(1)
 HOLD = """
 import signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the tests in the background may ignore it
-from scenarios.namespaces import built
-from scenarios.spec import HomeTable, NetworkTable
+from scenarios.processes.namespaces import built
+from scenarios.spec.scenario import HomeTable, NetworkTable
 with built(NetworkTable(home=(HomeTable("north", 1),))) as network:
     place = network.layout.places[0]
     child = subprocess.Popen([*place.inside, "sleep", "600"], start_new_session=True)

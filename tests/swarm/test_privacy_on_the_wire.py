@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gossip.messages import Frame, Kind, Masked
+from gossip.frames import Frame, Kind
+from gossip.secure_sum.messages import Masked
 from gossip.wire import unpack
 
 CHI_SQUARE_255_AT_1E_6 = 378.0  # a fair byte stream exceeds this once in a million tests
@@ -54,7 +55,7 @@ def watch_masks(module):
         return honest(vector, lanes, masks, **more)
     module.apply_masks = apply_masks
 
-WATCHED = {"node.drivers.libp2p.transport": watch_transport, "gossip.secure_sum": watch_masks}
+WATCHED = {"node.net.libp2p.transport": watch_transport, "gossip.secure_sum.member": watch_masks}
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):

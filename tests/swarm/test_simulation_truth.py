@@ -1,6 +1,6 @@
 """The simulator is true: the same scenario on real daemons and in virtual time costs the same bytes and takes the same rounds.
 
-`scenarios/truth.toml` is the same comparison with sixteen devices; docs/decisions/0011 has its figures.
+`scenarios/packaged/truth.toml` is the same comparison with sixteen devices; docs/decisions/0011 has its figures.
 """
 
 import json

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from node.control import NotAnswering, Refused, call
+from node.control_client import NotAnswering, Refused, call
 from node.home import Home, NotRunning
 from tests.networks import wire as made_wire
 from tests.networks import within

@@ -10,9 +10,9 @@ import pytest
 import trio
 
 from node.home import Home
-from scenarios import daemons
-from scenarios.daemons import Daemon, end_all, members_of
-from scenarios.spec import Device
+from scenarios.processes import daemon
+from scenarios.processes.daemon import Daemon, end_all, members_of
+from scenarios.spec.scenario import Device
 
 pytestmark = pytest.mark.swarm
 
@@ -38,7 +38,7 @@ async def started(tmp_path, script):
 
 
 async def test_one_that_ignores_every_request_is_killed_with_its_children(tmp_path, monkeypatch):
-    monkeypatch.setattr(daemons, "TERMINATE_S", 0.5)
+    monkeypatch.setattr(daemon, "TERMINATE_S", 0.5)
     ada = await started(tmp_path, STUBBORN)
     assert len(members_of(ada.groups)) == 2
     began = time.monotonic()
@@ -58,7 +58,7 @@ async def test_one_that_stands_still_is_woken_to_end_well(tmp_path):
 
 
 async def test_a_crash_is_without_a_word_and_its_orphans_are_ended_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(daemons, "TERMINATE_S", 0.5)
+    monkeypatch.setattr(daemon, "TERMINATE_S", 0.5)
     ada = await started(tmp_path, STUBBORN)
     await ada.crash()
     assert ada.process is None

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from scenarios import sweeper
-from scenarios.namespaces import built
-from scenarios.spec import HomeTable, NetworkTable
+from scenarios.processes import sweeper
+from scenarios.processes.namespaces import built
+from scenarios.spec.scenario import HomeTable, NetworkTable
 
 
 def able():
@@ -73,8 +73,8 @@ while time.monotonic() < end:
 sys.exit(1)
 """
 HOLD = """
-from scenarios.namespaces import built
-from scenarios.spec import HomeTable, NetworkTable
+from scenarios.processes.namespaces import built
+from scenarios.spec.scenario import HomeTable, NetworkTable
 with built(NetworkTable(home=(HomeTable("north", 1, nat="independent"),))):
     print(flush=True)
     input()
