@@ -39,9 +39,7 @@ from gossip.secure_sum.shares import seed_hash
 
 AUDITS = 1 / 10  # of all sums
 ALARMED = 16
-OUTVOTED = (
-    1 / 16
-)  # on everyday devices one member in fifteen refuses an honest sum: 6 audits more of 100 sums
+OUTVOTED = 1 / 16  # one member in fifteen refuses an honest sum: 6 audits more of 100 sums
 ALARM_ROUNDS = 64
 AUDIT_STEPS = 2.0
 KEPT_MAX = 2  # sums
