@@ -68,13 +68,6 @@ class Received(Word, frozen=True):
     data: bytes
 
 
-class Heard(Word, frozen=True):
-    """An announcement, from the neighbour that forwarded it, who need not have written it."""
-
-    forwarder: Peer
-    data: bytes
-
-
 class PeerUp(Word, frozen=True):
     peer: Peer
 
@@ -211,7 +204,6 @@ class Readdressed(Word, frozen=True):
 
 Event: TypeAlias = (
     Received
-    | Heard
     | PeerUp
     | PeerDown
     | SendFailed
@@ -241,12 +233,6 @@ Event: TypeAlias = (
 
 class Send(Word, frozen=True):
     peer: Peer
-    data: bytes
-
-
-class Publish(Word, frozen=True):
-    """To everyone in the swarm, by gossip; at most 64 KiB."""
-
     data: bytes
 
 
@@ -354,7 +340,6 @@ class Answered(Word, frozen=True):
 
 Action: TypeAlias = (
     Send
-    | Publish
     | TellGuests
     | Dial
     | Disconnect

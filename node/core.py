@@ -64,7 +64,6 @@ from gossip.events import (
     Event,
     Freeze,
     Frozen,
-    Heard,
     Kept,
     Look,
     Looked,
@@ -191,7 +190,7 @@ class Shunned:
 def brought_by(event: Event | None) -> bytes | None:
     """The peer whose words an event carries."""
     match event:
-        case Received(peer) | Heard(peer):
+        case Received(peer):
             return peer
     return None
 
@@ -366,9 +365,6 @@ class NodeCore:
         match event:
             case Received(peer):
                 return [*told, *self._blame(peer, f"its message led to {type(error).__name__}")]
-            case Heard(forwarder):
-                reason = f"forwarded: its message led to {type(error).__name__}"
-                return [*told, Report("violation", {"peer": forwarder.hex()[:16], "reason": reason})]
             case TimerFired(("sum", bytes(cohort), *_)):
                 return [*told, *self._leave_behind(cohort, now)]
             case TimerFired(tag):
@@ -530,8 +526,6 @@ class NodeCore:
                 return [*self._handshake.handle(event, now)]
             case PeerDown():
                 return [*self._handshake.handle(event, now), *self._part(event, now)]
-            case Heard(forwarder, data):
-                return self._on_received(forwarder, data, now, forwarded=True)
             case SendFailed(peer, _, reason):
                 failed = self._rendezvous.failed(peer, now)
                 return [Report("send_failed", {"peer": peer.hex()[:16], "reason": reason}), *failed]
@@ -592,14 +586,14 @@ class NodeCore:
                 return [*self._handshake.handle(fired, now)]
         return []
 
-    def _on_received(self, peer: bytes, data: bytes, now: float, *, forwarded: bool = False) -> list[object]:
+    def _on_received(self, peer: bytes, data: bytes, now: float) -> list[object]:
         if self._shuns(peer):
             return []
         is_proven = self._handshake.hears(peer)
-        if not is_proven and (forwarded or not admits(data) or len(data) > CREDENTIAL_BYTES):
+        if not is_proven and (not admits(data) or len(data) > CREDENTIAL_BYTES):
             return []  # it may be honest and early; nothing of it is read
         try:
-            message = open_frame(self._swarm.id, data, None if forwarded else peer)
+            message = open_frame(self._swarm.id, data, peer)
             if message.kind in ADMISSION_KINDS:
                 return [*self._handshake.handle(message, now)]
             if not is_proven:
@@ -610,8 +604,6 @@ class NodeCore:
                 raise PeerViolation(f"{message.kind.name}: its author is not a member of this swarm")
             return self._on_message(peer, message, now)
         except PeerViolation as violation:
-            if forwarded:  # by gossip, whose forwarders do not judge what they pass on
-                return [Report("violation", {"peer": peer.hex()[:16], "reason": f"forwarded: {violation}"})]
             return self._blame(peer, str(violation))
 
     def _blame(self, peer: bytes, reason: str) -> list[object]:

@@ -22,9 +22,6 @@ class Diary:
     def received(self, peer: bytes, data: bytes) -> None:
         self.note("received", peer, data)
 
-    def heard(self, forwarder: bytes, data: bytes) -> None:
-        self.note("heard", forwarder, data)
-
     def peer_up(self, peer: bytes) -> None:
         self.note("up", peer)
 

@@ -37,7 +37,6 @@ from gossip.events import (
     Persist,
     Persisted,
     PersistFailed,
-    Publish,
     Rebase,
     Report,
     Resume,
@@ -85,7 +84,6 @@ class Transport(Protocol):
     """As far as the core's actions go; see `node.net.libp2p.transport.Libp2pTransport`."""
 
     def send(self, peer: bytes, data: bytes) -> None: ...
-    def publish(self, data: bytes) -> None: ...
     def tell_guests(self, data: bytes) -> None: ...
     def dial(self, peer: bytes, addresses: Sequence[str]) -> None: ...
     def disconnect(self, peer: bytes, reason: str) -> None: ...
@@ -180,9 +178,6 @@ class Daemon:
                     self._said_bytes += len(data)
                     self._mailbox.traffic_of(data).sent += len(data)
                     self._transport.send(peer, data)
-                case Publish(data):
-                    self._mailbox.traffic_of(data).sent += len(data)
-                    self._transport.publish(data)
                 case TellGuests(data):
                     self._transport.tell_guests(data)
                 case Dial(peer, addresses):

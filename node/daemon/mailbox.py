@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import trio  # noqa: TID251 - the drivers are trio's room
 
-from gossip.events import Event, Heard, PeerDown, PeerUp, Received, SendFailed
+from gossip.events import Event, PeerDown, PeerUp, Received, SendFailed
 from gossip.frames import Kind
 
 PEER_MESSAGES = 2048  # of one neighbour, waiting for the core
@@ -33,7 +33,7 @@ def kind_of(frame: bytes) -> str:
 
 @dataclass(slots=True)
 class KindTraffic:
-    """Bytes of one kind of message, without what libp2p adds. Announcements count once, however many copies travel."""
+    """Bytes of one kind of message, without what libp2p adds."""
 
     sent: int = 0
     received: int = 0
@@ -98,8 +98,6 @@ class Mailbox:
         self._count -= 1
         if isinstance(event, Received):
             self._give_back(event.peer, event.data)
-        elif isinstance(event, Heard):
-            self._give_back(event.forwarder, event.data)
         return event
 
     def traffic_of(self, data: bytes) -> KindTraffic:
@@ -109,9 +107,6 @@ class Mailbox:
 
     def received(self, peer: bytes, data: bytes) -> None:
         self._accept(peer, data, Received(peer, data))
-
-    def heard(self, forwarder: bytes, data: bytes) -> None:
-        self._accept(forwarder, data, Heard(forwarder, data))
 
     def peer_up(self, peer: bytes) -> None:
         self._put_for(peer, PeerUp(peer))
@@ -126,7 +121,7 @@ class Mailbox:
 
     # --- a neighbour's share ----------------------------------------------------------------------------------
 
-    def _accept(self, peer: bytes, data: bytes, event: Received | Heard) -> None:
+    def _accept(self, peer: bytes, data: bytes, event: Received) -> None:
         self.traffic_of(data).received += len(data)
         share = self._shares.setdefault(peer, _Share())
         if share.messages >= PEER_MESSAGES or share.bytes + len(data) > PEER_BYTES:

@@ -34,13 +34,6 @@ class Traffic:
 
 
 @dataclass(slots=True, eq=False)
-class Announcement:
-    origin: int
-    data: bytes
-    seen: set[int]  # asked, and never iterated
-
-
-@dataclass(slots=True, eq=False)
 class Device:
     """One device in its world: what stays when it is off, and what it has while it is on."""
 
@@ -55,7 +48,6 @@ class Device:
     core: NodeCore | None = None
     timers: dict[Tag, int] = field(default_factory=dict)  # by tag, the number of the one that counts
     pipes: "dict[bytes, Pipe[Device]]" = field(default_factory=dict)  # to its neighbours
-    mesh: "dict[bytes, Pipe[Device]]" = field(default_factory=dict)  # those of them that announcements go to
     dialling: dict[bytes, None] = field(default_factory=dict)
     disk_free_s: float = 0.0
     key: bytes = field(init=False)

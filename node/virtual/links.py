@@ -9,30 +9,23 @@ What a daemon's socket carries beside the messages is added, as the transport (`
     a write                      30   Noise 2 + 16 (length, tag), yamux 12; once for the messages that leave together, and
                                       again for each further 65,507 B
     a message                     4   its length (node.net.framing)
-    a copy of an announcement   231   30, gossipsub's envelope 201: origin, number, topic, signature
-    a connection              1,055   in either direction: Noise, yamux and its one ping, the negotiation of four streams,
-                                      gossipsub's hello
-    a GRAFT or a PRUNE          112   of whoever takes a neighbour into its mesh, or leaves it out
+    a connection                691   in either direction: Noise, yamux and its one ping, the negotiation of its streams
 
-All were measured between two transports on loopback, and `tests/loopback/test_links_as_measured.py` measures them again; so was
-that an announcement takes 1.2 ms longer than a message, for its signature. Two things are left out: a window update of 30 bytes for
-every 64 KiB or more that one direction of a connection carries, and the end of the second connection where two devices dial each other
+All were measured between two transports on loopback, and `tests/loopback/test_links_as_measured.py` measures them again.
+Two things are left out: a window update of 30 bytes for every 64 KiB or more that one direction of a connection carries, and the end of the second connection where two devices dial each other
 at once (among 16 daemons 0.1 KB a device). A link between two nodes is never idle for so long that the transport would give
 a sign of life. TCP's and IP's own headers are not counted, as a daemon does not see them.
 """
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from node.net.framing import LENGTH_BYTES, PIECE_BYTES
 from node.virtual.randomness import Draws
 
 WRITE_BYTES = 30
-ANNOUNCEMENT_BYTES = 231
-CONNECTION_BYTES = 1055
-GRAFT_BYTES = 112
-ANNOUNCEMENT_S = 0.0012
+CONNECTION_BYTES = 691
 SEGMENT_BYTES = 1460
 RETRANSMIT_S = 0.2  # the least time-out in practice; Linux: TCP_RTO_MIN
 RETRANSMIT_MAX_S = 120.0  # Linux: TCP_RTO_MAX
@@ -78,7 +71,7 @@ class Pipe(Generic[End]):
     receiver: End
     links: tuple[Link, Link]  # the sender's, the receiver's
     closed: bool = False
-    held: list[tuple[int, bytes, Any]] = field(default_factory=list)  # what a cut has kept back
+    held: list[tuple[int, bytes]] = field(default_factory=list)  # what a cut has kept back
     lost_at: float = 0.0  # since when a cut keeps back, or since the other end is gone
     wrote_at: float = -math.inf
     arrives_at: float = 0.0  # of the last byte so far
@@ -95,7 +88,7 @@ class Pipe(Generic[End]):
         if not self.held:
             self.lost_at = now
 
-    def hold(self, what: tuple[int, bytes, Any], now: float) -> bool:
+    def hold(self, what: tuple[int, bytes], now: float) -> bool:
         """Whether it is the first."""
         first = not self.held
         if first:

@@ -11,9 +11,7 @@ does, because what two strangers tell each other depends on whom they have heard
 Connections are TCP's: in order, nothing lost but with the connection, whose end both sides hear of. A **cut** between two sides
 tells nobody: what crosses it waits to be sent again, after ever longer time-outs, and so arrives late if the link comes back while
 both ends still hold the connection. Whoever has had nothing acknowledged for UNACKED_S, or whose core gives up, ends it at its own end alone. The
-other end, which has no partner any more, lasts until it too gives up, or hears so when it sends again after the cut, or a new connection takes its place. What a device announces
-floods the overlay as gossipsub does: to each neighbour in a mesh of degree 4 to 12, which hands on what it had not seen, to
-all in its mesh but the one that brought it and the one that wrote it; duplicates cost bytes and are dropped. A device that
+other end, which has no partner any more, lasts until it too gives up, or hears so when it sends again after the cut, or a new connection takes its place. A device that
 goes off is gone as by SIGKILL: of what it was writing to its disk, nothing is there when it comes back.
 
 **Local training** is real, and computed late: a phase's steps are a function of virtual time, at most one in `step_s`, so
@@ -34,7 +32,6 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from crypto.hashing import digest
 from crypto.identity import Identity
 from crypto.sized import sized_cryptography
 from gossip.errors import GossamerError
@@ -53,7 +50,6 @@ from gossip.events import (
     Event,
     Freeze,
     Frozen,
-    Heard,
     Look,
     Looked,
     Pause,
@@ -61,7 +57,6 @@ from gossip.events import (
     PeerUp,
     Persist,
     Persisted,
-    Publish,
     Put,
     Rebase,
     Received,
@@ -82,13 +77,10 @@ from gossip.manifest import Swarm
 from gossip.membership.view import Settings
 from node.core import NodeCore
 from node.daemon.mailbox import kind_of
-from node.virtual.device import Announcement, Device, Hardware, address_of
+from node.virtual.device import Device, Hardware, address_of
 from node.virtual.event_queue import Agenda
 from node.virtual.links import (
-    ANNOUNCEMENT_BYTES,
-    ANNOUNCEMENT_S,
     CONNECTION_BYTES,
-    GRAFT_BYTES,
     Pipe,
     Port,
 )
@@ -97,7 +89,6 @@ from node.virtual.shared_cache import Commons
 from node.virtual.trainer import CATCH_UP_S, LOOK_STEPS, TRAINER_S, Phases, VirtualTrainer
 
 # As node.net.libp2p has them.
-MESH: Final = (4, 12)  # neighbours that announcements go to, at least where there are so many, and at most
 CONNECTIONS_MAX: Final = 64
 HUB_CONNECTIONS_MAX: Final = 256
 UNACKED_S: Final = 10.0  # of what was sent, until its connection is given up
@@ -168,7 +159,7 @@ class VirtualSwarm:
         self._hostile = hostile
         self.now = 0.0
         self.events = 0
-        self.sent_by_kind: Counter[str] = Counter()  # bytes of messages alone, of an announcement's each copy
+        self.sent_by_kind: Counter[str] = Counter()  # bytes of messages alone
         self.devices = [
             Device(index, identity, body, VirtualTrainer(index, body.step_s, phases), Port(body.link))
             for index, (identity, body) in enumerate(devices)
@@ -323,8 +314,6 @@ class VirtualSwarm:
                     device.timers.pop(tag, None)
                 case Compute(tag, job):
                     self._tell(device, device.hardware.job_s, Computed(tag, result_of(job)))
-                case Publish(data):
-                    self._hand_on(device, Announcement(device.index, data, {device.index}), device.index)
                 case Dial(peer, _):
                     self._dial(device, self._by_key[peer])
                 case Disconnect(peer, reason):
@@ -461,8 +450,6 @@ class VirtualSwarm:
             one.traffic.sent += CONNECTION_BYTES
             one.traffic.received += CONNECTION_BYTES
             self._tell(one, 0.0, PeerUp(another.key))
-        self._graft(device)
-        self._graft(other)
 
     def _break(self, device: Device, peer: bytes, reason: str) -> None:
         """Both sides lose the connection, and what was under way in it: this one now, the other a moment later.
@@ -473,13 +460,10 @@ class VirtualSwarm:
         for one, another in ((device, other), (other, device)):
             if another.key in one.pipes:
                 one.pipes[another.key].close(self.now)
-            one.mesh.pop(another.key, None)
         self._end(device, peer, reason)
         if device.key in other.pipes and not self._are_apart(device, other):
             one_way_s = device.hardware.link.latency_s + other.hardware.link.latency_s
             self._end(other, device.key, "connection lost", one_way_s)
-        self._graft(device)
-        self._graft(other)
 
     def _end(self, device: Device, peer: bytes, reason: str, delay_s: float = 0.0) -> None:
         """This end of a connection that is closed."""
@@ -505,37 +489,8 @@ class VirtualSwarm:
             self._end(device, peer, "connection lost")
             return
         held, pipe.held = pipe.held, []
-        for size, data, announcement in held:
-            self._arrive(pipe, size, data, announcement)
-
-    def _graft(self, device: Device) -> None:
-        """Fill a device's mesh from its neighbours, in an order of its own, so that nobody is everybody's choice.
-
-        Whom no mesh has room for would still hear of everything, by gossipsub's IHAVE: here its neighbour makes room, until
-        it has others.
-        """
-        least, most = MESH
-        for peer in list(device.mesh):
-            if len(self._by_key[peer].mesh) > most and len(device.mesh) > 1:
-                del device.mesh[peer], self._by_key[peer].mesh[device.key]
-                self._tell_mesh(device, self._by_key[peer])
-        if len(device.mesh) >= least:
-            return
-        apart = [peer for peer, pipe in device.pipes.items() if peer not in device.mesh and not pipe.closed]
-        for peer in sorted(apart, key=lambda peer: digest("mesh", device.key, peer)):
-            other = self._by_key[peer]
-            if len(device.mesh) < least and (len(other.mesh) < most or not device.mesh):
-                if len(other.mesh) < least:
-                    self._tell_mesh(other, device)  # both ask: neither has heard the other
-                device.mesh[peer] = device.pipes[peer]
-                other.mesh[device.key] = other.pipes[device.key]
-                self._tell_mesh(device, other)
-
-    @staticmethod
-    def _tell_mesh(device: Device, other: Device) -> None:
-        """GRAFT or PRUNE."""
-        device.traffic.sent += GRAFT_BYTES
-        other.traffic.received += GRAFT_BYTES
+        for size, data in held:
+            self._arrive(pipe, size, data)
 
     # --- bytes -----------------------------------------------------------------------------------------------
 
@@ -545,49 +500,32 @@ class VirtualSwarm:
             self._tell(device, 0.0, SendFailed(peer, data, "not connected"))
             return
         self.sent_by_kind[kind_of(data)] += len(data)
-        self._transmit(pipe, pipe.size_of(len(data), self.now), data, None)
+        self._transmit(pipe, pipe.size_of(len(data), self.now), data)
 
-    def _hand_on(self, device: Device, announcement: Announcement, brought_by: int) -> None:
-        for pipe in list(device.mesh.values()):
-            if pipe.receiver.index not in {brought_by, announcement.origin}:
-                self.sent_by_kind[kind_of(announcement.data)] += len(announcement.data)
-                self._transmit(
-                    pipe, len(announcement.data) + ANNOUNCEMENT_BYTES, announcement.data, announcement
-                )
-
-    def _transmit(
-        self, pipe: Pipe[Device], size: int, data: bytes, announcement: Announcement | None
-    ) -> None:
+    def _transmit(self, pipe: Pipe[Device], size: int, data: bytes) -> None:
         sender = pipe.sender
         sender.traffic.sent += size
-        left_at = sender.port.leaves(size, self.now) + (ANNOUNCEMENT_S if announcement else 0.0)
-        arrives_at = pipe.arrives(left_at, size, self._chance)
-        what = pipe, size, data, announcement
-        self._agenda.add((arrives_at, next(self._numbers), self._arrive, what))
+        arrives_at = pipe.arrives(sender.port.leaves(size, self.now), size, self._chance)
+        self._agenda.add((arrives_at, next(self._numbers), self._arrive, (pipe, size, data)))
 
-    def _arrive(self, pipe: Pipe[Device], size: int, data: bytes, announcement: Announcement | None) -> None:
+    def _arrive(self, pipe: Pipe[Device], size: int, data: bytes) -> None:
         """The last byte is at the receiver's downlink."""
         if pipe.held or (self._cuts and self._are_apart(pipe.sender, pipe.receiver)):
-            if pipe.hold((size, data, announcement), self.now):
+            if pipe.hold((size, data), self.now):
                 self._at(self.now + UNACKED_S, self._give_up, pipe, self.now)
         elif not pipe.closed:
             whole_at = pipe.receiver.port.takes(size, pipe.links[0], self.now)
             if whole_at <= self.now:
-                self._receive(pipe, size, data, announcement)
+                self._receive(pipe, size, data)
             else:
-                self._at(whole_at, self._receive, pipe, size, data, announcement)
+                self._at(whole_at, self._receive, pipe, size, data)
 
-    def _receive(self, pipe: Pipe[Device], size: int, data: bytes, announcement: Announcement | None) -> None:
+    def _receive(self, pipe: Pipe[Device], size: int, data: bytes) -> None:
         if pipe.closed:
             return
         sender, receiver = pipe.sender, pipe.receiver
         receiver.traffic.received += size
-        if announcement is None:
-            self._deliver(receiver, receiver.life, Received(sender.key, data), data)
-        elif receiver.index not in announcement.seen:
-            announcement.seen.add(receiver.index)
-            self._hand_on(receiver, announcement, sender.index)
-            self._deliver(receiver, receiver.life, Heard(sender.key, data), data)
+        self._deliver(receiver, receiver.life, Received(sender.key, data), data)
 
 
 @contextlib.contextmanager

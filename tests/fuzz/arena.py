@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgpack
 
-from gossip.events import Dial, Disconnect, Heard, Received, Report, Send
+from gossip.events import Dial, Disconnect, Received, Report, Send
 from gossip.frames import Kind
 from gossip.wire import pack
 from tests.simulation.harness import Device, Faults, World
@@ -39,7 +39,7 @@ class Arena(World):
     def __init__(self, number: int, *, invite: bool = False) -> None:
         self.faults_told: list[Report] = []
         self.alter: Callable[[Device, bytes], bytes] = lambda _speaker, data: data  # what goes to the victim
-        self.last: list[Received | Heard] = []  # that somebody has made up
+        self.last: list[Received] = []  # that somebody has made up
         self.victim_index = number % 3
         self.leaves: dict[int, list[bytes]] = defaultdict(list)  # byte strings of the wire, by length
         admit = "invite" if invite or number % 5 == 4 else "members"
@@ -98,7 +98,7 @@ class Arena(World):
 
     # --- what happens ----------------------------------------------------------------------------------------
 
-    def feed(self, events: list[Received | Heard]) -> None:
+    def feed(self, events: list[Received]) -> None:
         """Hand hostile messages to the victim. FaultFoundError if it takes them for anything but a peer's."""
         core = self.victim.core
         for event in events:

@@ -15,7 +15,7 @@ from gossip.body import ROUND_MAX, Body, aggregate_id
 from gossip.cohort.messages import Ready
 from gossip.cohort.roster import write_roster
 from gossip.errors import GossamerError
-from gossip.events import Heard, Received
+from gossip.events import Received
 from gossip.frames import (
     BODY_TYPES,
     CHANNEL_KINDS,
@@ -88,7 +88,7 @@ class Hostile:
 
     # --- one message -----------------------------------------------------------------------------------------
 
-    def events(self, kind: Kind) -> list[Received | Heard]:
+    def events(self, kind: Kind) -> list[Received]:
         """One message as a rule, with another before it where that makes the victim listen."""
         before = []
         if kind in {Kind.CHECKPOINT_OFFER, Kind.CHECKPOINT_PART} and not self.one_in(3):
@@ -105,8 +105,6 @@ class Hostile:
                 fit = [d for d in others if d.key in keys]
                 speaker = self.pick(fit or others)
         data = self.frame(kind, speaker.identity, cohort)
-        if self.one_in(12):
-            return [*before, Heard(speaker.key, data)]
         if self.one_in(12):  # handed on by another
             speaker = self.pick(others)
         return [*before, Received(speaker.key, data)]

@@ -21,7 +21,6 @@ from gossip.events import (
     Persist,
     Persisted,
     PersistFailed,
-    Publish,
     Put,
     Received,
     Report,
@@ -159,7 +158,6 @@ def ends_by(error):
 async def test_actions_are_carried_out_in_their_order(store):
     actions = [
         Send(ADA, b"1"),
-        Publish(b"2"),
         Dial(BOB, ("/ip4/192.0.2.1/tcp/1",)),
         Freeze(3),
         Disconnect(ADA, "enough"),
@@ -170,7 +168,6 @@ async def test_actions_are_carried_out_in_their_order(store):
         await wait_all_tasks_blocked()
     assert world.notebook.lines == [
         ("send", ADA, b"1"),
-        ("publish", b"2"),
         ("dial", BOB, ("/ip4/192.0.2.1/tcp/1",)),
         ("trainer", Freeze(3)),
         ("disconnect", ADA, "enough"),

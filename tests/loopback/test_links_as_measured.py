@@ -9,20 +9,17 @@ from crypto.identity import Identity
 from node.net.framing import LENGTH_BYTES
 from node.net.libp2p.terms import Limits
 from node.net.libp2p.transport import Libp2pTransport
-from node.virtual.links import ANNOUNCEMENT_BYTES, CONNECTION_BYTES, GRAFT_BYTES, WRITE_BYTES, Link, Pipe
-from node.virtual.swarm import MESH
+from node.virtual.links import CONNECTION_BYTES, WRITE_BYTES, Link, Pipe
 
 LOOK_S = 0.1
-REST_S = 1.5  # longer than between two of gossipsub's beats, and until the first ping
+REST_S = 1.5  # longer than until the first ping
 PATIENCE_S = 30.0
-NEIGHBOURS = 10  # more than the mesh's lower bound, and all of them would fit
 
 
 class Deaf:
     """An inbox for whom what comes in does not matter."""
 
     def received(self, peer: bytes, data: bytes) -> None: ...
-    def heard(self, forwarder: bytes, data: bytes) -> None: ...
     def peer_up(self, peer: bytes) -> None: ...
     def peer_down(self, peer: bytes, reason: str) -> None: ...
     def send_failed(self, peer: bytes, data: bytes, reason: str) -> None: ...
@@ -76,9 +73,7 @@ async def test_a_connection_costs_what_the_model_says(nursery):
     ann, bob = Node(1), Node(2)
     await connected(nursery, ann, bob)
     both = sum(await rest(ann, bob))
-    # Each takes the other into its mesh, unless it has heard that the other did.
-    grafts = [1, 2]
-    assert any(both == pytest.approx(2 * CONNECTION_BYTES + count * GRAFT_BYTES, abs=8) for count in grafts)
+    assert both == pytest.approx(2 * CONNECTION_BYTES, abs=8)
 
 
 async def test_messages_cost_what_the_model_says(nursery):
@@ -93,15 +88,6 @@ async def test_messages_cost_what_the_model_says(nursery):
         assert after - before == sum(pipe.size_of(size, float(number)) for size in sizes), sizes
 
 
-async def test_an_announcement_costs_what_the_model_says(nursery):
-    ann, bob = Node(1), Node(2)
-    await connected(nursery, ann, bob)
-    [before, _] = await rest(ann, bob)
-    ann.transport.publish(bytes(1000))
-    [after, _] = await rest(ann, bob)
-    assert after - before == pytest.approx(1000 + ANNOUNCEMENT_BYTES, abs=4)
-
-
 async def test_small_messages_cost_their_receiver_nothing(nursery):
     ann, bob = Node(1), Node(2)
     await connected(nursery, ann, bob)
@@ -112,11 +98,3 @@ async def test_small_messages_cost_their_receiver_nothing(nursery):
     [after_ann, after_bob] = await rest(ann, bob)
     assert after_bob == before_bob
     assert after_ann - before_ann <= 20 * (1000 + LENGTH_BYTES + WRITE_BYTES)
-
-
-async def test_a_mesh_asks_for_no_more_neighbours_than_it_needs(nursery):
-    nodes = [Node(seed) for seed in range(1, NEIGHBOURS + 2)]
-    await connected(nursery, *nodes)
-    pairs = len(nodes) * NEIGHBOURS // 2
-    asked = (sum(await rest(*nodes)) - 2 * pairs * CONNECTION_BYTES) / GRAFT_BYTES
-    assert asked < MESH[0] * len(nodes) + 1

@@ -32,7 +32,6 @@ from gossip.events import (
     Evaluated,
     Freeze,
     Frozen,
-    Heard,
     Look,
     Looked,
     Pause,
@@ -40,7 +39,6 @@ from gossip.events import (
     PeerUp,
     Persist,
     Persisted,
-    Publish,
     Put,
     Rebase,
     Received,
@@ -382,18 +380,6 @@ class World:
         match action:
             case Send(peer, data):
                 self._send(device, peer, data)
-            case Publish(data):
-                self.trace.update(data)
-                for other in self.devices:
-                    if (
-                        other is not device
-                        and other.alive
-                        and self._linked(device, other)
-                        and not self._lost()
-                    ):
-                        self._later(
-                            self._latency(), self._deliver, other, other.incarnation, Heard(device.key, data)
-                        )
             case Dial(peer, addresses):
                 other = self.by_key[peer]
                 if not addresses or not other.alive or not self._linked(device, other):

@@ -3,7 +3,7 @@
 import pytest
 
 from crypto.identity import Identity
-from gossip.events import Disconnect, Heard, PeerUp, Received, Report
+from gossip.events import Disconnect, PeerUp, Received, Report
 from gossip.frames import BODY_TYPES, Kind, open_frame, sign_frame
 from gossip.membership.messages import Presence
 from node.core import VIOLATIONS_MAX
@@ -47,8 +47,7 @@ def test_a_stranger_changes_nothing_and_is_disconnected(world):
     for _ in range(2):
         for message in recorded.values():
             own = spoken(STRANGER, world.swarm.id, message.body, cohort=message.cohort)
-            for event in (Received(STRANGER.public_key, own), Heard(STRANGER.public_key, own)):
-                actions += core.handle(event, world.now)
+            actions += core.handle(Received(STRANGER.public_key, own), world.now)
     assert snapshot(core) == before
     assert {type(action) for action in actions} == {Report, Disconnect}
     assert len(actions) >= VIOLATIONS_MAX
@@ -96,7 +95,7 @@ def test_an_old_presence_is_no_sign_of_life(world):
     key = world.devices[1].key
     known = core._membership.known[key]
     old = sign_frame(world.devices[1].identity, world.swarm.id, Presence(0, ("sim/9",)))
-    core.handle(Heard(world.devices[2].key, old), world.now)
+    core.handle(Received(world.devices[2].key, old), world.now)
     assert core._membership.known[key].presence == known.presence
 
 

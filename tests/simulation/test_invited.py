@@ -11,7 +11,6 @@ from gossip.events import (
     Clock,
     Dial,
     Disconnect,
-    Heard,
     PeerDown,
     PeerUp,
     Persist,
@@ -116,8 +115,7 @@ def test_who_does_not_belong_changes_nothing_and_is_told_why_once(world, place):
     def say_everything():
         said = []
         for frame in frames:
-            for event in (Received(INTRUDER.public_key, frame), Heard(INTRUDER.public_key, frame)):
-                said += core.handle(event, now)
+            said += core.handle(Received(INTRUDER.public_key, frame), now)
         return said
 
     actions = say_everything()

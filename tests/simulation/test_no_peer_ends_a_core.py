@@ -6,10 +6,10 @@ import pytest
 from crypto.hashing import digest
 from crypto.identity import Identity
 from gossip.errors import MisuseError
-from gossip.events import Clock, Computed, Disconnect, Heard, PeerUp, Received, Report, SetTimer, TimerFired
-from gossip.frames import Frame, Kind, channel_frame, sign_frame
+from gossip.events import Clock, Computed, Disconnect, PeerUp, Received, Report, SetTimer, TimerFired
+from gossip.frames import Frame, Kind, channel_frame
 from gossip.membership.admission import CLOCK_SLACK_S
-from gossip.membership.messages import Alive, Greeting, Presence
+from gossip.membership.messages import Alive, Greeting
 from gossip.membership.statements import SECONDS_MAX, Why
 from gossip.membership.view import Membership
 from gossip.secure_sum.member import Member
@@ -116,17 +116,6 @@ def test_what_was_decided_before_and_after_a_mistake_is_carried_out(monkeypatch)
     monkeypatch.setattr(node_core.NodeCore, "_form", fails)
     actions = core.handle(Received(peer, channel_frame(Alive(0, bytes(8)))), world.now)
     assert [action.name for action in actions] == ["before", "fault", "violation", "after"]
-
-
-def test_a_forwarders_honesty_is_not_in_question(monkeypatch):
-    world = World(21, 4)
-    world.run(5)
-    core, author, forwarder = world.devices[0].core, *world.devices[1:3]
-    monkeypatch.setattr(Membership, "handle", fails)
-    frame = sign_frame(author.identity, world.swarm.id, Presence(1 << 50, ("sim/1",)))
-    actions = core.handle(Heard(forwarder.key, frame), world.now)
-    assert [action.name for action in actions] == ["fault", "violation"]
-    assert not core._offences
 
 
 def test_a_timer_that_raises_rings_again(monkeypatch):

@@ -1,10 +1,9 @@
-"""Neighbours over libp2p: direct messages on streams, announcements by gossipsub, on TCP + Noise + yamux.
+"""Neighbours over libp2p: messages on streams, on TCP + Noise + yamux.
 
 **What it gives.** Noise proves the Ed25519 key at the other end, so a peer is its 32-byte key and nobody can
 speak in its name. Messages to one neighbour arrive whole, in order, at most once. Delivery is never promised:
 `send_failed` names what was waiting or being written when the connection ended, and whatever was written
-shortly before a `peer_down` may be lost, too. An announcement is heard at most once, from the neighbour that
-brought it first. Who wrote it, and who is a member, is the core's to check: anyone who knows the swarm's id
+shortly before a `peer_down` may be lost, too. Who is a member is the core's to check: anyone who knows the swarm's id
 can connect.
 
 **One connection per pair.** Both sides may dial at once. The peer with the lower key chooses: it keeps the
@@ -27,9 +26,8 @@ of it, unless the transport is given `guests`.
 
 **libp2p 0.8.1** has faults, some of which let any stranger end the process. Each guard begins with "libp2p
 0.8.1:" and names its fault, so that a later release can shed it. Left out, being open doors or bytes without
-a use here: libp2p's own identify and ping, signed peer records, peer exchange, its dialling, its resource manager.
-Gossipsub signs: its ids are (origin, number), so without signatures anyone could use up another's next ids
-and silence it; that costs 100 bytes, one signature at the origin and one verification a node.
+a use here: libp2p's own identify and ping, signed peer records, peer exchange, its dialling, its resource manager,
+and gossipsub in the swarm: sums travel by announce and pull (`gossip.history.sync`).
 
 Each file imports those above it, and nothing else of this package but types:
 
@@ -40,7 +38,6 @@ Each file imports those above it, and nothing else of this package but types:
     tcp          sockets whose bytes are counted, and who is let in
     host         libp2p's host, swarm, negotiation and yamux, guarded
     link         one connection to one peer
-    gossipsub    the mesh of the swarm's topic, guarded
     visits       what strangers may ask, and how it is answered: manifest, ping, joining
     guests       strangers that may listen
     circuits     circuit relay, and the way from a circuit to a direct connection

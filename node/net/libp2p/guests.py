@@ -110,7 +110,11 @@ class Guests:
 
     @property
     def handlers(self) -> dict[TProtocol, StreamHandlerFn]:
-        return {IDENTIFY_PROTOCOL: self._identify, LIBP2P_PING_PROTOCOL: self._echo}
+        return {
+            IDENTIFY_PROTOCOL: self._identify,
+            LIBP2P_PING_PROTOCOL: self._echo,
+            PROTOCOL_ID_V11: self._subscribe,
+        }
 
     def tell(self, data: bytes) -> None:
         """Announce it, under our signature, to those that have subscribed."""
@@ -182,7 +186,16 @@ class Guests:
                 with trio.fail_after(self._limits.handshake_s):
                     await stream.write(await exactly(stream, LIBP2P_PING_BYTES))
 
-    async def hear(self, visit: Visit, stream: INetStream) -> None:
+    async def _subscribe(self, stream: INetStream) -> None:
+        link = self._link_of(stream)
+        if link is None:
+            return
+        with trio.fail_after(self._limits.handshake_s):
+            await link.settled.wait()
+        if link.visit is not None:
+            await self._hear(link.visit, stream)
+
+    async def _hear(self, visit: Visit, stream: INetStream) -> None:
         """It may subscribe. Whatever else it says is dropped."""
         while True:
             rpc = rpc_pb2.RPC()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
@@ -218,16 +218,6 @@ class Host(BasicHost):
             raise
         stream.set_protocol(protocol)
         return stream
-
-    async def new_stream(self, peer_id: ID, protocol_ids: Sequence[TProtocol]) -> INetStream:
-        """For gossipsub, on the chosen connection. SwarmException, after which gossipsub tries again."""
-        if (link := self.links.get(peer_id)) is None:
-            raise SwarmException(f"not connected to {peer_id}")
-        try:
-            with trio.fail_after(self._limits.handshake_s):
-                return await self.open(link.conn, protocol_ids[0])
-        except (BaseLibp2pError, trio.TooSlowError) as error:
-            raise SwarmException(f"no {protocol_ids[0]} with {peer_id}") from error
 
     async def upgrade(self, line: Line, peer: bytes, *, initiator: bool) -> INetConn | None:
         """Noise and yamux on a line that did not come by a dial or a listener. SwarmException."""

@@ -12,12 +12,10 @@ from libp2p.network.connection.swarm_connection import SwarmConn
 from node.net.framing import Outbox
 from node.net.libp2p.host import Yamux
 from node.net.libp2p.names import key_of
-from node.net.libp2p.terms import KIB, Limits
+from node.net.libp2p.terms import Limits
 
 if TYPE_CHECKING:
     from node.net.libp2p.guests import Visit
-
-ANNOUNCEMENT_COST_BYTES = 4 * KIB  # what the smallest one costs of a neighbour's rate
 
 
 class Link:
@@ -49,8 +47,6 @@ class Link:
         self.outbox = Outbox(limits.queue_messages, limits.queue_bytes)
         self.wake = trio.Event()
         self._limits = limits
-        self._credit_bytes = float(limits.announcement_burst_bytes)
-        self._credited = now
         self._messages = float(limits.messages_burst)
         self._counted = now
 
@@ -69,12 +65,3 @@ class Link:
         self._messages = min(self._messages + earned, self._limits.messages_burst) - messages
         self._counted = now
         return max(0.0, -self._messages / self._limits.messages_per_s)
-
-    def affords(self, size: int, now: float) -> bool:
-        """Whether the neighbour's rate has room for one more announcement, and takes it."""
-        earned = (now - self._credited) * self._limits.announcement_bytes_per_s
-        credit = min(self._credit_bytes + earned, self._limits.announcement_burst_bytes)
-        cost = max(size, ANNOUNCEMENT_COST_BYTES)
-        self._credit_bytes = credit - cost if cost <= credit else credit
-        self._credited = now
-        return cost <= credit

@@ -31,8 +31,6 @@ class Limits:
     streams_per_connection: int = 16  # open at once in both directions; a neighbour needs four
     messages_per_s: int = 1000  # read from one neighbour; honest ones send a twentieth of it
     messages_burst: int = 2000
-    announcement_bytes_per_s: int = MIB  # from one neighbour
-    announcement_burst_bytes: int = 8 * MIB
     handshake_s: float = 10.0
     dial_s: float = 10.0
     keepalive_s: float = 20.0  # an idle link gives a sign of life this often: later than the core says ALIVE
@@ -58,8 +56,8 @@ class GuestLimits:
 
 @dataclass
 class Traffic:
-    """Bytes so far. libp2p's own part (handshakes, framing, control, gossip's signatures) is a socket's
-    figure less the two payloads. An announcement counts once a copy.
+    """Bytes so far. libp2p's own part (handshakes, framing, control) is a socket's figure less the two payloads. What guests
+    are told counts once a copy.
     """
 
     socket_sent: int = 0
@@ -67,7 +65,6 @@ class Traffic:
     messages_sent: int = 0
     messages_received: int = 0
     announcements_sent: int = 0
-    announcements_received: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,6 @@ class Inbox(Protocol):
     """
 
     def received(self, peer: bytes, data: bytes) -> None: ...
-    def heard(self, forwarder: bytes, data: bytes) -> None: ...
     def peer_up(self, peer: bytes) -> None: ...
     def peer_down(self, peer: bytes, reason: str) -> None: ...
     def send_failed(self, peer: bytes, data: bytes, reason: str) -> None: ...

@@ -18,8 +18,6 @@ from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.stream.net_stream import NetStream
 from libp2p.protocol_muxer.exceptions import ProtocolNotSupportedError
-from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11
-from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 from multiaddr.utils import get_thin_waist_addresses
 
@@ -29,7 +27,6 @@ from gossip.history.public_announcement import topic_of
 from node.clock import unix_time
 from node.net.framing import SIGN_OF_LIFE, FrameDecoder, framed, pieces
 from node.net.libp2p.circuits import Circuits, Relaying, split
-from node.net.libp2p.gossipsub import ANNOUNCEMENTS_WAITING, Gossip, Router
 from node.net.libp2p.guests import Guests
 from node.net.libp2p.host import Host, Observer, Yamux, reset
 from node.net.libp2p.link import Link
@@ -106,15 +103,12 @@ class Libp2pTransport:
         self._newcomers = newcomers
         self._log = log
         self._messages = TProtocol(f"/gossamer/1/{swarm.hex()[:32]}/messages")
-        self._topic = f"gossamer/1/{swarm.hex()}"
         self._traffic = Traffic()
         self._host = Host(identity_seed, limits, self._traffic, self._blame)
-        self._gossip: Gossip | None = None
         self._nursery: trio.Nursery | None = None
         self._links: dict[Yamux, Link] = {}  # those in self._host.links, and those that are not chosen yet
         self._dials: dict[bytes, trio.CancelScope] = {}
         self._foreigners: OrderedDict[bytes, None] = OrderedDict()
-        self._announce, self._announced = trio.open_memory_channel[bytes](ANNOUNCEMENTS_WAITING)
         self.own_addresses: list[str] = []
         self._circuit_addresses: list[str] = []
         self.circuits: Circuits | None = None
@@ -146,7 +140,7 @@ class Libp2pTransport:
             self._host.set_stream_handler(protocol, handler)
 
     def _handlers(self) -> dict[TProtocol, StreamHandlerFn]:
-        """Of what peers may open, but for gossipsub's streams."""
+        """Of what peers may open."""
         handlers: dict[TProtocol, StreamHandlerFn] = {
             self._messages: self._receive,
             MANIFEST_PROTOCOL: lambda stream: tell_manifest(stream, self._manifest(), self._limits),
@@ -171,24 +165,12 @@ class Libp2pTransport:
         """
         host = self._host
         host.tcp.bound = await bind(self._listen)
-        router = Router(self._topic, host, self._inbox.heard, self._log)
-        gossip = self._gossip = Gossip(host, router, self._topic, self._limits, self._traffic)
-        if self._guests is not None:
-            host.set_stream_handler(PROTOCOL_ID_V11, self._receive_gossip)
-        # libp2p 0.8.1: pubsub hears of connections, too, and opens a stream of its own beside that of `join`.
-        host.swarm.notifees.clear()
         host.swarm.register_notifee(Observer(self._meet, self._lose))
         listening = [Multiaddr(text) for text in host.tcp.bound]
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                async with (
-                    background_trio_service(gossip),
-                    background_trio_service(router),
-                    host.run(listening),
-                ):
-                    await gossip.subscribe(self._topic)
-                    nursery.start_soon(self._publish_announcements, gossip)
+                async with host.run(listening):
                     self.own_addresses = self.addresses_now()
                     if self.circuits is not None:
                         nursery.start_soon(self.circuits.run)
@@ -197,7 +179,6 @@ class Libp2pTransport:
         finally:
             self._nursery = None
             host.tcp.hang_up()
-            gossip.seen_messages.stop()  # libp2p 0.8.1: leaves a thread behind for every Pubsub
 
     # --- what the daemon asks for ---------------------------------------------------------------------------
 
@@ -211,16 +192,6 @@ class Libp2pTransport:
         refused = link.put(data) if link is not None else "not connected"
         if refused:
             self._inbox.send_failed(peer, data, refused)
-
-    def publish(self, data: bytes) -> None:
-        """Announce at most 64 KiB to the swarm. Neighbours that come within three seconds hear it, too."""
-        # libp2p 0.8.1: drops more than 1 MiB without a word.
-        if len(data) > ANNOUNCEMENT_BYTES:
-            raise MisuseError(f"an announcement of {len(data)} bytes; {ANNOUNCEMENT_BYTES} are allowed")
-        try:
-            self._announce.send_nowait(data)
-        except trio.WouldBlock:
-            self._log("announcement_dropped", {"waiting": ANNOUNCEMENTS_WAITING})
 
     def tell_guests(self, data: bytes) -> None:
         """Announce at most 64 KiB, under our signature, to those guests that have subscribed."""
@@ -396,16 +367,12 @@ class Libp2pTransport:
             self.circuits.up(link)
         if (dial := self._dials.pop(link.peer, None)) is not None:
             dial.cancel()
-        if self._gossip is not None:
-            self._start_soon(self._join_gossip, self._gossip, link)
 
     def _succeed(self, old: Link, link: Link) -> None:
         self._log("route_changed", {"peer": link.name, "address": link.address})
         link.predecessor, old.heir = old, link
         link.outbox = old.outbox
         old.wake.set()
-        if self._gossip is not None:
-            self._gossip.part(old)
         self._start_soon(self._retire, old)
 
     async def _retire(self, old: Link) -> None:
@@ -474,8 +441,6 @@ class Libp2pTransport:
             for message in lost:
                 self._inbox.send_failed(link.peer, message, link.reason)
         elif link.up.is_set():
-            if self._gossip is not None:
-                self._gossip.part(link)
             if self.circuits is not None:
                 self.circuits.down(link.peer)
             self._log("peer_down", {"peer": link.name, "reason": link.reason})
@@ -556,18 +521,6 @@ class Libp2pTransport:
             link.talks -= 1
             if not link.talks and not link.up.is_set():
                 link.close("left after it had talked")
-
-    async def _receive_gossip(self, stream: INetStream) -> None:
-        """A neighbour's goes to gossipsub. A guest's is never in its hands."""
-        link = self._link_of(stream)
-        if link is None or self._gossip is None or self._guests is None:
-            return
-        with trio.fail_after(self._limits.handshake_s):
-            await link.settled.wait()
-        if link.visit is None:
-            await self._gossip.stream_handler(stream)
-        else:
-            await self._guests.hear(link.visit, stream)
 
     # --- what we begin --------------------------------------------------------------------------------------
 
@@ -651,16 +604,3 @@ class Libp2pTransport:
     def _start_soon(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
         if self._nursery is not None:
             self._nursery.start_soon(work, *arguments)
-
-    async def _join_gossip(self, gossip: Gossip, link: Link) -> None:
-        try:
-            await gossip.join(link)
-        except Exception as error:  # noqa: BLE001 - libp2p raises every kind
-            self._log("gossip_failed", {"peer": link.name, "error": repr(error)})
-
-    async def _publish_announcements(self, gossip: Gossip) -> None:
-        async for data in self._announced:
-            try:
-                await gossip.publish(self._topic, data)
-            except Exception as error:  # noqa: BLE001 - gossipsub's books about peers must not end the node
-                self._log("announcement_failed", {"error": repr(error)})

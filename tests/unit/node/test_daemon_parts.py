@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto.identity import Identity
-from gossip.events import Heard, PeerDown, Persisted, Received, SendFailed
+from gossip.events import PeerDown, Persisted, Received, SendFailed
 from gossip.frames import channel_frame, sign_frame
 from gossip.membership.messages import Alive, Presence
 from node.config.errors import ConfigError
@@ -30,14 +30,14 @@ def test_what_is_about_one_neighbour_stays_in_order_and_this_devices_own_comes_f
     box = Mailbox()
     box.received(ADA, b"1")
     box.put(Persisted(("x",)))
-    box.heard(BOB, b"2")
+    box.received(BOB, b"2")
     box.peer_down(ADA, "gone")
     box.send_failed(ADA, b"3", "gone")
     taken = [box.take() for _ in range(len(box))]
     assert taken == [
         Persisted(("x",)),
         Received(ADA, b"1"),
-        Heard(BOB, b"2"),
+        Received(BOB, b"2"),
         PeerDown(ADA, "gone"),
         SendFailed(ADA, b"3", "gone"),
     ]
@@ -70,7 +70,7 @@ def test_large_messages_fill_a_share_sooner():
     box = Mailbox()
     box.received(ADA, bytes(PEER_BYTES))
     assert not box.overrun
-    box.heard(ADA, b"x")
+    box.received(ADA, b"x")
     assert (list(box.overrun), len(box)) == ([ADA], 1)
 
 
@@ -101,7 +101,7 @@ def test_bytes_are_counted_by_kind():
     alive = channel_frame(Alive(7, bytes(8)))
     presence = sign_frame(ME, bytes(32), Presence(1, ()))
     box.received(ADA, alive)
-    box.heard(ADA, presence)
+    box.received(ADA, presence)
     box.traffic_of(alive).sent += 2 * len(alive)
     box.send_failed(BOB, alive, "gone")
     assert (box.by_kind["ALIVE"].sent, box.by_kind["ALIVE"].received) == (len(alive), len(alive))
