@@ -21,3 +21,7 @@ class Judge:
         Raises PhaseError for a vector that does not fit, Diverged if the loss is not finite.
         """
         return self._trainer.evaluate(model, *self._examples)
+
+    def look(self, model: NDArray[np.float32]) -> float:
+        """Its mean loss as a member counts it that looks at a sum (`models.training.LocalTrainer.clipped_loss`)."""
+        return self._trainer.clipped_loss(model, *self._examples)

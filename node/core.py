@@ -1089,7 +1089,7 @@ class NodeCore:
     def _note_rejection(self, cohort: bytes, contributors: list[int]) -> list[object]:
         known = self._cohorts[cohort].member.cohort
         members = known.members
-        self._suspicion.rejected(members, [members[index] for index in contributors])
+        self._suspicion.rejected([members[index] for index in contributors], members, known.aggregators[0])
         self._blame_aggregators(self._cohorts[cohort].member)
         facts: dict[str, object] = {"cohort": cohort.hex()[:16], "contributors": len(contributors)}
         return [Report("sum_rejected", facts)]
@@ -1115,7 +1115,7 @@ class NodeCore:
         member = self._cohorts[cohort].member
         known = member.cohort
         if member.has_refused:  # and so have others, or the sum would hold: too few for REJECT
-            self._suspicion.rejected((), [known.members[index] for index in member.contributors() or ()])
+            self._suspicion.rejected([known.members[index] for index in member.contributors() or ()])
         else:
             self._suspicion.failed(known.members)
         for peer in dict.fromkeys((known.leader, known.aggregators[0])):
@@ -1543,18 +1543,19 @@ class NodeCore:
             if running is not None and part.members == running.member.cohort.names:
                 cohort = running.member.cohort
                 outvoted = running.member.refuses(known.id)  # or the others are blind
+                shown_by = running.member.offered_by(known.id) or cohort.aggregators[0]
                 if outvoted:
-                    self._suspicion.rejected(cohort.members, known.contributors)
+                    self._suspicion.rejected(known.contributors, cohort.members, shown_by)
                     self._blame_aggregators(running.member)
                 else:
-                    self._suspicion.held(cohort.members, known.contributors)
+                    self._suspicion.held(known.contributors, cohort.members, shown_by)
                     self._credit(running.member, known.id)
                 if running.auditor is not None:
                     alarmed = cohort.roster.round < self._alarmed_until
                     actions += running.auditor.held(known.id, self._clock, alarmed=alarmed, outvoted=outvoted)
                 actions += running.member.learned(unpack_members(part.contributors, len(part.members)))
             elif not self._is_thin(known):
-                self._suspicion.held((), known.contributors)
+                self._suspicion.held(known.contributors)
         return actions
 
     def _evaluate(self, model: NDArray[np.float32], now: float) -> list[object]:

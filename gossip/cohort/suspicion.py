@@ -15,7 +15,8 @@ the sums that it is in. Doubts of one group are taken for independent, and follo
     REJECT was certified, or this      each contributor: more doubt; the first aggregator: an
     member refused what others signed  offence, if not both showed the same, or PATIENCE times in a row
     it holds, also of other cohorts    each contributor: less doubt, no absence
-    it holds, or was refused           each member that was not in it: one more absence in a row
+    it holds, or was refused           each member that was not in it: one more absence in a row,
+                                       but one alone of each aggregator's but this device's own
     it came to nothing (`Failed`)      each member: a little more doubt;
                                        its leader and first aggregator: an offence
     the second aggregator showed it    its first aggregator: an offence
@@ -34,7 +35,9 @@ company, and an honest device that was in bad company is back after a sum or two
 testing: Hwang, "A generalized binomial group testing problem", 1975). Of those for whom that leaves
 no room one is tested all the same, each with a chance of 1 - p_i, CHANCE at least: a doubt is looked
 into, and nobody is shut out for ever. After k absences in a row, beyond the first, a device is taken with a chance of
-8^-k, 2^-DOUBLINGS_MAX at least, as each costs a step of waiting, and is asked last to lead. Where these are too few, the least
+8^-k, 2^-DOUBLINGS_MAX at least, as each costs a step of waiting, and is asked last to lead. An
+aggregator could leave out whom it likes, and so have others think that it is never there: of the absences in a row each
+member of a cohort counts one of each aggregator, and all that it has seen as aggregator itself. Where these are too few, the least
 doubted are taken after all, and the hopeless after a long time.
 
 A distrusted device is asked last to lead, and a hopeless one not at all. So nobody stops a swarm by
@@ -65,6 +68,7 @@ CHANCE = 1 / 64  # is left to whoever is doubted
 DOUBLINGS = 3  # of the time until a device is asked again, each time that it does not stay
 DOUBLINGS_MAX = 6  # one in 64 rounds is left to whoever never stays
 DRAW_BYTES = 4
+ABSENCES_MAX = 8  # are counted
 ABSENCES_FREE = 1  # in a row: connections break, and phones sleep
 DISTRUSTED_MIN = 8  # rounds
 DISTRUSTED_MAX = 64
@@ -75,7 +79,8 @@ KNOWN_MAX = 1024  # devices of which anything is noted; the oldest note goes
 @dataclass(slots=True)
 class Record:
     doubt: float = PRIOR
-    absent: int = 0  # sums in a row
+    absent: int = 0  # sums in a row, of different aggregators
+    without: tuple[bytes, ...] = ()  # these aggregators, at most ABSENCES_MAX
     offended: int = 0  # in a row, as aggregator
     in_vain: int = 0  # sums in a row that it led, and that a member spoilt
     distrusted_until: int = 0  # round
@@ -95,18 +100,23 @@ class Suspicion:
 
     # --- what happened ----------------------------------------------------------------------------------------
 
-    def held(self, members: Iterable[bytes], contributors: Sequence[bytes]) -> None:
+    def held(
+        self, contributors: Sequence[bytes], members: Iterable[bytes] = (), aggregator: bytes | None = None
+    ) -> None:
+        """`members`: of a cohort that this device was in; `aggregator`: who showed it the sum."""
         self._learn(contributors, spoilt=MISSED, clean=1 - FALSE_ALARM)
         for peer in contributors:
             record = self._records.get(peer)
             if record is not None:
-                record.absent = 0
-        self._missed(members, contributors)
+                record.absent, record.without = 0, ()
+        self._missed(members, contributors, aggregator)
 
-    def rejected(self, members: Iterable[bytes], contributors: Sequence[bytes]) -> None:
+    def rejected(
+        self, contributors: Sequence[bytes], members: Iterable[bytes] = (), aggregator: bytes | None = None
+    ) -> None:
         self.refused += 1
         self._learn(contributors, spoilt=1 - MISSED, clean=FALSE_ALARM)
-        self._missed(members, contributors)
+        self._missed(members, contributors, aggregator)
 
     def failed(self, members: Sequence[bytes]) -> None:
         """No sum came of a cohort: somebody was silent, or told others something else. Who, this device does not know."""
@@ -168,11 +178,17 @@ class Suspicion:
         if record is not None:
             record.offended = record.in_vain = 0
 
-    def _missed(self, members: Iterable[bytes], contributors: Sequence[bytes]) -> None:
+    def _missed(
+        self, members: Iterable[bytes], contributors: Sequence[bytes], aggregator: bytes | None
+    ) -> None:
         there = set(contributors)
         for peer in members:
-            if peer not in there and peer != self._me:
-                self._of(peer).absent += 1
+            if peer in there or peer == self._me:
+                continue
+            record = self._of(peer)
+            if record.absent < ABSENCES_MAX and (aggregator == self._me or aggregator not in record.without):
+                record.absent += 1
+                record.without = (*record.without, aggregator or b"")
 
     def _of(self, peer: bytes) -> Record:
         record = self._records.pop(peer, None) or Record()

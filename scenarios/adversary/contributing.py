@@ -1,8 +1,11 @@
 """Bad members: what they put into a sum is not what they have learned."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gossip.body import RANGE_MAX
+from gossip.codec.blocks import Layout
+from gossip.secure_sum.harm import PART_MIN
 from scenarios.adversary.behaviour import (
     BISECTIONS,
     ENOUGH,
@@ -12,6 +15,8 @@ from scenarios.adversary.behaviour import (
     Plain,
     chance,
 )
+
+UNSUSPECTED = 2 * PART_MIN  # of a device in a sum: others are not like this one
 
 
 class Louder(Behaviour):
@@ -63,6 +68,54 @@ class LouderBelow(Behaviour):
         mine = float((honest.astype(np.float64) ** 2).sum())
         length = (members - together) * mine + float((given.astype(np.float64) ** 2).sum())
         return members * mine / length if length else 1.0
+
+
+class Hijack(Behaviour):
+    summary = "as member overrides every second row of the output layer, as far as nobody should notice, and is honest elsewhere"
+    needs_training = True
+
+    def bend(self, plain: Plain) -> None:
+        """A part is a length: a few values may be anything. The league agrees on one size, by bisection."""
+        running, cohort = self.core.running, plain.job.cohort
+        honest, members = plain.values, len(plain.members)
+        rows = output_rows(plain.job.layout)
+        if running is None or len(honest) != len(rows):  # factors have no rows
+            return
+        agreed = self.league.forged.get(cohort.id)
+        if agreed is None:
+            most = self.core.loss(self.core.model()) + JUST_BELOW * self.table.tolerance_nats
+            low, high = 0, members * plain.levels
+            for _ in range(BISECTIONS):
+                middle = (low + high + 1) // 2
+                expected = np.where(rows, -middle, members * honest)
+                is_unseen = self._part(honest, expected, members) > UNSUSPECTED
+                if is_unseen and self.core.loss_with(running.member, expected, members) < most:
+                    low = middle
+                else:
+                    high = middle - 1
+                if low >= high:
+                    break
+            agreed = np.full(len(honest), -low, np.int64)
+            self.league.agree(cohort.id, agreed)
+        together = max(1, len(self.league.among(cohort.members)))
+        plain.give(np.where(rows, (agreed - (members - together) * honest) // together, honest))
+
+    @staticmethod
+    def _part(honest: Integers, expected: Integers, members: int) -> float:
+        """Of an honest member that gave the same as this one would."""
+        length = float((expected.astype(np.float64) ** 2).sum())
+        return members * float(honest @ expected.astype(np.float64)) / length if length else 1.0
+
+
+def output_rows(layout: Layout) -> NDArray[np.bool_]:
+    """bool[parameters]: every second row of the last matrix, and the same values of the bias behind it."""
+    ends = [0, *layout.tensor_ends.tolist()]
+    rows = np.zeros(ends[-1], bool)
+    outputs, matrix = ends[-1] - ends[-2], rows[ends[-3] : ends[-2]]
+    if len(matrix) % outputs == 0:
+        matrix.reshape(outputs, -1)[1::2] = True
+        rows[ends[-2] :][1::2] = True
+    return rows
 
 
 class Within(Behaviour):

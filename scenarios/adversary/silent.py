@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from gossip.body import Body
-from gossip.events import Send
+from gossip.cohort.roster import Cohort
+from gossip.events import Event, Received, Send
 from gossip.frames import Kind
 from gossip.secure_sum.member import Member
 from scenarios.adversary.behaviour import Behaviour
@@ -35,6 +36,25 @@ class Silence(Behaviour):
 
     def say(self, send: Send) -> Iterable[Send]:
         return () if kind_of(send.data) in said_from(self.table.step) else (send,)
+
+
+class LeaveOut(Behaviour):
+    summary = "as first aggregator leaves as many honest members out of its sums as it may, always the same, hubs first"
+
+    def hear(self, event: Event, now: float) -> Iterable[Event]:
+        del now
+        running = self.core.running
+        if not isinstance(event, Received) or running is None or running.aggregator is None:
+            return (event,)
+        cohort = running.member.cohort
+        leads = cohort.aggregators[0] == self.core.me
+        is_given = kind_of(event.data) in {Kind.SHARES, Kind.MASKED}
+        return () if leads and is_given and event.peer in self._unwanted(cohort) else (event,)
+
+    def _unwanted(self, cohort: Cohort) -> list[bytes]:
+        hub = dict(zip(cohort.members, cohort.readies, strict=True))
+        honest = [peer for peer in cohort.members if peer not in self.league.identities]
+        return sorted(honest, key=lambda peer: (not hub[peer].hub, peer))[: cohort.size - cohort.least]
 
 
 class RefuseAll(Behaviour):

@@ -63,7 +63,7 @@ class Kept(msgspec.Struct):
 def cell(
     scenario: str, nodes: int | None, rounds: int | None, data: str | None, adversary: str, seed: int
 ) -> Cell:
-    """Raises what `scenarios.spec.scenario.plan` does."""
+    """Raises what `scenarios.plan.plan` does."""
     bad: tuple[AdversaryTable, ...] = () if adversary == NOBODY else (read(adversary),)
     chosen = plan(
         find_scenario(scenario),

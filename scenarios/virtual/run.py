@@ -145,15 +145,12 @@ class TimedTraining:
             return 0.0
 
     def own_loss(self, device: int, model: Floats) -> float:
-        """On a few of a device's true examples; infinite where it is not a number."""
+        """On a device's true examples, as its neighbours count theirs when they look at a sum."""
         judge = self._judges.get(device)
         if judge is None:
             judge = self._judges[device] = Judge(self._task, *self._own[device])
         with self._timed():
-            try:
-                return judge.score(model).loss
-            except (ArithmeticError, PhaseError):
-                return math.inf
+            return judge.look(model)
 
     def backdoor_success(self, model: Floats) -> float | None:
         """The share of stamped test examples that a model reads as the target; None without a backdoor."""

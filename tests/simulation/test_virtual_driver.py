@@ -342,7 +342,7 @@ def test_a_seed_makes_one_trace_and_another_seed_another():
 def test_the_trace_is_the_same_in_any_process():
     program = (
         "from scenarios.virtual.run import Run\n"
-        "from scenarios.spec.scenario import find_scenario, plan\n"
+        "from scenarios.plan import plan; from scenarios.spec.scenario import find_scenario\n"
         "class Mute:\n"
         "    def show(self, snapshot): pass\n"
         "    def say(self, line): pass\n"

@@ -517,7 +517,7 @@ def test_what_is_remembered_of_rosters_is_bounded():
 def test_who_was_in_refused_sums_is_left_for_a_later_cohort():
     suspicion = Suspicion(SWARM, KEYS[0])
     for _ in range(6):
-        suspicion.rejected(KEYS[1:2], KEYS[1:2])
+        suspicion.rejected(KEYS[1:2])
     rosters = []
     node = trusting(suspicion)
     for place in range(60):
@@ -535,7 +535,7 @@ def test_too_few_others_and_the_least_suspected_are_taken_after_all():
     suspicion = Suspicion(SWARM, KEYS[0])
     for count, key in ((9, KEYS[1]), (9, KEYS[2]), (3, KEYS[3])):
         for _ in range(count):
-            suspicion.rejected([key], [key])
+            suspicion.rejected([key])
     for seed in range(10):
         cohorts = Cohorts(3, 3, 2000, 1000)
         node = trusting(suspicion, cohorts=cohorts)
@@ -569,7 +569,7 @@ def test_the_hopeless_are_not_asked_to_lead_unless_all_are():
     suspicion = Suspicion(SWARM, KEYS[0])
     first, second, *_ = by_rank()
     for _ in range(12):
-        suspicion.rejected([first], [first])
+        suspicion.rejected([first])
     node = trusting(suspicion)
     send, _ = node.machine.ask(ready(PEOPLE[0]).raw, 1, 0.0)
     asked = [send.peer]

@@ -49,7 +49,7 @@ def share_taken(suspicion, peer, others=OTHERS[8:16], least=8):
 def test_each_refusal_doubts_all_contributors_more_and_nobody_else(suspicion):
     doubts = [suspicion.doubt(ADA)]
     for count in range(1, 6):
-        suspicion.rejected([ME, ADA, BOB, CHIDI], [ME, ADA, BOB])
+        suspicion.rejected([ME, ADA, BOB], [ME, ADA, BOB, CHIDI], ME)
         doubts.append(suspicion.doubt(ADA))
         assert suspicion.refused == count
     assert doubts == sorted(set(doubts))
@@ -65,7 +65,7 @@ def test_doubts_follow_from_bayes_rule():
         suspicion = Suspicion(SWARM, ME)
         for peer, times in ((ADA, 2), (BOB, 1)):
             for _ in range(times):
-                suspicion.rejected([peer], [peer])
+                suspicion.rejected([peer])
         before = [suspicion.doubt(peer) for peer in (ADA, BOB, CHIDI)]
         total, spoils = 0.0, [0.0, 0.0, 0.0]
         for bad in product((False, True), repeat=3):
@@ -81,7 +81,7 @@ def test_doubts_follow_from_bayes_rule():
 
 def test_whoever_is_doubted_is_taken_with_a_small_chance_and_never_shut_out(suspicion):
     for _ in range(50):
-        suspicion.rejected([ADA], [ADA])
+        suspicion.rejected([ADA])
     assert suspicion.doubt(ADA) <= DOUBT_MAX
     assert share_taken(suspicion, ADA) == pytest.approx(CHANCE, rel=0.4)
     assert share_taken(suspicion, BOB) == 1
@@ -89,7 +89,7 @@ def test_whoever_is_doubted_is_taken_with_a_small_chance_and_never_shut_out(susp
 
 def test_a_draw_is_made_anew_for_each_cohort_and_is_the_same_for_the_same(suspicion):
     for _ in range(9):
-        suspicion.rejected([ADA], [ADA])
+        suspicion.rejected([ADA])
     drawn = [ADA in suspicion.choose([ADA, *OTHERS[8:16]], 8, 16, seed) for seed in seeds()]
     assert set(drawn) == {True, False}
     assert drawn == [ADA in suspicion.choose([ADA, *OTHERS[8:16]], 8, 16, seed) for seed in seeds()]
@@ -97,19 +97,19 @@ def test_a_draw_is_made_anew_for_each_cohort_and_is_the_same_for_the_same(suspic
 
 def test_after_a_sum_or_two_that_hold_whoever_was_in_bad_company_is_back(suspicion):
     for _ in range(2):
-        suspicion.rejected(OTHERS[:8], OTHERS[:8])
+        suspicion.rejected(OTHERS[:8])
     assert suspicion.doubt(ADA) > 0.05
     for _ in range(2):
-        suspicion.held(OTHERS[:4], [ADA, BOB])
+        suspicion.held([ADA, BOB], OTHERS[:4], ME)
     assert suspicion.doubt(ADA) < 0.02 < suspicion.doubt(CHIDI)
     for _ in range(2):
-        suspicion.held([ADA], [ADA])
+        suspicion.held([ADA])
     assert suspicion.doubt(ADA) == PRIOR
 
 
 def test_a_cohort_is_clean_with_a_good_chance_or_as_small_as_may_be(suspicion):
     for _ in range(2):
-        suspicion.rejected(OTHERS[:12], OTHERS[:12])
+        suspicion.rejected(OTHERS[:12])
     for least in (4, 8, 12):
         chosen = suspicion.choose([ME, *OTHERS], least, 16, b"")
         clean = prod(1 - suspicion.doubt(peer) for peer in chosen[1:])
@@ -120,9 +120,9 @@ def test_a_cohort_is_clean_with_a_good_chance_or_as_small_as_may_be(suspicion):
 
 def test_among_equals_who_comes_first_is_taken_first(suspicion):
     assert suspicion.choose(OTHERS, 3, 5, b"") == OTHERS[:5]
-    suspicion.rejected([ADA], [ADA])
+    suspicion.rejected([ADA])
     for _ in range(5):
-        suspicion.held([ADA], [ADA])
+        suspicion.held([ADA])
     assert suspicion.choose(OTHERS[::-1], 3, 5, b"") == OTHERS[:-6:-1], (
         "who was cleared is no better than the unknown"
     )
@@ -130,17 +130,31 @@ def test_among_equals_who_comes_first_is_taken_first(suspicion):
 
 def test_absences_count_beyond_the_first_in_a_row(suspicion):
     for _ in range(ABSENCES_FREE):
-        suspicion.held([ME, ADA, BOB], [BOB])
+        suspicion.held([BOB], [ME, ADA, BOB], ME)
     assert share_taken(suspicion, ADA) == 1
     for absences in range(1, DOUBLINGS_MAX + 3):
-        (suspicion.held if absences % 2 else suspicion.rejected)([ME, ADA], [ME])
+        (suspicion.held if absences % 2 else suspicion.rejected)([ME], [ME, ADA], ME)
         expected = 2.0 ** -min(DOUBLINGS * absences, DOUBLINGS_MAX)
         assert share_taken(suspicion, ADA) == pytest.approx(expected, rel=0.4)
     assert suspicion.distrusts(ADA, 1), "a silent leader costs a cohort twice as much"
     assert suspicion.doubt(ADA) == PRIOR, "whoever was not there spoilt nothing"
-    suspicion.held([ME, ADA, BOB], [ADA, BOB])
+    suspicion.held([ADA, BOB], [ME, ADA, BOB], ME)
     assert share_taken(suspicion, ADA) == 1
     assert not suspicion.distrusts(ADA, 1)
+
+
+def test_an_aggregator_alone_makes_nobody_look_absent(suspicion):
+    """It may leave out whom it likes, again and again: one absence, until the device contributes again."""
+    for _ in range(20):
+        suspicion.held([ME, BOB], [ME, ADA, BOB, CHIDI], CHIDI)
+    assert share_taken(suspicion, ADA) == 1
+    assert not suspicion.distrusts(ADA, 1)
+    suspicion.held([ME, BOB], [ME, ADA, BOB, CHIDI], BOB)
+    assert share_taken(suspicion, ADA) < 0.5, "two have missed it"
+    suspicion.held([ADA])
+    for _ in range(20):
+        suspicion.rejected([ME, BOB], [ME, ADA, BOB, CHIDI], CHIDI)
+    assert not suspicion.distrusts(ADA, 1), "and again one alone"
 
 
 @pytest.mark.parametrize(("bad", "refused_max", "there_max"), [(1, 8, 4), (2, 20, 8), (4, 60, 16)])
@@ -157,11 +171,11 @@ def test_who_spoils_sums_is_found_among_twenty_and_the_honest_are_not_shut_out(b
             is_bad = not bads.isdisjoint(cohort)
             if dice.random() < (0.9 if is_bad else 0.02):
                 refused += 1
-                suspicion.rejected(cohort, cohort)
+                suspicion.rejected(cohort)
             else:
                 held += 1
                 bad_held += is_bad
-                suspicion.held(cohort, cohort)
+                suspicion.held(cohort)
                 there.update(cohort)
         refusals.append(refused)
         spoilt.append(bad_held)
@@ -178,7 +192,7 @@ def test_in_the_long_run_who_spoils_every_sum_is_in_few_and_the_honest_share_the
         if number >= 100:
             for peer in cohort:
                 there[peer] += 1
-        (suspicion.rejected if ADA in cohort else suspicion.held)(cohort, cohort)
+        (suspicion.rejected if ADA in cohort else suspicion.held)(cohort)
     honest = sorted(there[peer] for peer in OTHERS if peer != ADA)
     assert there[ADA] < honest[0] / 5
     assert honest[0] > 0.6 * honest[-1]
@@ -190,14 +204,14 @@ def test_a_cohort_that_came_to_nothing_is_a_small_doubt_of_each_member_and_many_
     assert suspicion.refused == 0
     for _ in range(12):
         suspicion.failed([ME, ADA, BOB])
-        suspicion.held([ME, BOB, CHIDI], [ME, BOB, CHIDI])
+        suspicion.held([ME, BOB, CHIDI])
     assert suspicion.is_hopeless(ADA)
     assert suspicion.doubt(BOB) < 0.1
 
 
 def test_the_hopeless_are_waited_for_by_nobody_and_lead_nobody(suspicion):
     for _ in range(12):
-        suspicion.rejected([ADA], [ADA])
+        suspicion.rejected([ADA])
     assert suspicion.is_hopeless(ADA)
     seed = next(each for each in seeds() if ADA not in suspicion.choose([ADA, *OTHERS[8:16]], 8, 16, each))
     assert suspicion.choose([ME, ADA, BOB], 3, 16, seed) == [ME, BOB], "better none than with it"
@@ -227,7 +241,7 @@ def test_one_of_two_that_showed_different_sums_is_distrusted_for_long_at_once(su
 def test_a_forgery_that_was_seen_is_never_forgotten(suspicion):
     suspicion.forged(ADA)
     suspicion.added_up(ADA)
-    suspicion.held([ADA], [ADA])
+    suspicion.held([ADA])
     assert suspicion.distrusts(ADA, ROUND_MAX)
     assert not suspicion.distrusts(BOB, 1)
 
@@ -258,15 +272,15 @@ def test_nobody_distrusts_itself(suspicion):
     suspicion.offended(ME, 1, certain=True)
     suspicion.led_in_vain(ME, 1)
     suspicion.blamed([ME], 1)
-    suspicion.rejected([ME], [ME])
+    suspicion.rejected([ME])
     assert not suspicion.distrusts(ME, 1)
     assert suspicion.doubt(ME) == 0
 
 
 def test_what_is_noted_is_bounded_and_the_oldest_goes(suspicion):
-    suspicion.rejected([ADA], [ADA])
+    suspicion.rejected([ADA])
     for number in range(KNOWN_MAX):
         peer = digest("crowd", number.to_bytes(4, "big"))
-        suspicion.rejected([peer], [peer])
+        suspicion.rejected([peer])
     assert len(suspicion._records) == KNOWN_MAX
     assert suspicion.doubt(ADA) == PRIOR
