@@ -31,9 +31,10 @@ So no sum that is signed goes against the mean of those signers, and none is lon
 whoever made the sum. Earlier sums do not matter, so nobody can prepare the bound.
 
 *What it does not bound.* Parts of unrelated updates differ from one by sqrt(n / parameters), by chance. A device
-forgives that much, so for PART_MIN above read PART_MIN - sqrt(n / parameters): .27 for 16 members and the 3,703 parameters
+forgives that much, so for PART_MIN above read PART_MIN - sqrt(n / parameters): .25 for 16 members and the 2,410 parameters
 of digits. Where that is zero or less (16 members, 144 parameters) nothing is bounded. Nor does the bound
-speak of signers who are no contributors, gave nothing, or have given in (below).
+speak of signers who are no contributors, gave nothing, or have given in (below). A ball bounds a length, and no single
+value: a few of them may be anything, if all others are honest (`hijack`, docs/adversary.md).
 
 Of honest sums in digits, clothes, watches and keyboards 0, 0, 2 of 16 and 2 of 86 had more than a
 quarter of members below PART_MIN; of sums with a loud member nearly all, of those with one in five at S against
