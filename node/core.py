@@ -25,7 +25,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import TypeAlias, assert_never, cast
 
 import msgspec
 import numpy as np
@@ -54,6 +54,7 @@ from gossip.events import (
     Block,
     CancelTimer,
     Clock,
+    Compute,
     Computed,
     Dial,
     Disconnect,
@@ -174,6 +175,29 @@ SYNC_KINDS = CHECKPOINT_KINDS | {
     Kind.AGGREGATES,
     Kind.ANNOUNCE,
 }
+Inner: TypeAlias = (  # what one protocol wants of another, and the world never hears of
+    Close
+    | Introduce
+    | Contribute
+    | Spend
+    | Settled
+    | Closed
+    | Inspect
+    | Refused
+    | Disputed
+    | Failed
+    | Rejected
+    | Verdict
+    | TakenBack
+    | Certified
+    | Learned
+    | Proven
+    | Expelled
+    | Changed
+    | Uncertified
+    | Adopted
+)
+Step: TypeAlias = Action | Inner
 # A short cut for those that never stay inside. By type: to ask isinstance() whether a msgspec struct is what it is not takes long.
 OUTSIDE = {SetTimer, CancelTimer, Report, Persist, Rebase, Answered, Train, Evaluate, Look, Pause, Resume}
 MEMBERSHIP_KINDS = {Kind.PRESENCE, Kind.GREETING}
@@ -335,7 +359,7 @@ class NodeCore:
 
     def start(self, now: float) -> list[Action]:
         self._clock = self._grown_at = now
-        actions: list[object] = [*self._handshake.start(), *self._membership.start(now)]
+        actions: list[Step] = [*self._handshake.start(), *self._membership.start(now)]
         if not self._swarm.manifest.cohorts.masks:
             actions.append(Report("masks_off", {"warning": MASKS_OFF}))
         if self._remembered is not None:
@@ -352,7 +376,7 @@ class NodeCore:
             actions = self._fault(event, error, now)
         return self._carry_out(actions, now, event) if actions else []
 
-    def _fault(self, event: Event | None, error: Exception, now: float) -> list[object]:
+    def _fault(self, event: Event | None, error: Exception, now: float) -> list[Step]:
         """A bug of ours. Where a peer's message has found it, it is that peer's violation."""
         peer = brought_by(event)
         facts: dict[str, object] = {
@@ -361,7 +385,7 @@ class NodeCore:
             "error": f"{type(error).__name__}: {error}"[:FAULT_CHARACTERS],
             "place": place_of(error),
         }
-        told: list[object] = [Report("fault", facts)]
+        told: list[Step] = [Report("fault", facts)]
         match event:
             case Received(peer):
                 return [*told, *self._blame(peer, f"its message led to {type(error).__name__}")]
@@ -371,7 +395,7 @@ class NodeCore:
                 return [*told, SetTimer(tag, now + FAULT_S)]
         return told
 
-    def _leave_behind(self, cohort: bytes, now: float) -> list[object]:
+    def _leave_behind(self, cohort: bytes, now: float) -> list[Step]:
         """Go on as if this node had stopped in this cohort: nobody else would end it, and no other could begin.
 
         What left for its sum stays debited, and its vote stays on the disk: a certificate may still come.
@@ -382,7 +406,7 @@ class NodeCore:
             self._frozen_for = None
         return self._consider(now)
 
-    def _carry_out(self, actions: list[object], now: float, event: Event | None = None) -> list[Action]:
+    def _carry_out(self, actions: list[Step], now: float, event: Event | None = None) -> list[Action]:
         """Turn what the protocols want into what the world is asked for, until nothing is left inside.
 
         `event` is what they want it for.
@@ -394,18 +418,16 @@ class NodeCore:
             if isinstance(action, Send) and action.peer != self._me:
                 out += self._route(action)
             elif type(action) in OUTSIDE:
-                out.append(action)  # type: ignore[arg-type]
+                out.append(cast("Action", action))
             elif isinstance(action, Dial):
                 out += self._dial(action)
+            elif isinstance(action, TellGuests | Disconnect | Compute | Freeze | Abandon):
+                out.append(action)
             else:
                 try:
-                    inner = self._inside(action, now)
+                    todo += self._inside(cast("Inner | Send", action), now)[::-1]
                 except Exception as error:  # noqa: BLE001 - as in `handle`
-                    inner = self._fault(event, error, now)
-                if inner is None:
-                    out.append(action)  # type: ignore[arg-type]
-                else:
-                    todo += inner[::-1]
+                    todo += self._fault(event, error, now)[::-1]
         return out
 
     def _route(self, action: Send) -> list[Action]:
@@ -438,8 +460,8 @@ class NodeCore:
         shunned = self._shunned.get(peer) if self._shunned else None
         return shunned is not None and shunned.until > self._clock
 
-    def _inside(self, action: object, now: float) -> list[object] | None:
-        """What an action that stays inside this node leads to; None for one that the world carries out."""
+    def _inside(self, action: Inner | Send, now: float) -> list[Step]:
+        """What an action that stays inside this node leads to; a message to itself is one."""
         match action:
             case Send(_, data):
                 return self._on_received(self._me, data, now)
@@ -484,16 +506,16 @@ class NodeCore:
                 return [*self._handshake.compare(peer, now)]
             case Adopted():
                 return self._adopt(action, now)
-        return None
+        assert_never(action)
 
-    def _welcome(self, peer: bytes, now: float) -> list[object]:
+    def _welcome(self, peer: bytes, now: float) -> list[Step]:
         """From here on a peer is a neighbour."""
         waited = [Send(peer, data) for data in self._waiting.pop(peer, ())]
         reminders = [each.member.remind(peer) for each in self._cohorts.values()]
         greeted = self._membership.handle(PeerUp(peer), now)
         return [*greeted, *waited, *itertools.chain(*reminders), *self._consider(now)]
 
-    def _part(self, down: PeerDown, now: float) -> list[object]:
+    def _part(self, down: PeerDown, now: float) -> list[Step]:
         self._waiting.pop(down.peer, None)
         self._sync.gone(down.peer)
         self._strikes_told.pop(down.peer, None)
@@ -502,7 +524,7 @@ class NodeCore:
 
     # --- events ----------------------------------------------------------------------------------------------
 
-    def _dispatch(self, event: Event, now: float) -> list[object]:
+    def _dispatch(self, event: Event, now: float) -> list[Step]:
         """In the order of their number: each case that an event is not takes its time."""
         match event:
             case Received(peer, data):
@@ -559,7 +581,7 @@ class NodeCore:
                 return [told, *(self._evaluate(self._model, now) if is_stale else [])]
         return []
 
-    def _on_timer(self, fired: TimerFired, now: float) -> list[object]:
+    def _on_timer(self, fired: TimerFired, now: float) -> list[Step]:
         match fired.tag:
             case ("membership", *_):
                 if fired.tag[1:] == ("beat",) and self._doubt and self._doubt.beat(self._history.wanted()):
@@ -586,7 +608,7 @@ class NodeCore:
                 return [*self._handshake.handle(fired, now)]
         return []
 
-    def _on_received(self, peer: bytes, data: bytes, now: float) -> list[object]:
+    def _on_received(self, peer: bytes, data: bytes, now: float) -> list[Step]:
         if self._shuns(peer):
             return []
         is_proven = self._handshake.hears(peer)
@@ -606,12 +628,12 @@ class NodeCore:
         except PeerViolation as violation:
             return self._blame(peer, str(violation))
 
-    def _blame(self, peer: bytes, reason: str) -> list[object]:
+    def _blame(self, peer: bytes, reason: str) -> list[Step]:
         count = self._offences.pop(peer, 0) + 1
         if len(self._offences) >= OFFENDERS_MAX:
             del self._offences[next(iter(self._offences))]
         self._offences[peer] = count
-        actions: list[object] = [Report("violation", {"peer": peer.hex()[:16], "reason": reason})]
+        actions: list[Step] = [Report("violation", {"peer": peer.hex()[:16], "reason": reason})]
         if count % VIOLATIONS_MAX == 0 and peer != self._me:
             self._shun(peer)
             actions.append(Disconnect(peer, f"broke the rules {count} times, last: {reason}"))
@@ -627,7 +649,7 @@ class NodeCore:
             del self._shunned[next(iter(self._shunned))]
         self._shunned[peer] = Shunned(self._clock + for_s, for_s)
 
-    def _on_message(self, peer: bytes, message: Message, now: float) -> list[object]:
+    def _on_message(self, peer: bytes, message: Message, now: float) -> list[Step]:
         if peer == message.sender:
             self._membership.heard_from(peer, now, alive=message.kind is Kind.ALIVE)
         elif message.kind not in {Kind.READY, Kind.PRESENCE, Kind.ABORT_CERTIFICATE}:
@@ -653,12 +675,12 @@ class NodeCore:
                 return self._take_strikes(statements, peer, now)
         return self._to_cohort(message.cohort, message, now)
 
-    def _on_history(self, message: Message, peer: bytes, now: float) -> list[object]:
+    def _on_history(self, message: Message, peer: bytes, now: float) -> list[Step]:
         body = message.body
         if isinstance(body, Announce) and self._is_coming(body):
             self._sync.has(peer, body.aggregates)
             return []
-        told: list[object] = []
+        told: list[Step] = []
         if isinstance(body, Alive) and body.history != self._history.digest():
             told += self._tell_strikes(peer, now)  # before the histories are compared
         if isinstance(body, Aggregates) and body.guides:
@@ -668,14 +690,14 @@ class NodeCore:
 
     # --- cohorts ---------------------------------------------------------------------------------------------
 
-    def _to_cohort(self, cohort: Hashable, event: CohortEvent, now: float) -> list[object]:
+    def _to_cohort(self, cohort: Hashable, event: CohortEvent, now: float) -> list[Step]:
         running = self._cohorts.get(cohort) if isinstance(cohort, bytes) else None
         if running is None:
             if isinstance(event, Message):
                 self._keep_early(event)
             return []
         before = running.member.state
-        actions: list[object] = [*running.member.handle(event, now)]
+        actions: list[Step] = [*running.member.handle(event, now)]
         if running.aggregator is not None:
             actions += running.aggregator.handle(event, now)
         if running.auditor is not None:
@@ -686,7 +708,7 @@ class NodeCore:
             actions.append(Pause(self._model))
         return actions
 
-    def _on_result(self, message: Message, result: Result, peer: bytes, now: float) -> list[object]:
+    def _on_result(self, message: Message, result: Result, peer: bytes, now: float) -> list[Step]:
         """Signatures to the body that this member signed are the aggregate; to another one they are news of it."""
         running = self._cohorts.get(message.cohort)
         if running is None:
@@ -707,7 +729,7 @@ class NodeCore:
             self._early.remove(own[0])
         self._early.append(message)
 
-    def _lose(self, peer: bytes) -> list[object]:
+    def _lose(self, peer: bytes) -> list[Step]:
         """The running cohort need not wait for somebody whose connection broke."""
         running = self._busy
         if running is None:
@@ -725,7 +747,7 @@ class NodeCore:
         rounds = self._swarm.manifest.training.rounds
         return bool(rounds) and self._history.round >= rounds
 
-    def _consider(self, now: float) -> list[object]:
+    def _consider(self, now: float) -> list[Step]:
         """Say READY if there is something to give and nothing else is under way."""
         phase = self._phase
         if phase is None or not phase.eligible or phase.freezing_for is not None:
@@ -763,7 +785,7 @@ class NodeCore:
     def _draw_again(self, since: float, now: float) -> SetTimer:
         return SetTimer(("lottery",), self._turns.draws_again_at(since, now))
 
-    def _approach(self) -> list[object]:
+    def _approach(self) -> list[Step]:
         """Whoever trains for the round after the next dials its leader now: then no READY has to wait for a connection."""
         round_ = self._turns.round_to_approach() if self._phase is not None else None
         if round_ is None:
@@ -780,11 +802,11 @@ class NodeCore:
             return ()
         return self._membership.presences_of(self._turns.guides(known.body.round, known.contributors))
 
-    def _introduce(self, peers: tuple[bytes, ...], to: bytes) -> list[object]:
+    def _introduce(self, peers: tuple[bytes, ...], to: bytes) -> list[Step]:
         """Where nobody knows all, whoever brings devices together tells them where the others are."""
         return [] if self._membership.sees_all else [*self._membership.introduce(peers, to)]
 
-    def _form(self, readies: tuple[bytes, ...]) -> list[object]:
+    def _form(self, readies: tuple[bytes, ...]) -> list[Step]:
         """As leader: bind a full bag to this node's heads. From here on the leader is a member like the others."""
         if self._finished:
             return []
@@ -831,7 +853,7 @@ class NodeCore:
         except PeerViolation:
             return 0
 
-    def _tell_members(self, frame: bytes, members: Sequence[bytes]) -> list[object]:
+    def _tell_members(self, frame: bytes, members: Sequence[bytes]) -> list[Step]:
         """Where nobody knows all, a cohort's members are told where those are to whom they will speak, and its sum's guides.
 
         They hand the sum on, and of all of them only the leader has heard from each.
@@ -857,7 +879,7 @@ class NodeCore:
     def _take_checkpoint(self, parents: Sequence[bytes]) -> checkpoint.Checkpoint | Waiting:
         return checkpoint.take(self._history, self._replica, parents, self._swarm.id)
 
-    def _on_roster(self, message: Message, now: float) -> list[object]:
+    def _on_roster(self, message: Message, now: float) -> list[Step]:
         roster = message.body
         if not isinstance(roster, Roster):
             return []
@@ -912,7 +934,7 @@ class NodeCore:
             readies.remove([ready for ready in readies if line(ready.sender) == crowd.line][-1])
         return readies if len(readies) >= n_min else []
 
-    def _decline(self, message: Message) -> list[object]:
+    def _decline(self, message: Message) -> list[Step]:
         cohort = open_roster(self._swarm, message)
         if self._me not in cohort.members or cohort.id in self._cohorts:
             return []
@@ -946,7 +968,7 @@ class NodeCore:
             raise PeerViolation("ROSTER: another state than the fold of its ancestors")
         return state is not None
 
-    def _join(self, cohort: Cohort, now: float) -> list[object]:
+    def _join(self, cohort: Cohort, now: float) -> list[Step]:
         """One roster a READY: the keys go into this cohort and can go into no other."""
         ready = next(each for each in ready_frames(self._swarm, cohort.roster) if each in self._offers)
         secrets = self._offers[ready]
@@ -964,7 +986,7 @@ class NodeCore:
         aggregator = Aggregator(member, self._identity) if self._me in cohort.aggregators else None
         auditor = Auditor(member, self._identity, self._entropy)
         self._remember_cohort(Running(member, aggregator, auditor))
-        actions: list[object] = [
+        actions: list[Step] = [
             *withdrawn,
             *member.start(now),
             *(aggregator.start(now) if aggregator else []),
@@ -986,7 +1008,7 @@ class NodeCore:
         for aggregator in added_up[:-KEPT_MAX]:
             aggregator.forget()
 
-    def _spend(self, spend: Spend) -> list[object]:
+    def _spend(self, spend: Spend) -> list[Step]:
         """Design, rule 3: the debit and what it leaves are durable, in one transaction, before the vector goes."""
         feedback = self._swarm.manifest.compression.feedback / 256
         debited = self._books.debit(spend.cohort, spend.encoded.sent, feedback)
@@ -1000,7 +1022,7 @@ class NodeCore:
             records += (*ledger.settled(cohort), *ledger.closed(cohort))
         return [Persist(spend.tag, records), *rebased]
 
-    def _forget(self, cohorts: Sequence[bytes], after: Books) -> list[object]:
+    def _forget(self, cohorts: Sequence[bytes], after: Books) -> list[Step]:
         """Go on with books in which these payloads are no longer outstanding: the model in training loses them.
 
         What a fold has brought back as part of a sum would else be in it twice.
@@ -1016,7 +1038,7 @@ class NodeCore:
 
     # --- what a sum does -------------------------------------------------------------------------------------
 
-    def _inspect(self, inspect: Inspect) -> list[object]:
+    def _inspect(self, inspect: Inspect) -> list[Step]:
         """The model with this sum alone, before any bound that the fold has: what is bounded looks harmless."""
         if self._trainer_fault:
             return []  # nobody can look, so this member signs nothing
@@ -1042,7 +1064,7 @@ class NodeCore:
         given[self._layout.places(sent.support)] = sent.values / UNIT
         return given
 
-    def _judge(self, tag: Tag, before: float, after: float, now: float) -> list[object]:
+    def _judge(self, tag: Tag, before: float, after: float, now: float) -> list[Step]:
         looked_at, part = self._part_in
         impression = self._judgement.of(before, after, part if looked_at == tag else UNKNOWN)
         return [
@@ -1050,7 +1072,7 @@ class NodeCore:
             *self._to_cohort(tag[1], Inspected(tag, impression.reason), now),
         ]
 
-    def _resume_training(self, cohort: Hashable) -> list[object]:
+    def _resume_training(self, cohort: Hashable) -> list[Step]:
         """This cohort's sum was looked at, or its member is at an end, however it came there."""
         if self._paused_for != cohort:
             return []
@@ -1067,7 +1089,7 @@ class NodeCore:
         """Whether this device would rather not be led by it."""
         return self._suspicion.distrusts(peer, self._turns.next_round)
 
-    def _note_refusal(self, refused: Refused) -> list[object]:
+    def _note_refusal(self, refused: Refused) -> list[Step]:
         running = self._cohorts[refused.cohort]
         round_ = running.member.cohort.roster.round
         if refused.certain:
@@ -1079,14 +1101,14 @@ class NodeCore:
         }
         return [Report("distrusted" if refused.certain else "sum_refused", facts)]
 
-    def _settle_dispute(self, disputed: Disputed, now: float) -> list[object]:
+    def _settle_dispute(self, disputed: Disputed, now: float) -> list[Step]:
         """Not if the other one was found out before: whoever shows junk again and again would have everybody add up for nothing."""
         auditor = self._cohorts[disputed.cohort].auditor
         if auditor is None or self._suspicion.is_forger(disputed.aggregator):
             return []
         return [*auditor.disputed(disputed.aggregator, now)]
 
-    def _note_rejection(self, cohort: bytes, contributors: list[int]) -> list[object]:
+    def _note_rejection(self, cohort: bytes, contributors: list[int]) -> list[Step]:
         known = self._cohorts[cohort].member.cohort
         members = known.members
         self._suspicion.rejected([members[index] for index in contributors], members, known.aggregators[0])
@@ -1111,7 +1133,7 @@ class NodeCore:
         else:
             self._suspicion.offended(cohort.aggregators[0], cohort.roster.round, certain=False)
 
-    def _note_failure(self, cohort: bytes) -> list[object]:
+    def _note_failure(self, cohort: bytes) -> list[Step]:
         member = self._cohorts[cohort].member
         known = member.cohort
         if member.has_refused:  # and so have others, or the sum would hold: too few for REJECT
@@ -1122,7 +1144,7 @@ class NodeCore:
             self._suspicion.offended(peer, known.roster.round, certain=False)
         return []
 
-    def _note_verdict(self, verdict: Verdict) -> list[object]:
+    def _note_verdict(self, verdict: Verdict) -> list[Step]:
         """What an audit has shown."""
         round_ = self._cohorts[verdict.cohort].member.cohort.roster.round
         facts: dict[str, object] = {"cohort": verdict.cohort.hex()[:16]}
@@ -1146,16 +1168,16 @@ class NodeCore:
                 return [Report("unanswered", {**facts, "peer": aggregator.hex()[:16]})]
         assert_never(verdict)
 
-    def _audit_others(self, cohort: bytes, forger: bytes) -> list[object]:
+    def _audit_others(self, cohort: bytes, forger: bytes) -> list[Step]:
         """Whoever has forged one sum shows this device the others, or they are taken back."""
-        asked: list[object] = []
+        asked: list[Step] = []
         for id_, running in list(self._cohorts.items()):
             if running.auditor is not None and id_ != cohort:
                 asked += running.auditor.suspected(forger, self._clock)
         return asked
 
-    def _settle(self, cohort: bytes, outcome: Outcome, reason: str) -> list[object]:
-        shown: list[object] = []
+    def _settle(self, cohort: bytes, outcome: Outcome, reason: str) -> list[Step]:
+        shown: list[Step] = []
         if self._frozen_for == cohort:
             self._books = self._books.thaw()
             self._frozen_for = None
@@ -1167,7 +1189,7 @@ class NodeCore:
             self._books = self._books.refund(cohort)
         self._aborted += outcome is not Outcome.INCLUDED
         facts: dict[str, object] = {"cohort": cohort.hex()[:16], "outcome": outcome.value, "reason": reason}
-        actions: list[object] = [Report("settled", facts), *shown]
+        actions: list[Step] = [Report("settled", facts), *shown]
         if outcome is not Outcome.UNKNOWN:  # else the debit stays: a certificate may still come
             refunded = ledger.residual(self._books) if outcome is Outcome.REFUNDED else ()
             actions.append(Persist(None, (*ledger.settled(cohort), *refunded)))
@@ -1178,14 +1200,14 @@ class NodeCore:
             actions += self._close(cohort)
         return actions
 
-    def _hurry(self) -> list[object]:
+    def _hurry(self) -> list[Step]:
         """What a failed cohort gave back need not wait for the time of another phase: there is something to give already."""
         if self._phase is None:
             return []
         self._phase.eligible_at = self._clock
         return [SetTimer(("phase", self._phase.number), self._clock)] if self._phase.steps else []
 
-    def _close(self, cohort: bytes) -> list[object]:
+    def _close(self, cohort: bytes) -> list[Step]:
         """Votes are forgotten when the cohort is over here and nothing about it is in doubt any more."""
         running = self._cohorts.get(cohort)
         if running is None or running.member.outcome in {None, Outcome.UNKNOWN}:
@@ -1194,7 +1216,7 @@ class NodeCore:
 
     # --- training --------------------------------------------------------------------------------------------
 
-    def _begin_phase(self, now: float) -> list[object]:
+    def _begin_phase(self, now: float) -> list[Step]:
         """Train on from the shared model and what this device is ahead of it."""
         if self._finished:
             self._phase = None
@@ -1229,7 +1251,7 @@ class NodeCore:
             return False
         return not self._busy and not self._draws_near(now)
 
-    def _give_up(self) -> list[object]:
+    def _give_up(self) -> list[Step]:
         phase, self._phase = self._phase, None
         return [Abandon(phase.number)] if phase is not None else []
 
@@ -1238,7 +1260,7 @@ class NodeCore:
         """Of a phase's time, for the first phase: devices that start together are not to be ready together."""
         return (1 + digest("first phase", self._swarm.id, self._me)[0]) / 256
 
-    def _on_eligible(self, number: int, steps: int, now: float) -> list[object]:
+    def _on_eligible(self, number: int, steps: int, now: float) -> list[Step]:
         phase = self._phase
         if phase is None or phase.number != number:
             return []
@@ -1253,20 +1275,20 @@ class NodeCore:
         """A hub whose turn it is to lead the next round takes part in it: nobody has to look for another aggregator."""
         return self._membership.is_hub(self._me) and self._rendezvous.leads(self._turns.next_round)
 
-    def _on_phase_over(self, number: int, now: float) -> list[object]:
+    def _on_phase_over(self, number: int, now: float) -> list[Step]:
         """Its time, and before that its steps."""
         if self._phase is None or self._phase.number != number:
             return []
         self._phase.eligible, self._phase.ready_at = True, now
         return self._consider(now)
 
-    def _freeze_for(self, cohort: bytes) -> list[object]:
+    def _freeze_for(self, cohort: bytes) -> list[Step]:
         if self._phase is None:
             return []
         self._phase.freezing_for = cohort
         return [Freeze(self._phase.number)]
 
-    def _on_frozen(self, frozen: Frozen, now: float) -> list[object]:
+    def _on_frozen(self, frozen: Frozen, now: float) -> list[Step]:
         phase = self._phase
         if phase is None or phase.number != frozen.phase or phase.freezing_for is None:
             return []
@@ -1287,7 +1309,7 @@ class NodeCore:
         contribution = Contribution(self._books.to_give, age)
         return [*actions, *self._to_cohort(cohort, Contributed(contribution), now)]
 
-    def _on_trainer_failed(self, reason: str) -> list[object]:
+    def _on_trainer_failed(self, reason: str) -> list[Step]:
         """The phase's work is lost, and only that: the residual is here and the trainer may come back."""
         self._trainer_fault = reason
         self._phase = None
@@ -1296,13 +1318,13 @@ class NodeCore:
 
     # --- the history -----------------------------------------------------------------------------------------
 
-    def _learn(self, learned: Learned, now: float) -> list[object]:
+    def _learn(self, learned: Learned, now: float) -> list[Step]:
         before, round_ = self._stand, self._replica.round
         self._replica.apply(learned.changes, learned.round)
         self._model = self._replica.model()
         if learned.round > round_:
             self._grown_at = now
-        actions: list[object] = [Persist(None, ledger.held((*learned.aggregates, *learned.again)))]
+        actions: list[Step] = [Persist(None, ledger.held((*learned.aggregates, *learned.again)))]
         if self._phase is not None:
             actions.append(Rebase(self._stand - before))
         for known in learned.aggregates:
@@ -1321,7 +1343,7 @@ class NodeCore:
         judged = self._judge_checkpoint(learned.aggregates, now)
         return [*actions, *judged, *self._grown(now)]
 
-    def _adopt(self, adopted: Adopted, now: float) -> list[object]:
+    def _adopt(self, adopted: Adopted, now: float) -> list[Step]:
         """Go on from a checkpoint, with all that this device knew besides."""
         before, old = self._stand, self._history
         if len(self._strikes) and isinstance(
@@ -1338,7 +1360,7 @@ class NodeCore:
         self._add(old.held())
         self._model = self._replica.model()
         self._grown_at = now
-        actions: list[object] = [
+        actions: list[Step] = [
             Persist(None, ledger.adopted(adopted.signed, adopted.encoded)),
             Report(
                 "caught_up",
@@ -1361,7 +1383,7 @@ class NodeCore:
         struck = self._struck.since
         return [peer for peer in peers if peer not in struck or peer == self._me] if struck else peers
 
-    def _on_strike(self, question: Strike) -> list[object]:
+    def _on_strike(self, question: Strike) -> list[Step]:
         """Answered when it is durable; at once where it cannot be."""
         refusal = self._refuses_to_strike(question)
         if refusal:
@@ -1392,15 +1414,15 @@ class NodeCore:
             return "this device strikes as many others as it can"
         return "too much is being stored; ask again" if len(self._striking) >= STRIKING_MAX else ""
 
-    def _on_strike_durable(self, number: int, now: float) -> list[object]:
+    def _on_strike_durable(self, number: int, now: float) -> list[Step]:
         question, raw = self._striking.pop(number)
         return [*self._take_strikes((raw,), self._me, now), Answered(question)]
 
-    def _take_strikes(self, statements: Sequence[bytes], source: bytes, now: float) -> list[object]:
+    def _take_strikes(self, statements: Sequence[bytes], source: bytes, now: float) -> list[Step]:
         """Keep what is news, hand it on, and fold without what it takes out."""
         records: list[Record] = []
         news: list[bytes] = []
-        actions: list[object] = []
+        actions: list[Step] = []
         out, counted = self._struck, self._strikes.digest()
         for raw in statements:
             try:
@@ -1442,7 +1464,7 @@ class NodeCore:
             *self._evaluate(self._model, now),
         ]
 
-    def _fetch_retracted(self, raw: bytes, source: bytes, now: float) -> list[object]:
+    def _fetch_retracted(self, raw: bytes, source: bytes, now: float) -> list[Step]:
         """A checkpoint names sums whose bodies are not here; without one, nobody can tell whether its retraction holds."""
         said = read_strike(raw, self._swarm.id)
         if not isinstance(said, Retraction) or said.aggregate not in self._history or source == self._me:
@@ -1467,7 +1489,7 @@ class NodeCore:
             self._model = self._replica.model()
         return True
 
-    def _tell_strikes(self, peer: bytes, now: float) -> list[object]:
+    def _tell_strikes(self, peer: bytes, now: float) -> list[Step]:
         """To a neighbour whose history differs: it may be by them."""
         last = self._strikes_told.get(peer)
         if not len(self._strikes) or (last is not None and now - last < STRIKES_S):
@@ -1476,11 +1498,11 @@ class NodeCore:
         return self._say_strikes(peer, self._strikes.all())
 
     @staticmethod
-    def _say_strikes(peer: bytes, statements: Sequence[bytes]) -> list[object]:
+    def _say_strikes(peer: bytes, statements: Sequence[bytes]) -> list[Step]:
         parts = [statements[at : at + TOLD_MAX] for at in range(0, len(statements), TOLD_MAX)]
         return [Send(peer, channel_frame(StrikesMessage(tuple(part)))) for part in parts]
 
-    def _judge_checkpoint(self, learned: Sequence[Verified], now: float) -> list[object]:
+    def _judge_checkpoint(self, learned: Sequence[Verified], now: float) -> list[Step]:
         """Compare what later cohorts signed as state with what this device folds from the checkpoint that it adopted."""
         for known in learned:
             state = self._state_due(known.body.round, known.body.parents) if self._doubt else None
@@ -1492,17 +1514,17 @@ class NodeCore:
                 return [] if holds else self._give_up_checkpoint(now)
         return []
 
-    def _give_up_checkpoint(self, now: float) -> list[object]:
+    def _give_up_checkpoint(self, now: float) -> list[Step]:
         """Somebody lied about the model: fold everything from the first round, and take nobody's word for it."""
         self._checkpoints_refuted += 1
         report = Report("checkpoint_false", {"next": "everything is folded again from the first round"})
         return [report, *self._fold_without_checkpoint(now)]
 
-    def _fold_without_checkpoint(self, now: float) -> list[object]:
+    def _fold_without_checkpoint(self, now: float) -> list[Step]:
         before = self._stand
         self._fold_anew()
         self._catch_up.refuse(now)
-        actions: list[object] = [Persist(None, (Drop("checkpoint", b""),))]
+        actions: list[Step] = [Persist(None, (Drop("checkpoint", b""),))]
         if self._phase is not None:
             actions.append(Rebase(self._stand - before))
         return [*actions, *self._sync.begin_anew(self._history), *self._grown(now)]
@@ -1518,9 +1540,9 @@ class NodeCore:
         self._add(held)
         self._model = self._replica.model()
 
-    def _grown(self, now: float) -> list[object]:
+    def _grown(self, now: float) -> list[Step]:
         """The history has reached another round, or may have."""
-        actions: list[object] = []
+        actions: list[Step] = []
         if self._finished:
             self._phase = None
             actions += self._rendezvous.withdraw()
@@ -1535,8 +1557,8 @@ class NodeCore:
             phase.eligible, phase.ready_at = True, now
         return [*actions, *self._approach(), *self._evaluate(self._model, now), *self._consider(now)]
 
-    def _inform_members(self, known: Verified) -> list[object]:
-        actions: list[object] = []
+    def _inform_members(self, known: Verified) -> list[Step]:
+        actions: list[Step] = []
         for part in known.body.parts:
             running = self._cohorts.get(part.roster)
             # Others can name this cohort in a body of their own, but not with its members: those would have to sign.
@@ -1558,7 +1580,7 @@ class NodeCore:
                 self._suspicion.held(known.contributors)
         return actions
 
-    def _evaluate(self, model: NDArray[np.float32], now: float) -> list[object]:
+    def _evaluate(self, model: NDArray[np.float32], now: float) -> list[Step]:
         if self._evaluating or self._trainer_fault or (now < self._evaluate_after and not self._finished):
             return []
         self._evaluating = True
@@ -1587,9 +1609,9 @@ class NodeCore:
                 if isinstance(outcome, Added):
                     self._replica.apply(outcome.changes, self._history.round)
 
-    def _resume(self, remembered: ledger.Remembered) -> list[object]:
+    def _resume(self, remembered: ledger.Remembered) -> list[Step]:
         """Cohorts whose debit was open when this node stopped: ask how they ended, and abort what still can be."""
-        actions: list[object] = []
+        actions: list[Step] = []
         for cohort_id, frame in remembered.rosters.items():
             cohort = open_roster(self._swarm, open_frame(self._swarm.id, frame))
             member = Member(cohort, self._identity, None, Terms(self._codec, self._layout, ()), self._entropy)

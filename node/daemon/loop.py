@@ -14,7 +14,7 @@ does a core that raises all the same.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import trio  # noqa: TID251 - the drivers are trio's room
 from structlog.stdlib import BoundLogger
@@ -199,6 +199,8 @@ class Daemon:
                 case Answered(question):
                     for tell in self._questions.pop(question, ()):
                         tell.send_nowait(action)
+                case _:
+                    assert_never(action)
 
     # --- what takes time --------------------------------------------------------------------------------------
 

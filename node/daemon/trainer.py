@@ -15,7 +15,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Final
+from typing import ClassVar, Final, assert_never
 
 import numpy as np
 import trio  # noqa: TID251 - the drivers are trio's room
@@ -173,6 +173,8 @@ class Trainer:
                 self._looks[number] = tag
                 self._say(messages.Look(number, _bytes(before), _bytes(after)))
                 self._expect(f"look {number}", ANSWER_S)
+            case _:
+                assert_never(action)
 
     def _rebase(self, change: Floats) -> None:
         if self._outbox and isinstance(waiting := self._outbox[-1], messages.Rebase):

@@ -27,7 +27,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
-from typing import Final, Literal, get_args
+from typing import Final, Literal, assert_never, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ from gossip.errors import GossamerError
 from gossip.events import (
     Abandon,
     Action,
+    Answered,
     CancelTimer,
     Clock,
     Compute,
@@ -66,6 +67,7 @@ from gossip.events import (
     SendFailed,
     SetTimer,
     Tag,
+    TellGuests,
     TimerFired,
     Train,
     TrainerFailed,
@@ -296,10 +298,9 @@ class VirtualSwarm:
 
     def _perform(self, device: Device, actions: Sequence[Action]) -> None:
         for action in actions:
-            if type(action) is Send:  # two of three, and many times as fast as a pattern
-                self._send(device, action.peer, action.data)
-                continue
             match action:
+                case Send(peer, data):  # two of three
+                    self._send(device, peer, data)
                 case SetTimer(tag, at):
                     number = device.timers[tag] = next(self._numbers)
                     self._at(max(at, self.now), self._fire, device, tag, number)
@@ -332,8 +333,9 @@ class VirtualSwarm:
                 case Freeze(phase):
                     at = device.trainer.ends_step_at(self.now)
                     self._at(at, self._freeze, device, device.life, phase)
-                case Abandon(phase) if device.trainer.phase == phase:
-                    device.trainer.drop(self.now)
+                case Abandon(phase):
+                    if device.trainer.phase == phase:
+                        device.trainer.drop(self.now)
                 case Pause():
                     device.trainer.pause(self.now)
                 case Resume():
@@ -345,6 +347,10 @@ class VirtualSwarm:
                     self._at(
                         self.now + device.hardware.evaluate_s, self._evaluate, device, device.life, action
                     )
+                case TellGuests() | Answered():
+                    pass  # nobody here listens in public, or asks a core on its owner's behalf
+                case _:
+                    assert_never(action)
 
     def _fire(self, device: Device, tag: Tag, number: int) -> None:
         if device.timers.get(tag) == number:

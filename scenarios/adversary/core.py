@@ -23,7 +23,7 @@ from gossip.manifest import Swarm
 from gossip.secure_sum.aggregator import Total, UnmaskJob
 from gossip.secure_sum.member import Inspect, Inspected, MaskJob, Member, Terms
 from gossip.wire import Wire
-from node.core import NodeCore, Running
+from node.core import NodeCore, Running, Step
 from scenarios.adversary.behaviour import Added, Behaviour, Integers, League, Plain
 from scenarios.adversary.bodies import body
 from scenarios.spec.adversary import AdversaryTable
@@ -67,11 +67,11 @@ class HostileCore(NodeCore):
                     out.append(action)
         return out
 
-    def _form(self, readies: tuple[bytes, ...]) -> list[object]:
+    def _form(self, readies: tuple[bytes, ...]) -> list[Step]:
         with self.behaviour.forming():
             return super()._form(readies)
 
-    def _inspect(self, inspect: Inspect) -> list[object]:
+    def _inspect(self, inspect: Inspect) -> list[Step]:
         """Bad devices sign what they have spoilt, and refuse what they have not."""
         running = self._busy
         if running is None:
@@ -136,7 +136,7 @@ class HostileCore(NodeCore):
     def frame(self, body: Wire, cohort: bytes = b"") -> bytes:
         return sign_frame(self._identity, self._swarm.id, body, cohort=cohort)
 
-    def carry_out(self, actions: Iterable[object], now: float) -> list[Action]:
+    def carry_out(self, actions: Iterable[Step], now: float) -> list[Action]:
         """As if the protocols had asked for it."""
         return self._carry_out(list(actions), now)
 
