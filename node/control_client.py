@@ -12,6 +12,7 @@ from gossip.errors import GossamerError
 from node.home import Home, NotRunning, running
 
 ANSWER_S = 5.0
+PARENT_VARIABLE = "GOSSAMER_PARENT"  # a process without which a daemon shall not live on
 PEER_CHARACTERS_MIN, PEER_CHARACTERS_MAX = 4, 64  # of a peer id, or of how it ends
 
 

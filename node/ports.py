@@ -1,9 +1,12 @@
-"""What a driver must offer to run a NodeCore, as types: the real daemon and a simulation both fit them."""
+"""What a driver must offer to run a NodeCore: the real daemon and a simulation both do."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from gossip.events import Action, Event, Record
+
+CLOCK_S = 60.0  # between two times that a core is told what time it is
+BOOT_SHIFT = 32  # presences count from boot << 32 on, so that each boot's come after all earlier ones
 
 
 class Core(Protocol):

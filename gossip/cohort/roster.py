@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from crypto.agreement import SEED_BYTES, KeyPair, is_weak
+from crypto.agreement import KEY_BYTES, SEED_BYTES, KeyPair, is_weak
 from crypto.hashing import digest
 from gossip.cohort.messages import Entry, Ready, Roster
 from gossip.errors import MisuseError, PeerViolation
@@ -20,7 +20,6 @@ from gossip.quorum import ascend, read_members, spell_members, threshold
 from gossip.wire import pack
 
 AGGREGATORS = 2
-KEY_BYTES = 32
 HUBS = 3  # the aggregators, and one more to whom all can bring an ABORT vote when both are gone
 
 

@@ -51,6 +51,7 @@ from gossip.secure_sum.member import (
     open_commitment,
 )
 from gossip.secure_sum.messages import (
+    ENVELOPE_BYTES,
     SHARE_BYTES,
     AuditAnswer,
     AuditRequest,
@@ -67,7 +68,7 @@ from gossip.secure_sum.messages import (
     Shares,
     Unmask,
 )
-from gossip.secure_sum.shares import ENVELOPE_BYTES, rebuild_key, rebuild_seed
+from gossip.secure_sum.shares import rebuild_key, rebuild_seed
 from gossip.wire import Wire, pack
 
 PATIENCE_STEPS = (1.0, SECOND_AGGREGATOR_STEPS + 0.5)  # by rank: how long to wait for what is missing

@@ -4,13 +4,14 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from crypto.sealing import OVERHEAD_BYTES
 from gossip.fields import Bitmap, BitmapOrNone, Commitments, Scalar, ShortHash, Signature
 from gossip.frames import Kind, Scope, message
 from gossip.manifest import COHORT_MAX, TENSORS_MAX, Hash
 from gossip.wire import Wire
 
 SHARE_BYTES = 16
-ENVELOPE_BYTES = 2 * 2 * SHARE_BYTES + 16  # two secrets a phase, of at most two phases, sealed
+ENVELOPE_BYTES = 2 * SHARE_BYTES + OVERHEAD_BYTES  # a share of each of two secrets, sealed
 
 Share = Annotated[bytes, Meta(max_length=SHARE_BYTES)]  # or nothing
 Envelope = Annotated[bytes, Meta(max_length=ENVELOPE_BYTES)]  # or nothing

@@ -23,14 +23,12 @@ from enum import IntEnum
 
 from crypto.agreement import SEED_BYTES, KeyPair
 from crypto.hashing import digest
-from crypto.sealing import OVERHEAD_BYTES, envelope_info, seal, unseal
+from crypto.sealing import envelope_info, seal, unseal
 from crypto.sharing import recover, split
 from gossip.cohort.roster import Cohort, Secrets
 from gossip.errors import PeerViolation
 from gossip.fields import SHORT_HASH_BYTES
-from gossip.secure_sum.messages import Commitment
-
-ENVELOPE_BYTES = 2 * SEED_BYTES + OVERHEAD_BYTES
+from gossip.secure_sum.messages import ENVELOPE_BYTES, Commitment
 
 
 class Secret(IntEnum):

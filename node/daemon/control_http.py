@@ -37,12 +37,12 @@ from node.daemon.trainer import TrainerDown
 from node.errors import Unanswered
 from node.join.codes import TTL_S
 from node.join.inviter import USES_MAX
+from node.net.libp2p.terms import PINGS_MAX
 
 EVALUATE_S = 120.0
 ALONE_S = 600.0
 PING_S = 15.0
 WISH_S = 10.0  # for a fact to be durable
-PINGS_MAX = 16
 CLOSE_S = 0.5  # for answers under way when the daemon stops
 PRIVATE = 0o177  # umask: the socket is for its owner alone
 

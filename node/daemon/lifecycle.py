@@ -39,6 +39,7 @@ from node.clock import unix_time
 from node.config.addresses import bootstrap_peer
 from node.config.errors import ConfigError
 from node.config.settings import Config, load_config
+from node.control_client import PARENT_VARIABLE
 from node.core import NodeCore
 from node.daemon import control_http
 from node.daemon.control_service import Account, Running
@@ -59,6 +60,7 @@ from node.join.bootstrap import (
 )
 from node.join.serve import Inviting
 from node.net.libp2p.terms import GuestLimits, Limits
+from node.ports import BOOT_SHIFT, CLOCK_S
 from node.store import SqliteStore
 from node.telemetry import logging_to
 
@@ -66,16 +68,13 @@ if TYPE_CHECKING:
     from node.lan.discovery import Nearby
     from node.net.libp2p.transport import Libp2pTransport
 
-PARENT_VARIABLE = "GOSSAMER_PARENT"  # a process without which this daemon shall not live on
 PARENT_LOOK_S = 1.0
-CLOCK_S = 60.0  # between two times that the core is told what time it is
 HUB_CONNECTIONS = 256
 HUB_INBOUND_CONNECTIONS = 240
 ADDRESSES_LOOK_S = 3.0
 STOP_S = 4  # whole seconds, as alarm(2) has them
 PUBLIC = "network.public is on: anybody who can connect may watch which sums this device learns of, and when"
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
-BOOT_SHIFT = 32  # presences count from boot << 32 on, so that each boot's come after all earlier ones
 
 Announce = Callable[[Sequence[str], bool], None]
 

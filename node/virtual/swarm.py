@@ -79,6 +79,8 @@ from gossip.manifest import Swarm
 from gossip.membership.view import Settings
 from node.core import NodeCore
 from node.daemon.mailbox import kind_of
+from node.net.libp2p.terms import UNACKED_S
+from node.ports import BOOT_SHIFT, CLOCK_S
 from node.virtual.device import Device, Hardware, address_of
 from node.virtual.event_queue import Agenda
 from node.virtual.links import (
@@ -93,7 +95,6 @@ from node.virtual.trainer import CATCH_UP_S, LOOK_STEPS, TRAINER_S, Phases, Virt
 # As node.net.libp2p has them.
 CONNECTIONS_MAX: Final = 64
 HUB_CONNECTIONS_MAX: Final = 256
-UNACKED_S: Final = 10.0  # of what was sent, until its connection is given up
 DIAL_S: Final = 10.0  # until a device that is off is given up
 HANDSHAKE_S: Final = (
     0.2  # of work on both sides, from the dial to PeerUp: 0.1 to 0.3 between daemons on loopback
@@ -101,8 +102,6 @@ HANDSHAKE_S: Final = (
 HANDSHAKE_TRIPS: Final = 8  # of one way: TCP, Noise, the multiplexer and the streams
 
 EPOCH_S: Final = 1_800_000_000  # unix time where virtual time begins
-CLOCK_S: Final = 60.0  # as node.daemon.lifecycle tells it
-BOOT_SHIFT: Final = 32  # as node.daemon.lifecycle counts
 BOOTSTRAP_ONE: Final = 24  # so many first devices join through the very first, as in a small swarm
 BOOTSTRAP: Final = 3  # devices that each later one is told of
 

@@ -25,11 +25,11 @@ import trio  # noqa: TID251 - scenarios run real processes
 
 from gossip.errors import GossamerError
 from node import control_client
+from node.control_client import PARENT_VARIABLE
 from node.home import Home
 from scenarios.reports.processes import Bytes, Parts
 from scenarios.spec.scenario import Device, Fault
 
-PARENT_VARIABLE = "GOSSAMER_PARENT"
 FAULTS_VARIABLE = "GOSSAMER_FAULTS"
 POLL_S = 1.0
 ANSWER_S = 10.0  # for a question that a daemon answers from memory

@@ -12,15 +12,15 @@ import trio
 
 from crypto.identity import Identity, peer_id
 from gossip.errors import MisuseError
-from node.net.libp2p.tcp import UNACKED_S
-from node.net.libp2p.terms import ANNOUNCEMENT_BYTES, Limits, PortInUse, Unreachable
+from gossip.manifest import MANIFEST_BYTES
+from node.net.libp2p.terms import ANNOUNCEMENT_BYTES, UNACKED_S, Limits, PortInUse, Unreachable
 from node.net.libp2p.transport import Libp2pTransport
 from node.net.libp2p.visits import fetch_manifest
 from node.virtual import swarm as virtual_swarm
 from tests.diary import Diary
 
 SWARM = b"\x11" * 32
-MANIFEST = b"the manifest" * 1000
+MANIFEST = b"the manifest".ljust(MANIFEST_BYTES, b".")  # of a swarm that lists as many members as one may
 
 
 class Node:

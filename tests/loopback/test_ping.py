@@ -5,9 +5,9 @@ import trio
 
 from crypto.identity import Identity
 from node.clock import unix_time
-from node.net.libp2p.terms import Limits, Unreachable
+from node.net.libp2p.terms import PINGS_MAX, Limits, Unreachable
 from node.net.libp2p.transport import Libp2pTransport
-from node.net.libp2p.visits import PINGS_MAX, ping_address
+from node.net.libp2p.visits import ping_address
 
 HOUR_S = 3600.0
 SWARM = b"\x11" * 32

@@ -24,9 +24,10 @@ from gossip.history.dag import Added, History
 from gossip.history.fold import Replica
 from gossip.membership.view import BEAT_S, Membership
 from node.core import NodeCore
+from node.net.libp2p.terms import UNACKED_S
 from node.virtual.device import Hardware
 from node.virtual.links import RETRANSMIT_S, Link, Pipe
-from node.virtual.swarm import UNACKED_S, VirtualSwarm
+from node.virtual.swarm import VirtualSwarm
 from tests.simulation.harness import InvariantBroken, Observer, tiny_initial, tiny_swarm
 
 SEEDS = int(os.environ.get("GOSSAMER_SEEDS", "8"))

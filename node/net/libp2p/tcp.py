@@ -1,7 +1,6 @@
 """TCP with counted sockets, admission by host, and ports bound beforehand."""
 
 # ruff: noqa: TID251 - touches libp2p; the drivers are trio's room
-
 from __future__ import annotations
 
 import errno
@@ -21,10 +20,9 @@ from multiaddr import Multiaddr
 from node.net.libp2p.holes import Holes
 from node.net.libp2p.line import Line
 from node.net.libp2p.names import parsed, tcp_address
-from node.net.libp2p.terms import MIB, Limits, PortInUse, Traffic
+from node.net.libp2p.terms import MIB, UNACKED_S, Limits, PortInUse, Traffic
 
 READ_BYTES = MIB  # at once
-UNACKED_S = 10.0  # what the other end's system does not acknowledge for so long shows that it cannot be reached any more
 
 
 class Socket(Line):

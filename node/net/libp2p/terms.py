@@ -16,6 +16,8 @@ ANNOUNCEMENT_BYTES = 64 * KIB
 ANOTHER = "another device answers there"
 
 Log = Callable[[str, Mapping[str, object]], None]
+PINGS_MAX = 16  # on one stream
+UNACKED_S = 10.0  # what the other end's system does not acknowledge for so long shows that it cannot be reached any more
 
 
 @dataclass(frozen=True)

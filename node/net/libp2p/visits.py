@@ -4,7 +4,6 @@ Any device that can connect may ask, of our swarm or not; `ping_on` is for neigh
 """
 
 # ruff: noqa: TID251 - touches libp2p; the drivers are trio's room
-
 from __future__ import annotations
 
 import math
@@ -25,23 +24,22 @@ from libp2p.tools.anyio_service import background_trio_service
 
 from crypto.identity import peer_id, public_key_of
 from gossip.errors import GossamerError, PeerViolation
+from gossip.manifest import MANIFEST_BYTES
 from node.clock import unix_time
 from node.net.framing import SIGN_OF_LIFE, FrameDecoder, framed, pieces
 from node.net.libp2p.host import Host
 from node.net.libp2p.names import id_of, parsed, reason_of
 from node.net.libp2p.tcp import READ_BYTES
-from node.net.libp2p.terms import KIB, Limits, Pinged, Traffic, Unreachable
+from node.net.libp2p.terms import KIB, PINGS_MAX, Limits, Pinged, Traffic, Unreachable
 
 MANIFEST_PROTOCOL = TProtocol("/gossamer/1/manifest")
 PING_PROTOCOL = TProtocol("/gossamer/1/ping")
 JOIN_PROTOCOL = TProtocol("/gossamer/join/1")
 
-MANIFEST_BYTES = 64 * KIB
 TALK_READ_BYTES = 16 * KIB
 NEWCOMER_BYTES = KIB  # of one message of a stranger
 PING = struct.Struct(">8s")  # whatever the asking side says
 PONG = struct.Struct(">8sQ")  # the same, and the answering side's clock in milliseconds of Unix time
-PINGS_MAX = 16  # on one stream
 
 T = TypeVar("T")
 
