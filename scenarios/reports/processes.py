@@ -25,8 +25,8 @@ from gossip.manifest import MASKS_OFF
 from node.daemon.metrics import STEPS
 from scenarios.adversary.effects import AdversaryReport
 from scenarios.adversary.effects import told as told_of
-from scenarios.reports.virtual import SHOWN_BYTES_MIN
 
+SHOWN_BYTES_MIN = 50  # a round and device, below which a kind of message is left out of the words
 WIDTH_MIN = 100  # columns of the table where no terminal says how wide it is
 
 

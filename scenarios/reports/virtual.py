@@ -16,14 +16,13 @@ from rich.text import Text
 from gossip.manifest import MASKS_OFF
 from scenarios.adversary.effects import AdversaryReport
 from scenarios.adversary.effects import told as told_of
-from scenarios.reports.processes import CutReport, told
+from scenarios.reports.processes import SHOWN_BYTES_MIN, CutReport, told
 
 SIZED = "SIZED CRYPTOGRAPHY"  # of a run, in its progress line and its table's title
 SIZED_MEANS = (
     "no signature was checked, no secret agreed on, no envelope sealed and no mask made, but for their sizes"
 )
 WIDTH_MIN = 120  # columns of the table where no terminal says how wide it is
-SHOWN_BYTES_MIN = 50  # a round and device, below which a kind of message is left out of the words
 
 
 class Point(msgspec.Struct, frozen=True):
